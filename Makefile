@@ -1,0 +1,54 @@
+# Two commands do all: `make demo` and `make test`.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+BIN := .venv/bin
+OUT ?= out/demo
+SAMPLES ?= data/samples
+export RAY_USAGE_STATS_ENABLED = 0
+
+.PHONY: help setup weights demo test test-slow check chromium serve clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/.installed  ## .venv with the pinned packages
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' \
+		|| { echo "Studiolo needs Python 3.11 or 3.12; say which: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q $$(grep '^torch==' constraints.txt)
+	$(BIN)/pip install -q -c constraints.txt -e '.[embedded,dev]'
+	@touch $@
+
+weights: setup  ## fetch and verify the embedded models
+	$(BIN)/python -m jobs models pull --suite embedded
+
+demo: weights  ## sample albums in, ranked portraits and a gallery out
+	$(BIN)/python -m jobs samples --out $(SAMPLES) --people 3
+	@$(BIN)/python -m jobs studio --albums $(SAMPLES) --out $(OUT) --styles studio,black-and-white,warm-film --per-style 2; \
+	code=$$?; \
+	if [ $$code -eq 3 ]; then echo "One album holds nothing usable, on purpose: the job ends with 3 and says why in the gallery."; \
+	elif [ $$code -ne 0 ]; then exit $$code; fi
+
+test: weights  ## the tests, offline
+	$(BIN)/python -m pytest
+
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
+		SUDO=$$( [ "$$(id -u)" = 0 ] || echo sudo ); \
+		$$SUDO apt-get update -q && $$SUDO apt-get install -yq --no-install-recommends chromium; }
+
+test-slow: weights chromium  ## kills, load and browser
+	$(BIN)/python -m pytest -m slow
+
+check: setup  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+serve: weights  ## the HTTP endpoint on this machine
+	$(BIN)/serve run serve_app:app
+
+clean:  ## remove what the targets made
+	rm -rf .venv out data/samples .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,140 @@
+"""The one fused perception actor: an album in, its photos annotated and its references cut out."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+
+from studiolo.albums.decode import content_sha256, decode
+from studiolo.albums.records import PERCEIVED_SCHEMA, Reason, Status, photo_id
+from studiolo.albums.selection import owner_face, require_references, select
+from studiolo.albums.sources import AlbumSource, read_bytes
+from studiolo.errors import IdentityError, PhotoError
+from studiolo.identities.captions import common_tags, trigger_phrase
+from studiolo.identities.references import prepare_reference
+from studiolo.perception.perceive import perceive_photo
+from studiolo.perception.similarity import Similarity
+from studiolo.perception.suite import Suite, open_suite
+from studiolo.settings import PerceptionSettings, SelectionSettings
+from studiolo.storage.ledger import Ledger
+from studiolo.storage.store import Store
+from studiolo.weights.cards import weights_sha256
+
+Row = dict[str, Any]
+
+
+class Perceiver:
+    """Rows of `INPUT_SCHEMA` in, rows of `PERCEIVED_SCHEMA` out; crops and masks of references go to the store.
+
+    An album whose key is in the ledger is not perceived again. An album that nothing can be made of is a row with the
+    reasons; only a broken store or a broken model is an exception.
+    """
+
+    def __init__(
+        self, store: Store, suite: str, perception: PerceptionSettings, selection: SelectionSettings
+    ) -> None:
+        self.store = store
+        self.suite_name = suite
+        self.perception = perception
+        self.selection = selection
+
+    def open(self, device: str = "cpu") -> None:
+        """Load the suite's models; the embedded ones run on the CPU wherever they are."""
+        self.suite: Suite = open_suite(self.suite_name)
+        self.similarity = Similarity.load()
+        self.ledger = Ledger(self.store)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Perceive every album of `batch`."""
+        return pa.Table.from_pylist([self._album(row) for row in batch.to_pylist()], PERCEIVED_SCHEMA)
+
+    def _album(self, row: Row) -> Row:
+        source = AlbumSource(
+            row["album_id"], row["album_uri"], tuple((photo["uri"], photo["absolute_uri"]) for photo in row["photos"])
+        )
+        contents = {uri: _read(absolute) for uri, absolute in source.photos}
+        key = source.key(
+            {uri: _fingerprint(content) for uri, content in contents.items()},
+            {"perception": self.perception, "selection": self.selection},
+            weights_sha256(PERCEPTION_CARDS[self.suite_name]),
+        )
+        record = self.ledger.done("album", key)
+        if record is None:
+            record = self._perceive(source, contents)
+            self.ledger.complete("album", key, record)
+        return record
+
+    def _perceive(self, source: AlbumSource, contents: dict[str, bytes | PhotoError]) -> Row:
+        photos = [self._photo(source.album_id, uri, content) for uri, content in contents.items()]
+        album = select({"album_id": source.album_id, "album_uri": source.album_uri, "photos": photos}, self.selection, self.similarity)
+        return {**album, **self._identity(album, contents)}
+
+    def _photo(self, album_id: str, uri: str, content: bytes | PhotoError) -> Row:
+        """One row of `records.PHOTO`; what the photo's content does wrong ends in it."""
+        row: Row = {"photo_id": photo_id(album_id, uri), "uri": uri, "status": Status.OK.value, "stage": "perceive", "faces": []}
+        row.update(dict.fromkeys(("reason", "detail", "content_sha256"), ""), rotation_deg=0)
+        try:
+            if isinstance(content, PhotoError):
+                raise content
+            row["content_sha256"] = content_sha256(content)
+            rgb_u8 = decode(content, self.perception)
+            row.update(height_px=rgb_u8.shape[0], width_px=rgb_u8.shape[1])
+            perceived = perceive_photo(self.suite, rgb_u8, self.perception)
+            row.update(rotation_deg=perceived.rotation_deg, faces=perceived.faces)
+            unsafe = self.suite.safety.score(perceived.rgb_u8)
+            if unsafe > self.selection.unsafe_above:
+                row.update(status=Status.DROPPED.value, stage="safety", reason=Reason.UNSAFE.value, detail=f"score {unsafe:.2f}")
+        except PhotoError as error:
+            row.update(status=Status.FAILED.value, stage="read", reason=str(error.reason), detail=error.detail)
+        return row
+
+    def _identity(self, album: Row, contents: dict[str, bytes | PhotoError]) -> Row:
+        identity: Row = {"identity_id": album["album_id"], "stage": "select", "trigger": "", "common_tags": [], "references": []}
+        try:
+            chosen = require_references(album, self.selection)
+        except IdentityError as error:
+            return {**identity, "status": Status.FAILED.value, "reason": str(error.reason), "detail": error.detail}
+        faces = [owner_face(photo) for photo in chosen]
+        trigger = trigger_phrase(face["attributes"] for face in faces)
+        references = []
+        for photo, face in zip(chosen, faces, strict=True):
+            references.append(self._reference(album["album_id"], photo, face, trigger, contents[photo["uri"]]))
+        return {
+            **identity,
+            "status": Status.OK.value,
+            "reason": "",
+            "detail": "",
+            "trigger": trigger,
+            "common_tags": common_tags([face["tags"] for face in faces]),
+            "references": references,
+        }
+
+    def _reference(self, album_id: str, photo: Row, face: Row, trigger: str, content: bytes | PhotoError) -> Row:
+        assert isinstance(content, bytes), "only photos that were read are selected"
+        upright = np.rot90(decode(content, self.perception), photo["rotation_deg"] // 90)
+        reference = prepare_reference(np.ascontiguousarray(upright), photo, face, trigger, self.suite.regions)
+        row = reference.row(album_id, album_id)
+        self.store.write_bytes(row["crop_path"], png_bytes(reference.crop_rgb_u8))
+        self.store.write_bytes(row["mask_path"], png_bytes(reference.regions_u8))
+        return row
+
+
+def png_bytes(pixels_u8: NDArray[np.uint8]) -> bytes:
+    """PNG of [H, W, 3] RGB or [H, W] class ids."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels_u8).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _read(uri: str) -> bytes | PhotoError:
+    try:
+        return read_bytes(uri)
+    except PhotoError as error:
+        return error
+
+
+def _fingerprint(content: bytes | PhotoError) -> str:
+    return str(content.reason) if isinstance(content, PhotoError) else content_sha256(content)

@@ -1,0 +1,219 @@
+"""The portrait actor: one person's order in one style in, candidates made, judged, ranked and stored."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from studiolo.albums.records import PORTRAIT_SCHEMA
+from studiolo.generation.base import load_base
+from studiolo.generation.engine import Engine, Portrait
+from studiolo.generation.engine import Order as EngineOrder
+from studiolo.identities.artifacts import identity_folder, safe_segment
+from studiolo.perception.similarity import Similarity
+from studiolo.perception.suite import PERCEPTION_CARDS, open_suite
+from studiolo.portraits.files import encode_portrait, image_sha256
+from studiolo.portraits.orders import Order, to_engine
+from studiolo.portraits.ranking import Candidate, Ranked, candidates_in_round, rank_candidates, wants_retry
+from studiolo.portraits.scoring import Score, score_portrait
+from studiolo.portraits.styles import Style, load_style, style_lora_path
+from studiolo.portraits.upscaling import CARDS as UPSCALER_CARDS
+from studiolo.portraits.upscaling import open_upscaler
+from studiolo.settings import GenerationSettings, PerceptionSettings
+from studiolo.storage.ledger import Ledger
+from studiolo.storage.store import Store
+from studiolo.weights.cards import weights_sha256
+from studiolo.weights.fetch import pull, sha256_of
+
+Row = dict[str, Any]
+
+SEEING = PerceptionSettings(min_side_px=32, min_face_px=24)
+"""How portraits are looked at: they are small, and their faces are where we put them."""
+
+
+@dataclass
+class _Made:
+    """One candidate as it was made."""
+
+    image_rgb_u8: NDArray[np.uint8]
+    seed: int
+    score: Score
+
+
+@dataclass
+class _Round:
+    """Everything about one order while it is worked on."""
+
+    order: Order
+    style: Style
+    row: Row
+    made: dict[int, _Made] = field(default_factory=dict)
+
+
+class Portraitist:
+    """Rows of orders in (`ORDER_INPUT`), rows of `PORTRAIT_SCHEMA` out; pictures go to the store.
+
+    A round makes candidates for the portraits still missing, all are scored, and while too few are accepted another round
+    follows within the budget. An order whose key is in the ledger is not made again.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        suite: str,
+        base: str,
+        settings: GenerationSettings,
+        unsafe_above: float,
+        style_folder: str | None = None,
+    ) -> None:
+        self.store = store
+        self.suite_name = suite
+        self.base = base
+        self.settings = settings
+        self.unsafe_above = unsafe_above
+        self.style_folder = style_folder
+
+    def open(self, device: str = "cpu") -> None:
+        """Load the base, the perception suite and the upscaler."""
+        self.engine = Engine(load_base(pull(self.base), device=device), slots=self.settings.slots)
+        self.suite = open_suite(self.suite_name)
+        self.similarity = Similarity.load()
+        self.upscaler = open_upscaler(self.settings.upscale)
+        self.ledger = Ledger(self.store)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Make every order of `batch`."""
+        portraits = [portrait for row in batch.to_pylist() for portrait in self._order(row)]
+        return pa.Table.from_pylist(portraits, PORTRAIT_SCHEMA)
+
+    def _order(self, row: Row) -> list[Row]:
+        style = load_style(row["style"], self.style_folder)
+        order = Order(
+            identity_id=row["identity_id"],
+            style=style.name,
+            count=row["count"],
+            seed=row["seed"],
+            generation=self.settings,
+        )
+        style_lora = style_lora_path(style)
+        weights = self._weights() | ({"style-lora": sha256_of(style_lora)} if style_lora else {})
+        key = order.key(style, _references_key(row), row["lora_sha256"], weights)
+        record = self.ledger.done("order", key)
+        if record is None:
+            portraits = self._make(_Round(order, style, row), style_lora)
+            self.ledger.complete("order", key, {"portraits": portraits})
+            return portraits
+        found: list[Row] = record["portraits"]
+        return found
+
+    def _weights(self) -> dict[str, str]:
+        upscaler = UPSCALER_CARDS.get(self.settings.upscale)
+        cards = [self.base, *PERCEPTION_CARDS[self.suite_name], *([upscaler] if upscaler else [])]
+        return weights_sha256(cards)
+
+    def _make(self, work: _Round, style_lora: Path | None) -> list[Row]:
+        ranked: list[Ranked] = []
+        rounds = accepted = 0
+        with self.store.as_local_file(work.row["lora_path"]) as face_lora:
+            while wants_retry(accepted, work.order.count, rounds, self.settings.retries):
+                count = candidates_in_round(accepted, work.order.count, self.settings.candidates_per_portrait)
+                fields = to_engine(
+                    work.order,
+                    work.style,
+                    work.row,
+                    face_lora_path=str(face_lora),
+                    style_lora_path=str(style_lora) if style_lora else None,
+                    count=count,
+                    first_index=len(work.made),
+                )
+                self._candidates(work, EngineOrder(**fields))
+                ranked = self._judge(work)
+                accepted = sum(item.rank > 0 for item in ranked)
+                rounds += 1
+        return [self._deliver(work, item, fields["prompt"]) for item in ranked]
+
+    def _candidates(self, work: _Round, order: EngineOrder) -> None:
+        references = np.asarray(work.row["embeddings"], np.float32).reshape(-1, 128)
+        for event in self.engine.submit(order):
+            if isinstance(event, Portrait):
+                image = self.upscaler(event.rgb_u8)
+                score = score_portrait(image, self.suite, references, self.similarity, SEEING)
+                work.made[event.index] = _Made(image, event.seed, score)
+
+    def _judge(self, work: _Round) -> list[Ranked]:
+        candidates = [
+            Candidate(
+                identity_id=work.order.identity_id,
+                style=work.order.style,
+                index=index,
+                similarity=made.score.similarity,
+                faces=made.score.faces,
+                quality_score=made.score.quality_score,
+                unsafe_score=made.score.unsafe_score,
+            )
+            for index, made in work.made.items()
+        ]
+        return rank_candidates(candidates, work.order.count, self.settings.accept_similarity, self.unsafe_above)
+
+    def _deliver(self, work: _Round, item: Ranked, prompt: str) -> Row:
+        """Store one candidate and return its row of `PORTRAIT_SCHEMA`."""
+        made, index = work.made[item.candidate.index], item.candidate.index
+        settings = {
+            "identity_id": work.order.identity_id,
+            "style": work.order.style,
+            "index": index,
+            "seed": made.seed,
+            "prompt": prompt,
+            "negative_prompt": work.style.negative_prompt,
+            "base": self.base,
+            "face_lora_sha256": work.row["lora_sha256"],
+            **self.settings.model_dump(exclude={"actors", "cpus_per_actor"}),
+        }
+        path = f"{identity_folder(work.order.identity_id)}/portraits/{safe_segment(work.order.style)}/{index:03d}.png"
+        self.store.write_bytes(path, encode_portrait(made.image_rgb_u8, settings))
+        return {
+            "portrait_id": _portrait_id(work.order.identity_id, work.order.style, index),
+            "identity_id": work.order.identity_id,
+            "style": work.order.style,
+            "index": index,
+            "seed": made.seed,
+            "prompt": prompt,
+            "status": item.status.value,
+            "reason": item.reason.value,
+            "rank": item.rank,
+            "similarity": made.score.similarity,
+            "verdict": made.score.verdict.value,
+            "faces": made.score.faces,
+            "quality_score": made.score.quality_score,
+            "path": path,
+            "image_sha256": image_sha256(made.image_rgb_u8),
+        }
+
+
+ORDER_INPUT = pa.schema(
+    [
+        ("identity_id", pa.string()),
+        ("style", pa.string()),
+        ("count", pa.int32()),
+        ("seed", pa.int64()),
+        ("trigger", pa.string()),
+        ("common_tags", pa.list_(pa.string())),
+        ("lora_path", pa.string()),
+        ("lora_sha256", pa.string()),
+        ("embeddings", pa.list_(pa.list_(pa.float32(), 128))),  # of the identity's references
+    ]
+)
+"""One row an order: what is wanted, and the identity it is wanted of."""
+
+
+def _portrait_id(identity_id: str, style: str, index: int) -> str:
+    return hashlib.sha256(f"{identity_id}\0{style}\0{index}".encode()).hexdigest()
+
+
+def _references_key(row: Row) -> str:
+    embeddings = np.asarray(row["embeddings"], np.float32)
+    return hashlib.sha256(embeddings.tobytes() + str(row["trigger"]).encode()).hexdigest()

@@ -1,0 +1,128 @@
+"""The training actor: the references of one identity in, its face-LoRA in the store."""
+
+import hashlib
+import io
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+
+from studiolo.albums.records import FACE_LORA_SCHEMA, Reason, Status
+from studiolo.errors import TrainingError
+from studiolo.generation.base import load_base
+from studiolo.identities.artifacts import LORA_FILE, lora_path
+from studiolo.keys import unit_key
+from studiolo.perception.regions import head_mask
+from studiolo.settings import FaceLoraSettings
+from studiolo.storage.ledger import Ledger
+from studiolo.storage.store import Store
+from studiolo.storage.tracking import Curve, Tracker
+from studiolo.training.cache import TrainingPhoto
+from studiolo.training.face_lora import FaceLora, train_face_lora
+from studiolo.weights.cards import weights_sha256
+from studiolo.weights.fetch import pull
+
+Row = dict[str, Any]
+
+
+class Trainer:
+    """Rows of `IDENTITY_SCHEMA` in, rows of `FACE_LORA_SCHEMA` out; weights go to the store, curves to the tracker.
+
+    An identity whose key is in the ledger is not trained again. Training that fails is a row with the reason.
+    """
+
+    def __init__(
+        self, store: Store, base: str, settings: FaceLoraSettings, seed: int, tracker: Tracker, parent_run: str
+    ) -> None:
+        self.store = store
+        self.base = base
+        self.settings = settings
+        self.seed = seed
+        self.tracker = tracker
+        self.parent_run = parent_run
+
+    def open(self, device: str = "cpu") -> None:
+        """Load the frozen base."""
+        self.pipeline = load_base(pull(self.base), device=device)
+        self.ledger = Ledger(self.store)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Train every identity of `batch`."""
+        return pa.Table.from_pylist([self._identity(row) for row in batch.to_pylist()], FACE_LORA_SCHEMA)
+
+    def key(self, identity: Row, photos: list[TrainingPhoto]) -> str:
+        """Key of the unit "this identity's face-LoRA": all the trainer reads."""
+        inputs = [identity["identity_id"], identity["trigger"], *(photo.sha256 for photo in photos)]
+        return unit_key("identity", inputs, {"face_lora": self.settings}, weights_sha256([self.base]), self.seed)
+
+    def _identity(self, identity: Row) -> Row:
+        photos = [self._photo(reference) for reference in identity["references"]]
+        key = self.key(identity, photos)
+        record = self.ledger.done("identity", key)
+        if record is not None:
+            return {**record, "resumed": True}
+        run = self.tracker.start(
+            key, identity["identity_id"], {**self.settings.model_dump(), "photos": len(photos)}, self.parent_run
+        )
+        row = self._train(identity, photos, run)
+        self.tracker.finish(run, ok=row["status"] == Status.OK)
+        if row["status"] == Status.OK:
+            self.ledger.complete("identity", key, row)
+        else:
+            self.ledger.fail("identity", key, row["reason"], row["detail"])
+        return row
+
+    def _photo(self, reference: Row) -> TrainingPhoto:
+        crop = np.asarray(Image.open(io.BytesIO(self.store.read_bytes(reference["crop_path"]))))
+        regions = np.asarray(Image.open(io.BytesIO(self.store.read_bytes(reference["mask_path"]))))
+        return TrainingPhoto(rgb_u8=crop, mask=head_mask(regions), caption=reference["caption"])
+
+    def _train(self, identity: Row, photos: list[TrainingPhoto], run: str) -> Row:
+        started = time.monotonic()
+        curve: list[tuple[int, float]] = []
+        row: Row = {"identity_id": identity["identity_id"], "reason": "", "detail": "", "resumed": False}
+        try:
+            lora = train_face_lora(
+                self.pipeline,
+                photos,
+                self.settings,
+                identity_id=identity["identity_id"],
+                trigger=identity["trigger"],
+                seed=self.seed,
+                on_metric=lambda step, loss: curve.append((step, loss)),
+            )
+        except TrainingError as error:
+            return {**row, "status": Status.FAILED.value, "reason": Reason.TRAINING_FAILED.value, "detail": str(error)}
+        content = _file_of(lora)
+        path = lora_path(identity["identity_id"])
+        self.store.write_bytes(path, content)
+        self._track(run, curve, content, photos)
+        row.update(status=Status.OK.value, path=path, sha256=hashlib.sha256(content).hexdigest())
+        row.update(steps=self.settings.steps, final_loss=lora.final_loss, seconds=time.monotonic() - started)
+        return row
+
+    def _track(self, run: str, curve: Curve, content: bytes, photos: list[TrainingPhoto]) -> None:
+        self.tracker.log_metrics(run, {"loss": curve})
+        self.tracker.log_artifact(run, LORA_FILE, content)
+        self.tracker.log_artifact(run, "references.png", _sheet([photo.rgb_u8 for photo in photos]))
+
+
+def _file_of(lora: FaceLora) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return lora.save(Path(folder)).read_bytes()
+
+
+def _sheet(pictures: list[NDArray[np.uint8]], columns: int = 5) -> bytes:
+    """PNG of pictures of one size in rows."""
+    height, width = pictures[0].shape[:2]
+    sheet = Image.new("RGB", (width * min(columns, len(pictures)), height * -(-len(pictures) // columns)), "white")
+    for index, picture in enumerate(pictures):
+        sheet.paste(Image.fromarray(picture), (index % columns * width, index // columns * height))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,41 @@
+"""`python -m jobs COMMAND`: every entry point of the application."""
+
+import sys
+
+import typer
+
+from jobs.base import base
+from jobs.models import models
+from jobs.samples import samples
+from jobs.studio import studio
+from studiolo.errors import StudioloError, UsageError
+
+app = typer.Typer(
+    help="Studiolo: photo albums in, identity-preserving portraits out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(studio)
+app.add_typer(models, name="models")
+app.command()(base)
+app.command()(samples)
+
+
+def main() -> None:
+    """Run a command; an error we raise on purpose is its message, and 2 for a request that cannot be carried out, else 1."""
+    try:
+        app()
+    except UsageError as error:
+        sys.exit(_complain(error, 2))
+    except StudioloError as error:
+        sys.exit(_complain(error, 1))
+
+
+def _complain(error: StudioloError, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

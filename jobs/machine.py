@@ -1,0 +1,59 @@
+"""What this machine is and what the job takes of it."""
+
+import importlib.metadata
+import os
+import platform
+import threading
+from types import TracebackType
+
+import psutil
+
+import studiolo
+
+_EVERY_S = 1.0
+_NAMED = ("ray", "torch", "diffusers", "transformers", "peft", "mlflow", "pyarrow", "numpy", "opencv-python-headless")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a portrait's bytes."""
+    found = {name: importlib.metadata.version(name) for name in _NAMED}
+    return {"studiolo": studiolo.__version__, "python": platform.python_version(), **found}
+
+
+class PeakMemory:
+    """Largest resident memory of this process and all it started, Ray's own processes included, seen once a second.
+
+    Pages shared between processes count once for each, so the figure is an upper bound.
+    """
+
+    def __init__(self) -> None:
+        self._peak_bytes = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
+
+    def __enter__(self) -> "PeakMemory":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def peak_gib(self) -> float:
+        """The peak so far, in GiB."""
+        return self._peak_bytes / 2**30
+
+    def _watch(self) -> None:
+        me = psutil.Process(os.getpid())
+        while not self._stop.wait(_EVERY_S):
+            self._peak_bytes = max(self._peak_bytes, sum(map(_rss, [me, *me.children(recursive=True)])))
+
+
+def _rss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0

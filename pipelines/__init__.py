@@ -1,0 +1,1 @@
+"""Ray graphs, one a file; each reads as one line."""

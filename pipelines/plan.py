@@ -1,0 +1,41 @@
+"""CPU slots, planned before anything starts.
+
+Ray Data waits without a word when the actors and reads of a graph want more CPUs than the cluster has. So every graph
+states what it takes, and a graph that does not fit is a `PlanError` with the numbers.
+"""
+
+from dataclasses import dataclass
+
+from studiolo.errors import PlanError
+
+READ_SLOTS = 0.25
+"""CPU slots kept free for Ray's own tasks: reading the input blocks."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A pool of actors: `actors` processes of `cpus_per_actor` slots each."""
+
+    name: str
+    actors: int
+    cpus_per_actor: float
+
+    @property
+    def cpus(self) -> float:
+        """CPU slots of the whole pool."""
+        return self.actors * self.cpus_per_actor
+
+
+def fit(stage: Stage, cpus: float, work: int) -> Stage:
+    """`stage` with no more actors than there are units of `work`, checked against the `cpus` of the cluster.
+
+    Raises `PlanError` with the numbers when the pool and the reads do not fit.
+    """
+    stage = Stage(stage.name, max(1, min(stage.actors, work)), stage.cpus_per_actor)
+    needed = stage.cpus + READ_SLOTS
+    if needed > cpus + 1e-6:
+        raise PlanError(
+            f"stage {stage.name!r} does not fit: {stage.actors} actors x {stage.cpus_per_actor:g} CPU slots + {READ_SLOTS:g} for reads = "
+            f"{needed:g}, and the cluster has {cpus:g}; lower {stage.name}.actors or {stage.name}.cpus_per_actor, or give more CPUs"
+        )
+    return stage

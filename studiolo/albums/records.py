@@ -1,0 +1,239 @@
+"""Rows of the bulk job: photos, faces, albums, references, portraits, and the reasons a customer reads.
+
+A photo ends with a status (`ok`, `dropped`, `failed`), the stage that said so and a reason. Rows carry no pixels:
+bytes are read inside the actor that needs them.
+"""
+
+import hashlib
+from enum import StrEnum
+
+import pyarrow as pa
+
+
+class Status(StrEnum):
+    """How a photo, identity or portrait ended."""
+
+    OK = "ok"
+    DROPPED = "dropped"
+    FAILED = "failed"
+
+
+class Verdict(StrEnum):
+    """Outcome of comparing two faces, see `studiolo.perception.similarity`."""
+
+    SAME = "same"
+    DIFFERENT = "different"
+    UNSURE = "unsure"
+
+
+class Reason(StrEnum):
+    """Why a photo, identity or portrait was not used. `sentence()` is what the customer reads."""
+
+    NONE = ""
+    EMPTY_FILE = "empty_file"
+    NOT_AN_IMAGE = "not_an_image"
+    DAMAGED = "damaged"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_SMALL = "too_small"
+    UNREADABLE = "unreadable"
+    DUPLICATE = "duplicate"
+    NO_FACE = "no_face"
+    FACE_TOO_SMALL = "face_too_small"
+    SEVERAL_FACES = "several_faces"
+    LOW_QUALITY = "low_quality"
+    OTHER_PERSON = "other_person"
+    UNSAFE = "unsafe"
+    SURPLUS = "surplus"
+    EMPTY_ALBUM = "empty_album"
+    NOTHING_USABLE = "nothing_usable"
+    TRAINING_FAILED = "training_failed"
+    NONE_ACCEPTED = "none_accepted"
+    LOW_SIMILARITY = "low_similarity"
+    NOT_ONE_FACE = "not_one_face"
+
+    def sentence(self) -> str:
+        """The reason in one plain sentence, empty for `NONE`."""
+        return _SENTENCES[self]
+
+
+_SENTENCES: dict[Reason, str] = {
+    Reason.NONE: "",
+    Reason.EMPTY_FILE: "The file is empty; please send it again.",
+    Reason.NOT_AN_IMAGE: "This file is not a picture, whatever its name says.",
+    Reason.DAMAGED: "The picture is damaged or incomplete; please send it again.",
+    Reason.TOO_MANY_PIXELS: "The picture is larger than we can open safely; please send a smaller copy.",
+    Reason.TOO_SMALL: "The picture is too small to work with.",
+    Reason.UNREADABLE: "We could not read this file from where it is stored.",
+    Reason.DUPLICATE: "The same picture is already in the album.",
+    Reason.NO_FACE: "We found no face in this picture.",
+    Reason.FACE_TOO_SMALL: "The face is too small; come closer or send the original file.",
+    Reason.SEVERAL_FACES: "There are several people and none stands out as the subject.",
+    Reason.LOW_QUALITY: "The face is too blurred, too dark, turned away or has its eyes closed.",
+    Reason.OTHER_PERSON: "This looks like a different person from the rest of the album.",
+    Reason.UNSAFE: "The picture did not pass the safety check.",
+    Reason.SURPLUS: "A good picture, but there were enough better ones.",
+    Reason.EMPTY_ALBUM: "The album holds no files.",
+    Reason.NOTHING_USABLE: "No picture of this album could be used; see each picture's reason.",
+    Reason.TRAINING_FAILED: "Learning this person's face did not succeed.",
+    Reason.NONE_ACCEPTED: "No portrait reached the likeness we require.",
+    Reason.LOW_SIMILARITY: "The portrait does not look enough like the person.",
+    Reason.NOT_ONE_FACE: "The portrait does not show exactly one clear face.",
+}
+
+UNKNOWN = "unknown"
+"""Value of an attribute that the suite in use cannot know; never a guess."""
+
+POSE = pa.struct([("yaw_deg", pa.float32()), ("pitch_deg", pa.float32()), ("roll_deg", pa.float32())])
+
+QUALITY = pa.struct(
+    [
+        ("score", pa.float32()),  # 0..1, the weighted product documented in perception/quality.py
+        ("size", pa.float32()),
+        ("sharpness", pa.float32()),
+        ("exposure", pa.float32()),
+        ("pose", pa.float32()),
+        ("eyes", pa.float32()),
+    ]
+)
+
+ATTRIBUTES = pa.struct(
+    [
+        ("p_female", pa.float32()),  # 0..1
+        ("age_years", pa.float32()),
+        ("glasses", pa.string()),  # yes | no | unknown
+        ("headwear", pa.string()),
+        ("ears", pa.string()),
+    ]
+)
+
+FACE = pa.struct(
+    [
+        ("face_id", pa.int32()),  # index within the photo, largest first
+        ("bbox_xyxy_px", pa.list_(pa.float32(), 4)),  # in the upright photo
+        (
+            "landmarks_px",
+            pa.list_(pa.float32(), 10),
+        ),  # 5 points x,y: right eye, left eye, nose, mouth right, mouth left
+        ("detector_score", pa.float32()),
+        ("mesh_score", pa.float32()),
+        ("embedding", pa.list_(pa.float32(), 128)),
+        ("attributes", ATTRIBUTES),
+        ("pose", POSE),
+        ("quality", QUALITY),
+        ("tags", pa.list_(pa.string())),
+    ]
+)
+
+PHOTO = pa.struct(
+    [
+        ("photo_id", pa.string()),
+        ("uri", pa.string()),  # relative to the album
+        ("content_sha256", pa.string()),
+        ("width_px", pa.int32()),
+        ("height_px", pa.int32()),
+        (
+            "rotation_deg",
+            pa.int32(),
+        ),  # 0, 90, 180, 270: anticlockwise turn that made the photo upright, after EXIF
+        ("status", pa.string()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("person", pa.int32()),  # group within the album, 0 = the album's owner, -1 = no usable face
+        ("face_id", pa.int32()),  # the owner's face in this photo, -1 = none
+        ("verdict", pa.string()),  # same | different | unsure, against the owner
+        ("faces", pa.list_(FACE)),
+    ]
+)
+
+ALBUM_SCHEMA = pa.schema(
+    [
+        ("album_id", pa.string()),
+        ("album_uri", pa.string()),
+        ("photos", pa.list_(PHOTO)),
+    ]
+)
+"""One row an album between Ray stages."""
+
+REFERENCE = pa.struct(
+    [
+        ("identity_id", pa.string()),
+        ("album_id", pa.string()),
+        ("photo_id", pa.string()),
+        ("crop_path", pa.string()),  # PNG, face 0.35-0.45 of the side, relative to the output
+        ("mask_path", pa.string()),  # PNG of class ids, see perception/regions.py
+        ("caption", pa.string()),
+        ("trigger", pa.string()),
+        ("quality_score", pa.float32()),
+        ("verdict", pa.string()),
+        ("embedding", pa.list_(pa.float32(), 128)),
+    ]
+)
+
+REFERENCE_SCHEMA = pa.schema(list(REFERENCE))
+"""`references.parquet`: one row a reference."""
+
+IDENTITY_SCHEMA = pa.schema(
+    [
+        ("identity_id", pa.string()),
+        ("album_id", pa.string()),
+        ("status", pa.string()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("trigger", pa.string()),
+        (
+            "common_tags",
+            pa.list_(pa.string()),
+        ),  # in more than half the references, see identities/captions.py
+        ("references", pa.list_(REFERENCE)),
+    ]
+)
+"""One row an identity: what training and generation need to know, or why it failed."""
+
+PERCEIVED_SCHEMA = pa.schema(
+    [*ALBUM_SCHEMA, *[field for field in IDENTITY_SCHEMA if field.name != "album_id"]]
+)
+"""One row an album with its identity, as the perception stage returns it."""
+
+FACE_LORA_SCHEMA = pa.schema(
+    [
+        ("identity_id", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("path", pa.string()),  # diffusers safetensors, relative to the output
+        ("sha256", pa.string()),
+        ("steps", pa.int32()),
+        ("final_loss", pa.float32()),
+        ("seconds", pa.float32()),
+        ("resumed", pa.bool_()),  # True when an earlier run had finished it
+    ]
+)
+"""One row a face-LoRA."""
+
+PORTRAIT_SCHEMA = pa.schema(
+    [
+        ("portrait_id", pa.string()),
+        ("identity_id", pa.string()),
+        ("style", pa.string()),
+        ("index", pa.int32()),
+        ("seed", pa.int64()),
+        ("prompt", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("rank", pa.int32()),  # 1 = best of its identity and style; 0 = rejected
+        ("similarity", pa.float32()),  # calibrated, 0..1, to the identity's references
+        ("verdict", pa.string()),
+        ("faces", pa.int32()),
+        ("quality_score", pa.float32()),
+        ("embedding", pa.list_(pa.float32(), 128)),  # of its face; null without one
+        ("path", pa.string()),
+        ("image_sha256", pa.string()),
+    ]
+)
+
+
+def photo_id(album_id: str, relative_uri: str) -> str:
+    """sha256 over album and place, so that duplicates and unreadable objects have an id as well."""
+    return hashlib.sha256(f"{album_id}\0{relative_uri}".encode()).hexdigest()

@@ -1,0 +1,165 @@
+"""Which photos of an album become references, and why the others do not. Pure: rows in, rows out.
+
+Rules, in this order; the first that fits decides, and every photo ends with a status, a stage and a reason:
+
+1. a photo that an earlier stage dropped or failed keeps that reason;
+2. the same bytes as another photo of the album: `duplicate` (the first by uri stays);
+3. no face: `no_face`;
+4. several faces, and the largest has less than `dominant_face_ratio` times the area of the second:
+   `several_faces` (FaceChain's rule, also when the owner is among them);
+5. the one face, or the dominant one, below `min_quality`: `low_quality`;
+6. that face is not the owner's: `other_person` (`unsure` stays, and keeps its flag);
+7. more than `max_references` are left: the worst are `surplus` (`unsure` before `same`, then by quality).
+
+Who the owner is, `studiolo.albums.people` decides from the faces of all photos that rules 1 to 3 leave.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from studiolo.albums.people import OWNER, FaceRef, Member, Similarity, group_faces
+from studiolo.albums.records import Reason, Status, Verdict
+from studiolo.errors import IdentityError
+from studiolo.settings import SelectionSettings
+
+STAGE = "select"
+
+Row = dict[str, Any]
+
+
+def select(album: Mapping[str, Any], settings: SelectionSettings, similarity: Similarity) -> Row:
+    """A copy of `album`, one row of `ALBUM_SCHEMA`, with every photo decided by the rules above.
+
+    Fills `person`, `face_id`, `verdict`, `status`, `stage`, `reason` and `detail`. The result for a photo
+    depends on the set of photos, not on their order.
+    """
+    photos = [_undecided(photo) for photo in album["photos"]]
+    open_photos = [photo for photo in photos if not _settled(photo)]
+    _drop_duplicates(open_photos)
+    for photo in open_photos:
+        if not _settled(photo) and not photo["faces"]:
+            _drop(photo, Reason.NO_FACE)
+    open_photos = [photo for photo in open_photos if not _settled(photo)]
+    members = group_faces(_face_refs(open_photos, settings), similarity)
+    for photo in open_photos:
+        _judge(photo, members, settings)
+    _drop_surplus([photo for photo in open_photos if not _settled(photo)], settings)
+    for photo in open_photos:
+        if not _settled(photo):
+            photo.update(status=Status.OK.value, stage=STAGE, reason=Reason.NONE.value, detail="")
+    return {**album, "photos": photos}
+
+
+def owner_photos(album: Mapping[str, Any]) -> list[Row]:
+    """The selected photos of an album that `select` has decided, the best first."""
+    return sorted((photo for photo in album["photos"] if photo["status"] == Status.OK), key=_worth)
+
+
+def owner_face(photo: Mapping[str, Any]) -> Row:
+    """The owner's face in a selected photo. Raises `KeyError` when the photo has none."""
+    for face in photo["faces"]:
+        if face["face_id"] == photo["face_id"]:
+            return dict(face)
+    raise KeyError(f"photo {photo['uri']!r} has no face {photo['face_id']}")
+
+
+def require_references(album: Mapping[str, Any], settings: SelectionSettings) -> list[Row]:
+    """`owner_photos`, or `IdentityError` (`EMPTY_ALBUM`, `NOTHING_USABLE`) when they are too few to learn
+    from.
+    """
+    if not album["photos"]:
+        raise IdentityError(Reason.EMPTY_ALBUM, f"album {album['album_id']!r} lists no file")
+    kept = owner_photos(album)
+    if len(kept) < settings.min_references:
+        reasons = Counter(str(photo["reason"]) for photo in album["photos"] if photo["status"] != Status.OK)
+        listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+        raise IdentityError(
+            Reason.NOTHING_USABLE,
+            f"{len(kept)} of {len(album['photos'])} usable, wanted {settings.min_references}: {listed}",
+        )
+    return kept
+
+
+def _undecided(photo: Mapping[str, Any]) -> Row:
+    return {**photo, "faces": list(photo["faces"] or []), "person": -1, "face_id": -1, "verdict": ""}
+
+
+def _settled(photo: Mapping[str, Any]) -> bool:
+    return photo["status"] in (Status.DROPPED, Status.FAILED)
+
+
+def _drop(photo: Row, reason: Reason, detail: str = "") -> None:
+    photo.update(status=Status.DROPPED.value, stage=STAGE, reason=reason.value, detail=detail)
+
+
+def _drop_duplicates(photos: Sequence[Row]) -> None:
+    first: dict[str, str] = {}
+    for photo in sorted(photos, key=lambda photo: (photo["uri"], photo["photo_id"])):
+        content = photo["content_sha256"]
+        if not content:
+            continue
+        if content in first:
+            _drop(photo, Reason.DUPLICATE, f"same bytes as {first[content]!r}")
+        else:
+            first[content] = photo["uri"]
+
+
+def _face_refs(photos: Sequence[Row], settings: SelectionSettings) -> list[FaceRef]:
+    return [
+        FaceRef(
+            photo_id=photo["photo_id"],
+            face_id=face["face_id"],
+            embedding=tuple(map(float, face["embedding"])),
+            area_px2=_area_px2(face),
+            good=_quality(face) >= settings.min_quality,
+        )
+        for photo in photos
+        for face in photo["faces"]
+    ]
+
+
+def _judge(photo: Row, members: Mapping[tuple[str, int], Member], settings: SelectionSettings) -> None:
+    """Rules 4 to 6, and who is in the photo."""
+    faces = sorted(photo["faces"], key=lambda face: (-_area_px2(face), face["face_id"]))
+    subject = faces[0]
+    owner = next(
+        (face for face in faces if members[photo["photo_id"], face["face_id"]].person == OWNER), None
+    )
+    shown = members[photo["photo_id"], (owner or subject)["face_id"]]
+    photo.update(person=shown.person, face_id=owner["face_id"] if owner else -1, verdict=shown.verdict.value)
+    areas = [_area_px2(face) for face in faces]
+    if len(faces) > 1 and areas[0] < settings.dominant_face_ratio * areas[1]:
+        ratio = f"{areas[0] / areas[1]:.2f}" if areas[1] else "0"
+        wanted = f"{settings.dominant_face_ratio:g}"
+        detail = f"{len(faces)} faces, the largest {ratio} times the second, wanted {wanted}"
+        _drop(photo, Reason.SEVERAL_FACES, detail)
+    elif _quality(subject) < settings.min_quality:
+        _drop(photo, Reason.LOW_QUALITY, f"quality {_quality(subject):.3f}, wanted {settings.min_quality:g}")
+    elif owner is not subject:
+        other = members[photo["photo_id"], subject["face_id"]]
+        photo.update(person=other.person, verdict=other.verdict.value)
+        _drop(photo, Reason.OTHER_PERSON, f"person {other.person} of the album")
+
+
+def _drop_surplus(photos: Sequence[Row], settings: SelectionSettings) -> None:
+    for place, photo in enumerate(sorted(photos, key=_worth), start=1):
+        if place > settings.max_references:
+            quality = _quality(owner_face(photo))
+            _drop(photo, Reason.SURPLUS, f"place {place} of {len(photos)}, quality {quality:.3f}")
+
+
+def _worth(photo: Mapping[str, Any]) -> tuple[bool, float, str]:
+    return photo["verdict"] != Verdict.SAME, -_quality(owner_face(photo)), photo["photo_id"]
+
+
+def _quality(face: Mapping[str, Any]) -> float:
+    """Quality score 0..1; a face nobody scored counts as 0."""
+    quality = face.get("quality")
+    score = quality.get("score") if quality else None
+    return float(score) if score is not None and score == score else 0.0
+
+
+def _area_px2(face: Mapping[str, Any]) -> float:
+    x0, y0, x1, y1 = map(float, face["bbox_xyxy_px"])
+    return max(0.0, x1 - x0) * max(0.0, y1 - y0)

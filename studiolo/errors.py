@@ -1,0 +1,89 @@
+"""Every error Studiolo raises on purpose.
+
+StudioloError
+├── UsageError             the caller asked for something that cannot be done: fails before any work, exit code 2
+│   ├── SettingsError      a setting, style, suite or path that does not exist or does not fit
+│   ├── PlanError          the CPU slots or memory asked for exceed what the cluster has
+│   └── LicenceError       a commercial job would use a model whose licence forbids it
+├── WeightsError           a model file could not be had
+│   └── ChecksumError      a model file is not the one its card names
+├── PhotoError             one photo cannot be used; carries the Reason that ends in its row
+├── IdentityError          one identity cannot be finished; carries the Reason that ends in its row
+├── TrainingError          training diverged or was given nothing to learn from
+└── StoreError             the output location could not be read or written
+    └── LockedError        another live job is writing to the same output
+
+A message says who speaks, what it got, what it wanted and what to do next. Errors about one photo or one identity
+become rows, never the end of a job; everything else stops the job with its message.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class StudioloError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class UsageError(StudioloError):
+    """The request itself cannot be carried out; nothing was started."""
+
+
+class SettingsError(UsageError):
+    """A setting, style, suite or path does not exist or does not fit."""
+
+
+class PlanError(UsageError):
+    """The plan needs more CPU slots or memory than the cluster has."""
+
+
+class LicenceError(UsageError):
+    """A commercial job would use a model whose licence forbids it."""
+
+
+class WeightsError(StudioloError):
+    """A model file could not be had."""
+
+
+class ChecksumError(WeightsError):
+    """A model file differs from the sha256 on its card."""
+
+
+class PhotoError(StudioloError):
+    """One photo cannot be used.
+
+    `reason` is a `studiolo.albums.records.Reason`; the text is the detail for the log.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else str(reason))
+        self.reason = reason
+        self.detail = detail
+
+
+class IdentityError(StudioloError):
+    """One identity cannot be finished. `reason` is a `studiolo.albums.records.Reason`."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else str(reason))
+        self.reason = reason
+        self.detail = detail
+
+
+class TrainingError(StudioloError):
+    """Training diverged or was given nothing to learn from."""
+
+
+class StoreError(StudioloError):
+    """The output location could not be read or written."""
+
+
+class LockedError(StoreError):
+    """Another live job is writing to the same output."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Half a sentence that helps someone who misspelt `name`: the closest valid name, else all of them."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(names)}"

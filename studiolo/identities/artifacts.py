@@ -1,0 +1,56 @@
+"""Where an identity's things lie below the output, and names that are safe to use as one path segment."""
+
+import hashlib
+import re
+import unicodedata
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+"""The name that diffusers looks for."""
+
+_MAX_BYTES = 80
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_SAFE = re.compile(r"[a-z0-9_][a-z0-9._-]*")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
+_HASHED = re.compile(r".*-[0-9a-f]{12}")
+
+
+def safe_segment(name: str) -> str:
+    """`name` as one path segment that is safe on disks, object stores and in URLs, and unlike any other
+    name's.
+
+    A name of a-z, 0-9, `.`, `_` and `-` that starts with neither `.` nor `-` stays as it is. Any other is
+    reduced to these and ends in `-` and 12 hex digits of its sha256; so do names that already look like that,
+    names with capitals (some disks ignore case), too long ones, and those that Windows reserves.
+    """
+    plain = _SAFE.fullmatch(name) and len(name) <= _MAX_BYTES and not name.endswith(".")
+    if plain and not _RESERVED.fullmatch(name) and not _HASHED.fullmatch(name):
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    stem = _UNSAFE.sub("-", ascii_name).strip("-._")[: _MAX_BYTES - 13].rstrip("-._")
+    return f"{stem or 'x'}-{digest}"
+
+
+def identity_folder(identity_id: str) -> str:
+    """Folder of everything kept for an identity, relative to the output."""
+    return f"identities/{safe_segment(identity_id)}"
+
+
+def lora_folder(identity_id: str) -> str:
+    """Folder of the face-LoRA, as `load_lora_weights` takes it, relative to the output."""
+    return f"{identity_folder(identity_id)}/lora"
+
+
+def lora_path(identity_id: str) -> str:
+    """The face-LoRA's weights, relative to the output."""
+    return f"{lora_folder(identity_id)}/{LORA_FILE}"
+
+
+def crop_path(identity_id: str, photo_id: str) -> str:
+    """PNG of a reference's crop, relative to the output."""
+    return f"{identity_folder(identity_id)}/references/{photo_id[:16]}.png"
+
+
+def mask_path(identity_id: str, photo_id: str) -> str:
+    """PNG of a reference's region class ids, relative to the output."""
+    return f"{identity_folder(identity_id)}/references/{photo_id[:16]}.mask.png"

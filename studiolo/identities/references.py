@@ -1,0 +1,141 @@
+"""References: the crops an identity is learned from, and the identity as a unit of work.
+
+A stored crop holds the face at 0.33 of its side, looser than the paper's 0.35-0.45, so that the trainer can
+cut its random views from it with the face anywhere in that range and still move them about.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pydantic
+from numpy.typing import NDArray
+
+from studiolo.albums.geometry import align_and_crop, inside_mask, map_points
+from studiolo.albums.records import Verdict
+from studiolo.identities import artifacts
+from studiolo.identities.captions import caption
+from studiolo.keys import unit_key
+
+CROP_SIDE_PX = 256
+CROP_FACE_RATIO = 0.33
+"""Face side / crop side of a stored crop."""
+
+BACKGROUND = 0
+"""Class id of pixels that belong to no region, see `studiolo.perception.regions`."""
+
+
+class Regions(Protocol):
+    """Class ids of a crop's pixels; the suite's regions capability, or a function."""
+
+    def __call__(self, rgb_u8: NDArray[np.uint8], landmarks_px: NDArray[np.float64], /) -> NDArray[np.uint8]:
+        """[H, W] class ids for `rgb_u8` [H, W, 3] with the face's five points [5, 2]."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """One photo of the owner, ready to learn from."""
+
+    photo_id: str
+    crop_rgb_u8: NDArray[np.uint8]
+    """[256, 256, 3], upright, the face's box centred, its longer side 0.33 of the crop's."""
+    regions_u8: NDArray[np.uint8]
+    """[256, 256] class ids; `BACKGROUND` where the crop reaches beyond the photo."""
+    landmarks_px: NDArray[np.float64]
+    """[5, 2] in the crop."""
+    matrix: NDArray[np.float64]
+    """[2, 3], photo to crop."""
+    trigger: str
+    caption: str
+    quality_score: float
+    verdict: Verdict
+    embedding: NDArray[np.float32]
+    """[128] of the face in the photo."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of what the trainer reads: pixels, regions and words."""
+        digest = hashlib.sha256(self.crop_rgb_u8.tobytes())
+        digest.update(self.regions_u8.tobytes())
+        digest.update(f"{self.crop_rgb_u8.shape}\0{self.trigger}\0{self.caption}".encode())
+        return digest.hexdigest()
+
+    def row(self, identity_id: str, album_id: str) -> dict[str, Any]:
+        """This reference as a row of `REFERENCE_SCHEMA`."""
+        return {
+            "identity_id": identity_id,
+            "album_id": album_id,
+            "photo_id": self.photo_id,
+            "crop_path": artifacts.crop_path(identity_id, self.photo_id),
+            "mask_path": artifacts.mask_path(identity_id, self.photo_id),
+            "caption": self.caption,
+            "trigger": self.trigger,
+            "quality_score": self.quality_score,
+            "verdict": self.verdict.value,
+            "embedding": self.embedding.tolist(),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Identity:
+    """One person to learn: the owner of an album. `identity_id` is the album's id."""
+
+    identity_id: str
+    trigger: str
+    references: tuple[Reference, ...]
+
+    def key(
+        self, settings: Mapping[str, pydantic.BaseModel], weights_sha256: Mapping[str, str], seed: int = 0
+    ) -> str:
+        """Key of the unit "this identity's face-LoRA". The order of the references does not matter."""
+        inputs = sorted([reference.photo_id, reference.sha256] for reference in self.references)
+        return unit_key("identity", [self.identity_id, self.trigger, *inputs], settings, weights_sha256, seed)
+
+    @property
+    def lora_path(self) -> str:
+        """Where the face-LoRA is kept, relative to the output."""
+        return artifacts.lora_path(self.identity_id)
+
+
+def prepare_reference(
+    rgb_u8: NDArray[np.uint8],
+    photo: Mapping[str, Any],
+    face: Mapping[str, Any],
+    trigger: str,
+    regions: Regions,
+) -> Reference:
+    """The reference of one selected photo.
+
+    `rgb_u8` [H, W, 3]: the upright photo in which `face` (a `records.FACE`, the owner's) was found; `photo`
+    its `records.PHOTO`; `trigger` the album's. Raises `ValueError` when the face's landmarks have no
+    solution.
+    """
+    landmarks = np.asarray(face["landmarks_px"], np.float64).reshape(5, 2)
+    crop, matrix = align_and_crop(rgb_u8, face["bbox_xyxy_px"], landmarks, CROP_SIDE_PX, CROP_FACE_RATIO)
+    crop_landmarks = map_points(matrix, landmarks)
+    class_ids = np.array(regions(crop, crop_landmarks), np.uint8)
+    if class_ids.shape != crop.shape[:2]:
+        raise ValueError(f"regions gave {class_ids.shape} class ids for a crop of {crop.shape[:2]} pixels")
+    height, width = rgb_u8.shape[:2]
+    class_ids[~inside_mask((height, width), matrix, CROP_SIDE_PX)] = BACKGROUND
+    return Reference(
+        photo_id=str(photo["photo_id"]),
+        crop_rgb_u8=crop,
+        regions_u8=class_ids,
+        landmarks_px=crop_landmarks,
+        matrix=matrix,
+        trigger=trigger,
+        caption=caption(trigger, face["tags"] or ()),
+        quality_score=float(face["quality"]["score"]),
+        verdict=Verdict(photo["verdict"]),
+        embedding=np.asarray(face["embedding"], np.float32),
+    )
+
+
+def rows(identity: Identity, album_id: str) -> Sequence[dict[str, Any]]:
+    """The identity's rows of `references.parquet`, by photo id."""
+    ordered = sorted(identity.references, key=lambda reference: reference.photo_id)
+    return [reference.row(identity.identity_id, album_id) for reference in ordered]

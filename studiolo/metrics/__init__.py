@@ -1,0 +1,1 @@
+"""Metrics: how alike, how distinct, and how sure we are of it."""

@@ -1,0 +1,1 @@
+"""Portraits: what is ordered, in which style, and how candidates are judged, ranked, kept and shown."""

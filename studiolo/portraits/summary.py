@@ -1,0 +1,92 @@
+"""`summary.json`: the job's figures, with nothing unaccounted for."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from statistics import median
+from typing import Any
+
+from studiolo.albums.records import Status
+from studiolo.errors import StudioloError
+
+Row = Mapping[str, Any]
+
+
+def summary(
+    albums: Iterable[Row],
+    identities: Iterable[Row],
+    portraits: Iterable[Row],
+    *,
+    other_similarities: Iterable[float],
+    seconds_by_stage: Mapping[str, float],
+    peak_rss_gib: float,
+    versions: Mapping[str, str],
+) -> dict[str, Any]:
+    """Figures of one job, as JSON values.
+
+    `albums`, `identities`, `portraits` are rows of `ALBUM_SCHEMA`, `IDENTITY_SCHEMA` (or any with `status` and `reason`)
+    and `PORTRAIT_SCHEMA`; each is read once, so generators do. `other_similarities` are calibrated similarities (0..1)
+    of accepted portraits to other identities' references. A median of nothing is None. Raises `StudioloError` when a
+    photo or portrait has no outcome: then something was lost.
+    """
+    photos, photo_reasons = _count_photos(albums)
+    people, people_reasons = _count("identity", "identity_id", identities)
+    rows = list(portraits)
+    made, portrait_reasons = _count("portrait", "portrait_id", rows)
+    own = [float(row["similarity"]) for row in rows if row["status"] == Status.OK]
+    return {
+        "photos_in": photos.total(),
+        "photos_ok": photos[Status.OK],
+        "photos_dropped": photos[Status.DROPPED],
+        "photos_failed": photos[Status.FAILED],
+        "identities": people.total(),
+        "identities_failed": people[Status.FAILED],
+        "portraits_accepted": made[Status.OK],
+        "portraits_rejected": made[Status.DROPPED] + made[Status.FAILED],
+        "similarity_own_median": _median(own),
+        "similarity_other_median": _median(map(float, other_similarities)),
+        "seconds_by_stage": {name: round(float(value), 3) for name, value in seconds_by_stage.items()},
+        "peak_rss_gib": round(float(peak_rss_gib), 3),
+        "versions": dict(sorted(versions.items())),
+        "reasons": {"photos": photo_reasons, "identities": people_reasons, "portraits": portrait_reasons},
+    }
+
+
+def _count_photos(albums: Iterable[Row]) -> tuple[Counter[str], dict[str, int]]:
+    """Outcomes of all photos; a photo counted twice is as wrong as one that is lost."""
+    seen: set[str] = set()
+    statuses: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for album in albums:
+        photos = album["photos"] or []
+        counted, why = _count("photo", "photo_id", photos)
+        ids = {photo["photo_id"] for photo in photos}
+        if len(ids) != len(photos) or seen & ids:
+            raise StudioloError(
+                f"summary: album {album['album_id']!r} holds a photo id that was counted already"
+            )
+        seen |= ids
+        statuses += counted
+        reasons.update(why)
+    return statuses, dict(sorted(reasons.items()))
+
+
+def _count(kind: str, id_field: str, rows: Iterable[Row]) -> tuple[Counter[str], dict[str, int]]:
+    """Rows by status and by reason; each must have a status, and a reason when it is not ok."""
+    statuses: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for row in rows:
+        status, reason = row["status"], row["reason"] or ""
+        if status not in set(Status) or (status != Status.OK and not reason):
+            raise StudioloError(
+                f"summary: {kind} {row[id_field]!r} has status {status!r} and reason {reason!r}; wanted one of "
+                f"{', '.join(Status)}, with a reason when it is not ok; the stage that made the row lost the outcome"
+            )
+        statuses[status] += 1
+        if reason:
+            reasons[reason] += 1
+    return statuses, dict(sorted(reasons.items()))
+
+
+def _median(values: Iterable[float]) -> float | None:
+    numbers = list(values)
+    return round(median(numbers), 4) if numbers else None

@@ -1,0 +1,69 @@
+"""Small copies of pictures for the gallery: WebP, named by the place of the original."""
+
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from studiolo.albums.decode import decode
+from studiolo.errors import StudioloError
+from studiolo.portraits.sheets import square
+from studiolo.settings import PerceptionSettings
+
+GALLERY = "gallery"
+_DECODING = PerceptionSettings(min_side_px=1, working_side_px=512)
+
+
+@dataclass(frozen=True)
+class GalleryFiles:
+    """How the gallery reaches files: `read` and `write` by paths relative to the output, `read_photo` by album and uri.
+
+    `read_photo(album_uri, uri)` may raise any `StudioloError` for a photo that cannot be had; the photo then has no
+    thumbnail. What `read` and `write` raise ends the gallery.
+    """
+
+    read: Callable[[str], bytes]
+    write: Callable[[str, bytes], None]
+    read_photo: Callable[[str, str], bytes]
+
+
+@dataclass(frozen=True)
+class Thumb:
+    """A written thumbnail: `src` is relative to the gallery's folder."""
+
+    src: str
+    width_px: int
+    height_px: int
+
+
+def portrait_thumb(files: GalleryFiles, path: str, side_px: int = 320) -> Thumb:
+    """Square thumbnail of a picture of the output (a portrait or a reference crop)."""
+    return _write(files, path, square(decode(files.read(path), _DECODING), side_px))
+
+
+def photo_thumb(files: GalleryFiles, album_uri: str, uri: str, rotation_deg: int, side_px: int = 280) -> Thumb | None:
+    """Thumbnail of a customer's photo, turned upright, at most `side_px` long; None when it cannot be decoded."""
+    try:
+        rgb_u8 = decode(files.read_photo(album_uri, uri), _DECODING)
+    except StudioloError:
+        return None
+    image = Image.fromarray(_turn(rgb_u8, rotation_deg))
+    image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
+    return _write(files, f"{album_uri}\0{uri}", image)
+
+
+def _turn(rgb_u8: npt.NDArray[np.uint8], rotation_deg: int) -> npt.NDArray[np.uint8]:
+    """`rgb_u8` turned anticlockwise by 0, 90, 180 or 270 degrees."""
+    return np.ascontiguousarray(np.rot90(rgb_u8, k=(rotation_deg or 0) // 90))
+
+
+def _write(files: GalleryFiles, origin: str, image: Image.Image) -> Thumb:
+    src = f"thumbs/{hashlib.sha256(origin.encode(errors='surrogatepass')).hexdigest()[:24]}.webp"
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=84, method=4)
+    files.write(f"{GALLERY}/{src}", buffer.getvalue())
+    return Thumb(src, image.width, image.height)

@@ -1,0 +1,193 @@
+"""Settings of the studio job: frozen, typed, documented under each field.
+
+`StudioSettings.load` reads a YAML file and applies what the command line says on top. A misspelt name or a value out of
+range raises `SettingsError` with the nearest valid name before any work is done.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import yaml
+
+from studiolo.errors import SettingsError, nearest
+
+
+class Section(pydantic.BaseModel):
+    """Base of every settings section: immutable, and no unknown names."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class PerceptionSettings(Section):
+    """How photos are read and which faces are seen."""
+
+    max_pixels: int = pydantic.Field(120_000_000, gt=0)
+    """A photo with more pixels is refused before it is decoded."""
+    working_side_px: int = pydantic.Field(1600, ge=256)
+    """Photos are scaled down to this longest side after decoding."""
+    min_side_px: int = pydantic.Field(64, ge=1)
+    """A photo with a shorter side is too small."""
+    detector_score: float = pydantic.Field(0.7, ge=0, le=1)
+    """Least confidence of the face detector."""
+    min_face_px: int = pydantic.Field(48, ge=8)
+    """A face whose box has a shorter side is too small."""
+    mesh_score: float = pydantic.Field(0.5, ge=0, le=1)
+    """Least confidence of the face mesh."""
+    actors: int = pydantic.Field(2, ge=1)
+    """Perception actors."""
+    cpus_per_actor: float = pydantic.Field(0.75, gt=0)
+    """CPU slots an actor takes in the plan."""
+
+
+class SelectionSettings(Section):
+    """Which photos of an album become references."""
+
+    dominant_face_ratio: float = pydantic.Field(4.0, ge=1)
+    """With several faces, the largest must have this many times the area of the second (FaceChain's rule)."""
+    min_quality: float = pydantic.Field(0.25, ge=0, le=1)
+    """Least quality score of a reference."""
+    max_references: int = pydantic.Field(20, ge=1)
+    """More good photos than this are surplus; the best are kept."""
+    min_references: int = pydantic.Field(1, ge=1)
+    """Fewer, and the identity fails."""
+    unsafe_above: float = pydantic.Field(0.8, ge=0, le=1)
+    """A photo or portrait scored above this by the safety model is dropped."""
+
+
+class FaceLoraSettings(Section):
+    """How an identity is learned."""
+
+    rank: int = pydantic.Field(16, ge=1, le=128)
+    """LoRA rank."""
+    alpha: float = pydantic.Field(16.0, gt=0)
+    """LoRA alpha; the update is scaled by alpha / rank."""
+    learning_rate: float = pydantic.Field(1e-3, gt=0)
+    """Peak AdamW learning rate."""
+    steps: int = pydantic.Field(300, ge=1)
+    """Optimiser steps."""
+    batch_size: int = pydantic.Field(8, ge=1)
+    """Samples a step."""
+    restarts: int = pydantic.Field(1, ge=1)
+    """Cycles of the cosine schedule with restarts."""
+    min_snr_gamma: float = pydantic.Field(5.0, gt=0)
+    """Clamp of the signal-to-noise weighting of the loss."""
+    background_weight: float = pydantic.Field(0.1, ge=0, le=1)
+    """Weight of the loss outside the head mask; 1 switches the mask off."""
+    caption_dropout: float = pydantic.Field(0.1, ge=0, le=1)
+    """Share of samples trained with the empty prompt."""
+    views_per_photo: int = pydantic.Field(8, ge=1)
+    """Random crops cached for each photo; each also flipped."""
+    gradient_clip: float = pydantic.Field(1.0, gt=0)
+    """Largest gradient norm."""
+    actors: int = pydantic.Field(2, ge=1)
+    """Identities trained at the same time."""
+    cpus_per_actor: float = pydantic.Field(1.0, gt=0)
+    """CPU slots an actor takes in the plan."""
+
+
+class GenerationSettings(Section):
+    """How portraits are made and judged."""
+
+    steps: int = pydantic.Field(30, ge=1)
+    """Denoising steps."""
+    guidance_scale: float = pydantic.Field(2.0, ge=1)
+    """Classifier-free guidance scale."""
+    face_weight: float = pydantic.Field(1.0, ge=0, le=2)
+    """Weight of the face-LoRA."""
+    style_weight: float = pydantic.Field(1.0, ge=0, le=2)
+    """Weight of the style-LoRA, for styles that have one."""
+    slots: int = pydantic.Field(4, ge=1)
+    """Fixed batch of the denoiser; idle slots are padded so that bytes do not depend on neighbours."""
+    upscale: int = pydantic.Field(2, ge=1, le=4)
+    """Upscaling factor: 1, 2 or 4."""
+    accept_similarity: float = pydantic.Field(0.5, ge=0, le=1)
+    """Least calibrated similarity of an accepted portrait."""
+    retries: int = pydantic.Field(1, ge=0)
+    """Further rounds of candidates for a style with too few accepted portraits."""
+    candidates_per_portrait: int = pydantic.Field(2, ge=1)
+    """Candidates made in one round for each portrait ordered."""
+    actors: int = pydantic.Field(2, ge=1)
+    """Portrait actors."""
+    cpus_per_actor: float = pydantic.Field(1.0, gt=0)
+    """CPU slots an actor takes in the plan."""
+
+
+class StudioSettings(Section):
+    """Everything the studio job can be told."""
+
+    albums: str
+    """URL of a folder of album folders, or of a Parquet, CSV or JSONL manifest (columns: album_id, uri)."""
+    out: str
+    """URL of the output."""
+    styles: tuple[str, ...] = ("studio",)
+    """Names of the styles ordered for everyone."""
+    per_style: int = pydantic.Field(4, ge=1)
+    """Portraits wanted in each style."""
+    suite: str = "embedded"
+    """Model suite."""
+    style_folder: str | None = None
+    """Folder with the user's own style files."""
+    commercial: bool = False
+    """Refuse models whose licence forbids commercial use."""
+    seed: int = pydantic.Field(0, ge=0, lt=2**31)
+    """Seed of the whole job."""
+    cpus: int | None = pydantic.Field(None, gt=0)
+    """CPU slots of the local cluster; all cores when absent."""
+    object_store_mib: int = pydantic.Field(256, ge=80)
+    """Size of Ray's object store on a local cluster."""
+    tracking_uri: str | None = None
+    """MLflow tracking URI; a database beside the output when absent."""
+    perception: PerceptionSettings = PerceptionSettings()
+    """Reading photos and seeing faces."""
+    selection: SelectionSettings = SelectionSettings()
+    """Choosing references."""
+    face_lora: FaceLoraSettings = FaceLoraSettings()
+    """Learning an identity."""
+    generation: GenerationSettings = GenerationSettings()
+    """Making and judging portraits."""
+
+    @classmethod
+    def load(cls, config: Path | None, overrides: dict[str, Any]) -> "StudioSettings":
+        """Settings of `config` (YAML, may be None) with `overrides` (None values ignored) on top.
+
+        Raises `SettingsError` when the file cannot be read or any name or value does not fit.
+        """
+        values: dict[str, Any] = {}
+        if config is not None:
+            values = _read_yaml(config)
+        values.update({name: value for name, value in overrides.items() if value is not None})
+        try:
+            return cls.model_validate(values)
+        except pydantic.ValidationError as error:
+            raise SettingsError("\n".join(_explain(cls, item) for item in error.errors())) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"settings file {path}: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsError(
+            f"settings file {path}: got a {type(values).__name__}, wanted `name: value` lines"
+        )
+    return values
+
+
+def _explain(model: type[pydantic.BaseModel], item: Any) -> str:
+    """One line for one pydantic error, with the nearest valid name for a misspelt one."""
+    place = [str(part) for part in item["loc"]]
+    name = ".".join(place)
+    if item["type"] == "extra_forbidden":
+        section: type[pydantic.BaseModel] = model
+        for part in place[:-1]:
+            annotation = section.model_fields[part].annotation
+            if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+                section = annotation
+        return f"no setting is called {name!r}; {nearest(place[-1], section.model_fields)}"
+    if item["type"] == "missing":
+        return f"setting {name!r} is missing; give it on the command line or in the settings file"
+    return f"setting {name!r}: got {item['input']!r}; {item['msg'][0].lower()}{item['msg'][1:]}"

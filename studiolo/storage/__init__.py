@@ -1,0 +1,1 @@
+"""Where outputs live: files and objects, completion records, experiment tracking."""

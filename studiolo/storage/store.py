@@ -1,0 +1,232 @@
+"""One output location, on a disk or in an object store, addressed by relative paths.
+
+A file is either absent, the old one or the new one, whatever is killed and whenever:
+
+- on a local file system bytes go to a temporary file in the same folder, are flushed to the disk, and take
+  the name by `os.replace`; then the folder is flushed;
+- on an object store they are one put, which those stores make visible as a whole.
+"""
+
+import json
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from studiolo.errors import SettingsError, StoreError, nearest
+from studiolo.storage.lock import LOCK_PATH, STALE_S, Lock
+
+_TEMPORARY = ".tmp"
+
+
+class Store:
+    """Files below `url`: a local path or any URL fsspec knows (`s3://`, `gs://`, `memory://`, ...).
+
+    Paths are relative and use `/`; absolute ones and those with `..` are refused. A store can be pickled and
+    means the same place in every worker. Every failure is a `StoreError`; an unknown kind of URL is a
+    `SettingsError`.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        protocol = fsspec.core.split_protocol(str(url))[0] or "file"
+        if protocol.split("::")[0] not in fsspec.available_protocols():
+            known = nearest(protocol, fsspec.available_protocols())
+            raise SettingsError(f"store {url}: no storage is called {protocol!r}; {known}")
+        try:
+            # Listings may not be cached: other workers write to the same place.
+            self._fs, root = fsspec.core.url_to_fs(str(url), use_listings_cache=False)
+        except ImportError as error:
+            raise SettingsError(
+                f"store {url}: {error}; install the package that reads {protocol}://"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"store {url}: {error}; check the URL and the credentials") from error
+        self._root = str(root).rstrip("/") or "/"
+        self._local = Path(self._root) if protocol in ("file", "local") else None
+        self.url = str(self._local) if self._local else self._fs.unstrip_protocol(self._root)
+
+    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
+        return type(self), (self.url,)
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def read_bytes(self, path: str) -> bytes:
+        """The whole content of `path`."""
+        place = self._place(path)
+        with self._guard("read", path):
+            if self._local:
+                return Path(place).read_bytes()
+            content: bytes = self._fs.cat_file(place)
+            return content
+
+    def write_bytes(self, path: str, content: bytes) -> None:
+        """Make `path` hold exactly `content`; on any error the old content stays."""
+        place = self._place(path)
+        with self._guard("write", path):
+            if self._local:
+                _replace_file(Path(place), content)
+            else:
+                self._fs.pipe_file(place, content)
+
+    def exists(self, path: str) -> bool:
+        """Whether a file or folder is at `path`."""
+        place = self._place(path)
+        with self._guard("look at", path):
+            return bool(self._fs.exists(place))
+
+    def list(self, folder: str = "") -> list[str]:
+        """Paths of all files below `folder`, at any depth, sorted; empty when there is no such folder."""
+        place = self._place(folder) if folder else self._root
+        with self._guard("list", folder or "."):
+            found = self._fs.find(place)
+        prefix = self._root.rstrip("/") + "/"
+        paths = sorted(str(name).removeprefix(prefix) for name in found)
+        return [path for path in paths if path != LOCK_PATH and not path.endswith(_TEMPORARY)]
+
+    def remove(self, path: str) -> None:
+        """Delete the file at `path`; no error when it is already gone."""
+        place = self._place(path)
+        with self._guard("remove", path), suppress(FileNotFoundError):
+            self._fs.rm_file(place)
+
+    def read_json(self, path: str) -> Any:
+        """The JSON value in `path`."""
+        content = self.read_bytes(path)
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            message = f"got damaged content ({error}), wanted JSON; delete the file and run the job again"
+            raise StoreError(f"store {self.url}: {path}: {message}") from None
+
+    def write_json(self, path: str, value: Any) -> None:
+        """Write `value` as indented UTF-8 JSON, keys in their order; the same value gives the same bytes."""
+        text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
+        self.write_bytes(path, (text + "\n").encode())
+
+    def read_table(self, path: str) -> pa.Table:
+        """The Parquet table in `path`."""
+        content = self.read_bytes(path)
+        try:
+            return pq.read_table(pa.BufferReader(content))
+        except pa.ArrowInvalid as error:
+            message = f"got {error}, wanted a Parquet file; delete the file and run the job again"
+            raise StoreError(f"store {self.url}: {path}: {message}") from None
+
+    def write_table(self, path: str, table: pa.Table) -> None:
+        """Write `table` as Parquet with zstd compression."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self.write_bytes(path, sink.getvalue().to_pybytes())
+
+    def local_path(self, path: str) -> Path | None:
+        """Where `path` lies on this machine's disk, existing or not; None on an object store."""
+        place = self._place(path)
+        return Path(place) if self._local else None
+
+    @contextmanager
+    def as_local_file(self, path: str) -> Iterator[Path]:
+        """A file with the content of `path`, for libraries that need one; a copy only on an object store."""
+        local = self.local_path(path)
+        if local is not None:
+            if not local.is_file():
+                self.read_bytes(path)  # raises the error that names what is wrong
+            yield local
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / PurePosixPath(path).name
+            copy.write_bytes(self.read_bytes(path))
+            yield copy
+
+    @contextmanager
+    def lock(self, owner: str) -> Iterator[Lock]:
+        """Hold this location as its only driver; `LockedError` when another live job has it, see `Lock`.
+
+        Temporary files that killed writers left behind are removed first.
+        """
+        lock = Lock(self, owner)
+        lock.acquire()
+        try:
+            self._sweep()
+            yield lock
+        finally:
+            lock.release()
+
+    def _sweep(self) -> None:
+        if self._local is None:
+            return
+        oldest = time.time() - STALE_S
+        for path in self._local.rglob(f".*{_TEMPORARY}"):
+            with suppress(OSError):
+                if path.is_file() and path.stat().st_mtime < oldest:
+                    path.unlink()
+
+    def _place(self, path: str) -> str:
+        """Full path of `path` within the file system, after checking that it stays below the root."""
+        parts = path.split("/")
+        if not path or "\0" in path or "\\" in path or any(part in ("", ".", "..") for part in parts):
+            raise StoreError(
+                f"store {self.url}: got path {path!r}, wanted one like 'folder/name' below the store"
+            )
+        if path.endswith(_TEMPORARY):
+            raise StoreError(
+                f"store {self.url}: got path {path!r}; names ending in {_TEMPORARY} are temporary files"
+            )
+        return f"{self._root.rstrip('/')}/{path}"
+
+    @contextmanager
+    def _guard(self, doing: str, path: str) -> Iterator[None]:
+        """Turn what a file system raises into a `StoreError`; object stores raise their own classes."""
+        expected: type[Exception] = OSError if self._local else Exception
+        try:
+            yield
+        except StoreError:
+            raise
+        except expected as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            advice = "check free space and permissions, then run the same command again"
+            if doing == "read" and isinstance(error, FileNotFoundError):
+                reason, advice = "it is not there", "check the path, or run the stage that writes it"
+            raise StoreError(f"store {self.url}: cannot {doing} {path}: {reason}; {advice}") from error
+
+
+def _replace_file(place: Path, content: bytes) -> None:
+    """Write `content` to `place` so that no moment shows less than the old or the new file."""
+    _make_folder(place.parent)
+    temporary = place.parent / f".{uuid.uuid4().hex}{_TEMPORARY}"
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, place)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(place.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Create `folder` with its parents, each one's entry flushed to the disk."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,187 @@
+"""Experiment tracking: one parent run a job, a child run an identity, found again by its key.
+
+The only module that imports MLflow, and only when a run is opened. Any process may write: a tracker is
+pickled to the workers, and each makes its own client. One sqlite database serves the processes of one
+machine; across machines give the URI of a tracking server or a PostgreSQL database.
+"""
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Protocol
+
+from studiolo.errors import SettingsError, StoreError
+from studiolo.storage.store import Store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+EXPERIMENT = "studiolo"
+_KEY_TAG = "studiolo.key"
+_PARENT_TAG = "mlflow.parentRunId"
+_METRICS_PER_BATCH = 1000  # the service's limits for one call
+_PARAMS_PER_BATCH = 100
+
+Curve = Sequence[tuple[int, float]]
+"""(step, value) pairs."""
+
+
+class Tracker(Protocol):
+    """What a job needs of experiment tracking. A run is named by its id, a plain string."""
+
+    def start(self, key: str, name: str, params: Mapping[str, object], parent: str | None = None) -> str:
+        """Open the run of the unit `key`, the same one when it was opened before; its id."""
+
+    def log_metrics(self, run: str, metrics: Mapping[str, float | Curve]) -> None:
+        """Add final values (the last one counts) or whole curves (steps already there are skipped)."""
+
+    def log_artifact(self, run: str, path: str, content: bytes) -> None:
+        """Attach `content` as the file `path` (relative, `/`), replacing one of that name."""
+
+    def finish(self, run: str, ok: bool) -> None:
+        """Close the run as finished or failed."""
+
+
+class MlflowTracker:
+    """`Tracker` in the MLflow store at `uri`; artifacts go to `artifact_root`, else to the server.
+
+    Failures are `StoreError`s.
+    """
+
+    def __init__(self, uri: str, artifact_root: Path | None = None) -> None:
+        self.uri = uri
+        self.artifact_root = artifact_root
+
+    @classmethod
+    def beside(cls, store: Store, uri: str | None = None) -> "MlflowTracker":
+        """The tracker at `uri`, else of `mlflow.db` and `mlartifacts/` in the local folder of `store`.
+
+        Raises `SettingsError` for an object store without a `uri`: sqlite needs a disk.
+        """
+        if uri is not None:
+            return cls(uri)
+        database = store.local_path("mlflow.db")
+        if database is None:
+            message = "no database can lie beside it, wanted a tracking URI; set tracking_uri"
+            raise SettingsError(f"tracking: the output is {store.url}: {message}")
+        return cls(f"sqlite:///{database}", database.parent / "mlartifacts")
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"uri": self.uri, "artifact_root": self.artifact_root}  # clients stay in their process
+
+    def start(self, key: str, name: str, params: Mapping[str, object], parent: str | None = None) -> str:
+        """Open the run of the unit `key`, the same one when it was opened before; its id.
+
+        Parameters the run already has are kept, the others are added.
+        """
+        with self._guard(f"start run {name!r}"):
+            from mlflow.entities import Param
+
+            tags = {_KEY_TAG: key} | ({_PARENT_TAG: parent} if parent else {})
+            filters = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
+            found = self._client.search_runs([self._experiment], filters, max_results=1)
+            if found:
+                run, known = found[0].info.run_id, found[0].data.params
+                self._client.update_run(run, status="RUNNING")
+            else:
+                run = self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id
+                known = {}
+            missing = [Param(param, str(value)) for param, value in params.items() if param not in known]
+            for first in range(0, len(missing), _PARAMS_PER_BATCH):
+                self._client.log_batch(run, params=missing[first : first + _PARAMS_PER_BATCH])
+            return str(run)
+
+    def log_metrics(self, run: str, metrics: Mapping[str, float | Curve]) -> None:
+        """Add final values (step 0, a changed one replaces the last) or whole curves, in few calls.
+
+        Steps a curve already has are skipped, so that work done again after a crash does not double it.
+        """
+        with self._guard(f"log metrics of run {run}"):
+            points = [
+                point for name, value in metrics.items() for point in self._new_points(run, name, value)
+            ]
+            for first in range(0, len(points), _METRICS_PER_BATCH):
+                self._client.log_batch(run, metrics=points[first : first + _METRICS_PER_BATCH])
+
+    def log_artifact(self, run: str, path: str, content: bytes) -> None:
+        """Attach `content` as the file `path` (relative, `/`), replacing one of that name."""
+        place = PurePosixPath(path)
+        with self._guard(f"attach {path!r} to run {run}"), tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / place.name
+            copy.write_bytes(content)
+            self._client.log_artifact(run, str(copy), str(place.parent) if len(place.parts) > 1 else None)
+
+    def finish(self, run: str, ok: bool) -> None:
+        """Close the run as finished or failed."""
+        with self._guard(f"finish run {run}"):
+            self._client.set_terminated(run, status="FINISHED" if ok else "FAILED")
+
+    def _new_points(self, run: str, name: str, value: float | Curve) -> Iterator["Metric"]:
+        from mlflow.entities import Metric
+
+        history = self._client.get_metric_history(run, name)
+        now_ms = int(time.time() * 1000)
+        if isinstance(value, int | float):
+            latest = max(history, key=lambda point: point.timestamp, default=None)
+            if latest is None or latest.value != value:
+                yield Metric(name, float(value), now_ms, 0)
+            return
+        known = {point.step for point in history}
+        for step, number in value:
+            if step not in known:
+                yield Metric(name, float(number), now_ms, int(step))
+
+    @cached_property
+    def _client(self) -> "MlflowClient":
+        _silence()
+        from mlflow import MlflowClient
+
+        if self.uri.startswith("sqlite:///"):
+            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        return MlflowClient(self.uri)
+
+    @cached_property
+    def _experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        experiment = self._client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            location = self.artifact_root.resolve().as_uri() if self.artifact_root else None
+            try:
+                return str(self._client.create_experiment(EXPERIMENT, artifact_location=location))
+            except MlflowException:
+                experiment = self._client.get_experiment_by_name(EXPERIMENT)  # another process was first
+                if experiment is None:
+                    raise
+        return str(experiment.experiment_id)
+
+    @contextmanager
+    def _guard(self, doing: str) -> Iterator[None]:
+        try:
+            _silence()
+            yield
+        except Exception as error:  # the service, its database and its transport each raise their own classes
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+            advice = "check the URI and that its server or folder can be written"
+            raise StoreError(f"tracking {self.uri}: cannot {doing}: {reason}; {advice}") from error
+
+
+def _silence() -> None:
+    """Keep MLflow from talking to its makers, into the progress panel and into the workers' logs."""
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }.items():
+        os.environ.setdefault(name, value)
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,220 @@
+"""The store keeps old or new content whole, whatever is killed and however full the disk is."""
+
+import os
+import pickle
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from studiolo.errors import SettingsError, StoreError
+from studiolo.storage.store import Store
+
+
+@pytest.fixture(params=["disk", "objects"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return Store(tmp_path / "out" if request.param == "disk" else f"memory://{uuid.uuid4().hex}/out")
+
+
+def test_bytes_json_and_tables_come_back_equal(store: Store) -> None:
+    store.write_bytes("a/b/c.bin", b"\0\xff" * 1000)
+    store.write_json("a/value.json", {"name": "Zoë", "numbers": [1, 2.5, None]})
+    table = pa.table({"id": ["x", "y"], "embedding": pa.array([[1.0, 2.0], None], pa.list_(pa.float32()))})
+    store.write_table("table.parquet", table)
+    again = pickle.loads(pickle.dumps(store))
+    assert again.url == store.url
+    assert again.read_bytes("a/b/c.bin") == b"\0\xff" * 1000
+    assert again.read_json("a/value.json") == {"name": "Zoë", "numbers": [1, 2.5, None]}
+    assert again.read_table("table.parquet").equals(table)
+    assert again.list() == ["a/b/c.bin", "a/value.json", "table.parquet"]
+    assert again.list("a") == ["a/b/c.bin", "a/value.json"]
+    assert again.list("nothing/here") == []
+
+
+def test_writing_again_replaces_and_removing_is_idempotent(store: Store) -> None:
+    store.write_bytes("x", b"long old content")
+    store.write_bytes("x", b"new")
+    assert store.read_bytes("x") == b"new"
+    store.remove("x")
+    store.remove("x")
+    assert not store.exists("x")
+
+
+def test_the_same_value_and_table_give_the_same_bytes(store: Store) -> None:
+    table = pa.table({"a": list(range(1000))})
+    for name in ("one", "two"):
+        store.write_json(f"{name}.json", {"b": 1, "a": [0.1, "é"]})
+        store.write_table(f"{name}.parquet", table)
+    assert store.read_bytes("one.json") == store.read_bytes("two.json")
+    assert store.read_bytes("one.parquet") == store.read_bytes("two.parquet")
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/etc/passwd", "..", "../x", "a/../../x", "a//b", "./a", "a/", "a\0b", "a\\b"]
+)
+def test_paths_out_of_the_store_are_refused(store: Store, path: str) -> None:
+    for use in (store.read_bytes, store.exists, store.remove, lambda p: store.write_bytes(p, b"")):
+        with pytest.raises(StoreError, match="wanted one like"):
+            use(path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.text(st.sampled_from("ab./ \\é~#?%*"), min_size=1, max_size=12), content=st.binary(max_size=20)
+)
+def test_any_path_is_refused_or_stays_below_the_root(tmp_path: Path, path: str, content: bytes) -> None:
+    root = tmp_path / uuid.uuid4().hex / "deep" / "out"
+    store = Store(root)
+    try:
+        store.write_bytes(path, content)
+    except StoreError:
+        assert not root.exists()
+        return
+    assert store.read_bytes(path) == content
+    assert store.list() == [path]
+    written = [file for file in root.parent.parent.rglob("*") if file.is_file()]
+    assert all(file.is_relative_to(root) for file in written)
+
+
+def test_errors_say_what_is_wrong_and_what_to_do(store: Store) -> None:
+    with pytest.raises(StoreError, match=r"cannot read gone\.bin: it is not there; check the path"):
+        store.read_bytes("gone.bin")
+    store.write_bytes("bad.json", b'{"half": ')
+    with pytest.raises(StoreError, match=r"bad\.json: got damaged content .* wanted JSON; delete"):
+        store.read_json("bad.json")
+    store.write_bytes("bad.parquet", b"PAR1 and then nothing")
+    with pytest.raises(StoreError, match=r"bad\.parquet: .* wanted a Parquet file"):
+        store.read_table("bad.parquet")
+
+
+def test_an_unknown_kind_of_url_names_the_nearest() -> None:
+    with pytest.raises(SettingsError, match="did you mean 's3'"):
+        Store("s33://bucket/folder")
+
+
+def test_a_relative_url_means_the_same_place_after_a_change_of_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store("out")
+    store.write_bytes("x", b"1")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert pickle.loads(pickle.dumps(store)).read_bytes("x") == b"1"
+
+
+def test_local_files_for_libraries_that_need_one(store: Store) -> None:
+    store.write_bytes("model/x.bin", b"weights")
+    with store.as_local_file("model/x.bin") as path:
+        assert (path.name, path.read_bytes()) == ("x.bin", b"weights")
+    assert path.exists() is (store.local_path("model/x.bin") is not None)
+    with pytest.raises(StoreError, match="not there"), store.as_local_file("model/y.bin"):
+        pass
+
+
+_WRITER = """
+import sys
+from studiolo.storage.store import Store
+store, size = Store(sys.argv[1]), int(sys.argv[2])
+store.write_bytes("file", bytes([255]) * size)
+print("ready", flush=True)
+for number in range(10**9):
+    store.write_bytes("file", bytes([number % 251]) * size)
+    store.write_json(f"records/{number % 7}.json", {"number": number, "filler": "x" * 5000})
+"""
+
+
+def test_killed_writers_leave_no_torn_file(tmp_path: Path) -> None:
+    store, size, rng = Store(tmp_path / "out"), 2_000_000, random.Random(7)
+    for _ in range(8):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", _WRITER, store.url, str(size)], stdout=subprocess.PIPE, env=_environment()
+        )
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
+        time.sleep(rng.uniform(0, 0.06))
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        writer.stdout.close()
+        content = store.read_bytes("file")
+        assert len(content) == size
+        assert len(set(content)) == 1
+        for path in store.list("records"):
+            assert len(store.read_json(path)["filler"]) == 5000
+    assert all(path == "file" or path.startswith("records/") for path in store.list())
+
+
+def test_what_killed_writers_leave_is_swept_by_the_next_driver(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_bytes("a/kept", b"1")
+    old, young = tmp_path / "a" / ".0123.tmp", tmp_path / "a" / ".4567.tmp"
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 3600, time.time() - 3600))
+    assert store.list() == ["a/kept"]
+    with store.lock("test"):
+        assert (old.exists(), young.exists()) == (False, True)  # the young one may belong to a live writer
+
+
+_FULL = """
+import resource, sys
+from studiolo.errors import StoreError
+from studiolo.storage.store import Store
+store = Store(sys.argv[1])
+store.write_bytes("file", b"old")
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    store.write_bytes("file", b"new" * 1_000_000)
+except StoreError as error:
+    print(error)
+store.write_bytes("small", b"fits")
+"""
+
+
+def test_a_write_that_does_not_fit_keeps_the_old_content(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", _FULL, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=_environment(),
+        check=True,
+    )
+    assert "cannot write file: File too large; check free space" in result.stdout
+    assert Store(tmp_path).list() == ["file", "small"]
+    assert Store(tmp_path).read_bytes("file") == b"old"
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "small"}
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 100_000  # the limit was the child's only
+
+
+def test_a_full_disk_keeps_the_old_content(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    mounted = subprocess.run(command, capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        store = Store(disk / "out")
+        store.write_bytes("file", b"old" * 1000)
+        with pytest.raises(StoreError, match="No space left on device; check free space"):
+            store.write_bytes("file", b"new" * 1_000_000)
+        assert store.read_bytes("file") == b"old" * 1000
+        assert [path.name for path in (disk / "out").iterdir()] == ["file"]
+        store.write_bytes("file", b"new")
+        assert store.read_bytes("file") == b"new"
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def _environment() -> dict[str, str]:
+    root = Path(__file__).parents[2]
+    return {**os.environ, "PYTHONPATH": str(root)}

@@ -1,0 +1,144 @@
+"""Runs in a real MLflow database in a temporary folder."""
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from studiolo.errors import SettingsError, StoreError
+from studiolo.storage.store import Store
+from studiolo.storage.tracking import MlflowTracker, Tracker
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tracked")
+
+
+@pytest.fixture(scope="module")
+def tracker(folder: Path) -> MlflowTracker:
+    return MlflowTracker.beside(Store(folder / "out"))
+
+
+def _run(tracker: MlflowTracker, run: str):  # type: ignore[no-untyped-def]
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracker.uri).get_run(run)
+
+
+def test_a_run_is_found_again_by_its_key(tracker: MlflowTracker) -> None:
+    job = tracker.start("job-1", "studio", {"seed": 1})
+    child = tracker.start("identity-1", "anna", {"rank": 16}, parent=job)
+    other = tracker.start("identity-2", "ben", {"rank": 16}, parent=job)
+    assert len({job, child, other}) == 3
+    again = pickle.loads(pickle.dumps(tracker))
+    assert again.start("job-1", "studio", {"seed": 1}) == job
+    assert again.start("identity-1", "anna", {"rank": 99, "steps": 5}, parent=job) == child
+    run = _run(tracker, child)
+    assert run.data.params == {"rank": "16", "steps": "5"}
+    assert run.data.tags["mlflow.parentRunId"] == job
+    assert run.info.run_name == "anna"
+
+
+def test_curves_are_stored_whole_and_not_twice(tracker: MlflowTracker) -> None:
+    from mlflow import MlflowClient
+
+    run = tracker.start("curves", "curves", {})
+    curve = [(step, 1 / (step + 1)) for step in range(2300)]  # more than one batch
+    tracker.log_metrics(run, {"loss": curve[:1200], "similarity": 0.7})
+    tracker.log_metrics(run, {"loss": curve})
+    history = MlflowClient(tracker.uri).get_metric_history(run, "loss")
+    assert sorted((point.step, point.value) for point in history) == curve
+    assert _run(tracker, run).data.metrics["similarity"] == 0.7
+
+
+def test_the_last_of_several_final_values_counts(tracker: MlflowTracker) -> None:
+    run = tracker.start("finals", "finals", {})
+    for accepted in (3, 3, 5):
+        tracker.log_metrics(run, {"accepted": accepted})
+        time.sleep(0.002)
+    assert _run(tracker, run).data.metrics["accepted"] == 5
+
+
+def test_artifacts_lie_beside_the_output(tracker: MlflowTracker, folder: Path) -> None:
+    run = tracker.start("artifacts", "artifacts", {})
+    tracker.log_artifact(run, "sheets/step.png", b"old")
+    tracker.log_artifact(run, "sheets/step.png", b"new")
+    tracker.log_artifact(run, "lora.safetensors", b"weights")
+    files = [path for path in (folder / "out" / "mlartifacts").rglob("*") if path.is_file()]
+    found = {path.name: path.read_bytes() for path in files}
+    assert found == {"step.png": b"new", "lora.safetensors": b"weights"}
+    assert (folder / "out" / "mlflow.db").is_file()
+
+
+@pytest.mark.parametrize(("ok", "status"), [(True, "FINISHED"), (False, "FAILED")])
+def test_a_finished_run_says_how_it_ended_and_opens_again(
+    tracker: MlflowTracker, ok: bool, status: str
+) -> None:
+    run = tracker.start(f"end-{ok}", "end", {})
+    assert _run(tracker, run).info.status == "RUNNING"
+    tracker.finish(run, ok)
+    assert _run(tracker, run).info.status == status
+    assert tracker.start(f"end-{ok}", "end", {}) == run
+    assert _run(tracker, run).info.status == "RUNNING"
+
+
+_WRITER = """
+import sys
+import time
+from pathlib import Path
+from studiolo.storage.store import Store
+from studiolo.storage.tracking import MlflowTracker
+tracker = MlflowTracker.beside(Store(sys.argv[1]))
+job = tracker.start("job", "job", {"seed": 1})
+for number in range(3):
+    run = tracker.start(f"{sys.argv[2]}-{number}", "identity", {"number": number}, parent=job)
+    tracker.log_metrics(run, {"loss": [(step, step * 0.5) for step in range(200)]})
+    tracker.log_artifact(run, "note.txt", b"x")
+    tracker.finish(run, True)
+"""
+
+
+def test_several_processes_write_one_database_and_say_nothing(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    tracker = MlflowTracker.beside(Store(tmp_path))
+    job = tracker.start("job", "job", {"seed": 1})
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(tmp_path), str(number)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
+        for number in range(3)
+    ]
+    assert [writer.communicate()[0] for writer in writers] == ["", "", ""]
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    client = MlflowClient(tracker.uri)
+    experiment = client.get_run(job).info.experiment_id
+    runs = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{job}'")
+    assert len(runs) == 9
+    assert all(len(client.get_metric_history(run.info.run_id, "loss")) == 200 for run in runs)
+
+
+def test_failures_name_the_uri_and_what_was_tried(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    tracker: Tracker = MlflowTracker(f"sqlite:///{tmp_path}/file/mlflow.db")
+    with pytest.raises(StoreError, match=r"tracking sqlite:///.*: cannot start run 'job': .*; check the URI"):
+        tracker.start("job", "job", {})
+
+
+def test_an_object_store_needs_a_tracking_uri() -> None:
+    with pytest.raises(SettingsError, match="set tracking_uri"):
+        MlflowTracker.beside(Store("memory://bucket/out"))
+    assert (
+        MlflowTracker.beside(Store("memory://bucket/out"), "http://localhost:5000").uri
+        == "http://localhost:5000"
+    )
