@@ -7,17 +7,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
+from studiolo.perception.perceive import perceive_photo
+from studiolo.perception.similarity import Similarity
+from studiolo.perception.suite import PERCEPTION_CARDS, Suite, open_suite
 
 from studiolo.albums.decode import content_sha256, decode
+from studiolo.albums.geometry import alignment_deg
 from studiolo.albums.records import PERCEIVED_SCHEMA, Reason, Status, photo_id
 from studiolo.albums.selection import owner_face, require_references, select
 from studiolo.albums.sources import AlbumSource, read_bytes
 from studiolo.errors import IdentityError, PhotoError
 from studiolo.identities.captions import common_tags, trigger_phrase
 from studiolo.identities.references import prepare_reference
-from studiolo.perception.perceive import perceive_photo
-from studiolo.perception.similarity import Similarity
-from studiolo.perception.suite import Suite, open_suite
 from studiolo.settings import PerceptionSettings, SelectionSettings
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
@@ -53,7 +54,9 @@ class Perceiver:
 
     def _album(self, row: Row) -> Row:
         source = AlbumSource(
-            row["album_id"], row["album_uri"], tuple((photo["uri"], photo["absolute_uri"]) for photo in row["photos"])
+            row["album_id"],
+            row["album_uri"],
+            tuple((photo["uri"], photo["absolute_uri"]) for photo in row["photos"]),
         )
         contents = {uri: _read(absolute) for uri, absolute in source.photos}
         key = source.key(
@@ -69,12 +72,22 @@ class Perceiver:
 
     def _perceive(self, source: AlbumSource, contents: dict[str, bytes | PhotoError]) -> Row:
         photos = [self._photo(source.album_id, uri, content) for uri, content in contents.items()]
-        album = select({"album_id": source.album_id, "album_uri": source.album_uri, "photos": photos}, self.selection, self.similarity)
+        album = select(
+            {"album_id": source.album_id, "album_uri": source.album_uri, "photos": photos},
+            self.selection,
+            self.similarity,
+        )
         return {**album, **self._identity(album, contents)}
 
     def _photo(self, album_id: str, uri: str, content: bytes | PhotoError) -> Row:
         """One row of `records.PHOTO`; what the photo's content does wrong ends in it."""
-        row: Row = {"photo_id": photo_id(album_id, uri), "uri": uri, "status": Status.OK.value, "stage": "perceive", "faces": []}
+        row: Row = {
+            "photo_id": photo_id(album_id, uri),
+            "uri": uri,
+            "status": Status.OK.value,
+            "stage": "perceive",
+            "faces": [],
+        }
         row.update(dict.fromkeys(("reason", "detail", "content_sha256"), ""), rotation_deg=0)
         try:
             if isinstance(content, PhotoError):
@@ -83,25 +96,48 @@ class Perceiver:
             rgb_u8 = decode(content, self.perception)
             row.update(height_px=rgb_u8.shape[0], width_px=rgb_u8.shape[1])
             perceived = perceive_photo(self.suite, rgb_u8, self.perception)
-            row.update(rotation_deg=perceived.rotation_deg, faces=perceived.faces)
+            row.update(
+                rotation_deg=perceived.rotation_deg,
+                faces=[face for face in perceived.faces if _alignable(face)],
+            )
             unsafe = self.suite.safety.score(perceived.rgb_u8)
             if unsafe > self.selection.unsafe_above:
-                row.update(status=Status.DROPPED.value, stage="safety", reason=Reason.UNSAFE.value, detail=f"score {unsafe:.2f}")
+                row.update(
+                    status=Status.DROPPED.value,
+                    stage="safety",
+                    reason=Reason.UNSAFE.value,
+                    detail=f"score {unsafe:.2f}",
+                )
         except PhotoError as error:
-            row.update(status=Status.FAILED.value, stage="read", reason=str(error.reason), detail=error.detail)
+            row.update(
+                status=Status.FAILED.value, stage="read", reason=str(error.reason), detail=error.detail
+            )
         return row
 
     def _identity(self, album: Row, contents: dict[str, bytes | PhotoError]) -> Row:
-        identity: Row = {"identity_id": album["album_id"], "stage": "select", "trigger": "", "common_tags": [], "references": []}
+        identity: Row = {
+            "identity_id": album["album_id"],
+            "stage": "select",
+            "trigger": "",
+            "common_tags": [],
+            "references": [],
+        }
         try:
             chosen = require_references(album, self.selection)
         except IdentityError as error:
-            return {**identity, "status": Status.FAILED.value, "reason": str(error.reason), "detail": error.detail}
+            return {
+                **identity,
+                "status": Status.FAILED.value,
+                "reason": str(error.reason),
+                "detail": error.detail,
+            }
         faces = [owner_face(photo) for photo in chosen]
         trigger = trigger_phrase(face["attributes"] for face in faces)
         references = []
         for photo, face in zip(chosen, faces, strict=True):
-            references.append(self._reference(album["album_id"], photo, face, trigger, contents[photo["uri"]]))
+            references.append(
+                self._reference(album["album_id"], photo, face, trigger, contents[photo["uri"]])
+            )
         return {
             **identity,
             "status": Status.OK.value,
@@ -112,7 +148,9 @@ class Perceiver:
             "references": references,
         }
 
-    def _reference(self, album_id: str, photo: Row, face: Row, trigger: str, content: bytes | PhotoError) -> Row:
+    def _reference(
+        self, album_id: str, photo: Row, face: Row, trigger: str, content: bytes | PhotoError
+    ) -> Row:
         assert isinstance(content, bytes), "only photos that were read are selected"
         upright = np.rot90(decode(content, self.perception), photo["rotation_deg"] // 90)
         reference = prepare_reference(np.ascontiguousarray(upright), photo, face, trigger, self.suite.regions)
@@ -127,6 +165,15 @@ def png_bytes(pixels_u8: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels_u8).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _alignable(face: Row) -> bool:
+    """Whether the face's five points have an angle; a detector's points on one line are no face to work with."""
+    try:
+        alignment_deg(face["landmarks_px"])
+    except ValueError:
+        return False
+    return True
 
 
 def _read(uri: str) -> bytes | PhotoError:

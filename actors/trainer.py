@@ -11,19 +11,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
+from studiolo.perception.regions import head_mask
+from studiolo.training.cache import TrainingPhoto
+from studiolo.training.face_lora import FaceLora, train_face_lora
 
 from studiolo.albums.records import FACE_LORA_SCHEMA, Reason, Status
 from studiolo.errors import TrainingError
 from studiolo.generation.base import load_base
 from studiolo.identities.artifacts import LORA_FILE, lora_path
 from studiolo.keys import unit_key
-from studiolo.perception.regions import head_mask
 from studiolo.settings import FaceLoraSettings
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import Curve, Tracker
-from studiolo.training.cache import TrainingPhoto
-from studiolo.training.face_lora import FaceLora, train_face_lora
 from studiolo.weights.cards import weights_sha256
 from studiolo.weights.fetch import pull
 
@@ -37,7 +37,13 @@ class Trainer:
     """
 
     def __init__(
-        self, store: Store, base: str, settings: FaceLoraSettings, seed: int, tracker: Tracker, parent_run: str
+        self,
+        store: Store,
+        base: str,
+        settings: FaceLoraSettings,
+        seed: int,
+        tracker: Tracker,
+        parent_run: str,
     ) -> None:
         self.store = store
         self.base = base
@@ -58,7 +64,9 @@ class Trainer:
     def key(self, identity: Row, photos: list[TrainingPhoto]) -> str:
         """Key of the unit "this identity's face-LoRA": all the trainer reads."""
         inputs = [identity["identity_id"], identity["trigger"], *(photo.sha256 for photo in photos)]
-        return unit_key("identity", inputs, {"face_lora": self.settings}, weights_sha256([self.base]), self.seed)
+        return unit_key(
+            "identity", inputs, {"face_lora": self.settings}, weights_sha256([self.base]), self.seed
+        )
 
     def _identity(self, identity: Row) -> Row:
         photos = [self._photo(reference) for reference in identity["references"]]
@@ -67,7 +75,10 @@ class Trainer:
         if record is not None:
             return {**record, "resumed": True}
         run = self.tracker.start(
-            key, identity["identity_id"], {**self.settings.model_dump(), "photos": len(photos)}, self.parent_run
+            key,
+            identity["identity_id"],
+            {**self.settings.model_dump(), "photos": len(photos)},
+            self.parent_run,
         )
         row = self._train(identity, photos, run)
         self.tracker.finish(run, ok=row["status"] == Status.OK)
@@ -97,7 +108,12 @@ class Trainer:
                 on_metric=lambda step, loss: curve.append((step, loss)),
             )
         except TrainingError as error:
-            return {**row, "status": Status.FAILED.value, "reason": Reason.TRAINING_FAILED.value, "detail": str(error)}
+            return {
+                **row,
+                "status": Status.FAILED.value,
+                "reason": Reason.TRAINING_FAILED.value,
+                "detail": str(error),
+            }
         content = _file_of(lora)
         path = lora_path(identity["identity_id"])
         self.store.write_bytes(path, content)
@@ -120,7 +136,9 @@ def _file_of(lora: FaceLora) -> bytes:
 def _sheet(pictures: list[NDArray[np.uint8]], columns: int = 5) -> bytes:
     """PNG of pictures of one size in rows."""
     height, width = pictures[0].shape[:2]
-    sheet = Image.new("RGB", (width * min(columns, len(pictures)), height * -(-len(pictures) // columns)), "white")
+    sheet = Image.new(
+        "RGB", (width * min(columns, len(pictures)), height * -(-len(pictures) // columns)), "white"
+    )
     for index, picture in enumerate(pictures):
         sheet.paste(Image.fromarray(picture), (index % columns * width, index // columns * height))
     buffer = io.BytesIO()

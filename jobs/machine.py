@@ -11,7 +11,17 @@ import psutil
 import studiolo
 
 _EVERY_S = 1.0
-_NAMED = ("ray", "torch", "diffusers", "transformers", "peft", "mlflow", "pyarrow", "numpy", "opencv-python-headless")
+_NAMED = (
+    "ray",
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "mlflow",
+    "pyarrow",
+    "numpy",
+    "opencv-python-headless",
+)
 
 
 def versions() -> dict[str, str]:

@@ -1,15 +1,14 @@
 """`python -m jobs models`: list, pull, verify and show the models Studiolo can use."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from studiolo.errors import SettingsError, UsageError, WeightsError
+from studiolo.errors import SettingsError
 from studiolo.weights import cards, fetch
 from studiolo.weights.cards import ModelCard
 
@@ -22,14 +21,14 @@ Suite = Annotated[str | None, typer.Option(help=f"All cards of a suite: {', '.jo
 @models.command("list")
 def list_models(suite: Suite = None) -> None:
     """One line a model: id, what it does, commercial use, whether it is here, licence, source."""
-    with _errors():
-        chosen = [cards.load_card(card_id) for card_id in cards.suite(suite)] if suite else cards.all_cards()
+    chosen = [cards.load_card(card_id) for card_id in cards.suite(suite)] if suite else cards.all_cards()
     console = Console()
     rows = [_row(card) for card in chosen]
     if console.is_terminal:
-        table = Table("model", "does", "commercial use", "here", "licence", "source")
+        table = Table("model", "does", "commercial use", "here", "licence")
+        table.columns[0].no_wrap = True
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*row[:5])
         console.print(table)
     else:
         for row in rows:
@@ -42,11 +41,9 @@ def list_models(suite: Suite = None) -> None:
 def pull(ids: Ids = None, suite: Suite = None) -> None:
     """Fetch what is missing or damaged and verify all of it, by sha256."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    with _errors():
-        chosen = _choose(ids, suite)
-        for card in chosen:
-            done = "verified" if fetch.cached(card.id) else "fetched"
-            typer.echo(f"{card.id}\t{done}\t{fetch.pull_card(card, thorough=True)}")
+    for card in _choose(ids, suite):
+        done = "verified" if fetch.cached(card.id) else "fetched"
+        typer.echo(f"{card.id}\t{done}\t{fetch.pull_card(card, thorough=True)}")
     if suite:
         _say_about(suite)
 
@@ -54,12 +51,10 @@ def pull(ids: Ids = None, suite: Suite = None) -> None:
 @models.command()
 def verify(ids: Ids = None, suite: Suite = None) -> None:
     """Hash the files of the given models, or of all that are here; exit 1 when one is missing or differs."""
-    with _errors():
-        chosen = (
-            _choose(ids, suite)
-            if ids or suite
-            else [card for card in cards.all_cards() if fetch.is_placed(card)]
-        )
+    if ids or suite:
+        chosen = _choose(ids, suite)
+    else:
+        chosen = [card for card in cards.all_cards() if fetch.is_placed(card)]
     problems = [problem for card in chosen for problem in fetch.verify_card(card)]
     for problem in problems:
         typer.echo(str(problem), err=True)
@@ -71,8 +66,7 @@ def verify(ids: Ids = None, suite: Suite = None) -> None:
 @models.command()
 def show(card_id: Annotated[str, typer.Argument(metavar="ID", help="Card id, see `list`.")]) -> None:
     """Everything on one card, and where its files are."""
-    with _errors():
-        card = cards.load_card(card_id)
+    card = cards.load_card(card_id)
     for name, value in card.model_dump(mode="json", exclude={"files"}).items():
         typer.echo(f"{name}: {_plain(value)}")
     typer.echo(f"folder: {fetch.folder_of(card)}")
@@ -103,13 +97,3 @@ def _plain(value: object) -> str:
 
 def _say_about(suite: str) -> None:
     typer.echo(f"suite {suite}: {cards.SUITE_NOTES[suite]}", err=True)
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Exit 2 for a request that cannot be carried out, 1 when a file cannot be had."""
-    try:
-        yield
-    except (UsageError, WeightsError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None

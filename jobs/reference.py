@@ -1,5 +1,6 @@
 """Generated pages of docs/reference: `python -m jobs.reference` writes them, a test keeps them current."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,8 @@ def cli_markdown() -> str:
     return _GENERATED + page.strip() + "\n"
 
 
-def pages() -> dict[Path, str]:
-    """All generated pages by their place."""
-    return {FOLDER / "settings.md": settings_markdown(), FOLDER / "cli.md": cli_markdown()}
+PAGES: dict[str, Callable[[], str]] = {"settings.md": settings_markdown, "cli.md": cli_markdown}
+"""All generated pages of the folder."""
 
 
 def _section_markdown(prefix: str, section: type[Section]) -> list[str]:
@@ -84,7 +84,8 @@ def _range(field: FieldInfo) -> str:
 def main() -> None:
     """Write every page whose content changed."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for path, content in pages().items():
+    for name, page in PAGES.items():
+        path, content = FOLDER / name, page()
         if not path.exists() or path.read_text(encoding="utf-8") != content:
             path.write_text(content, encoding="utf-8")
             print(f"wrote {path.relative_to(FOLDER.parents[1])}")

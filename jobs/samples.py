@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from studiolo.albums.samples import PEOPLE, sample_albums
-from studiolo.errors import UsageError, WeightsError
 
 
 def samples(
@@ -14,10 +13,5 @@ def samples(
     people: Annotated[int, typer.Option(help=f"How many people, 1 to {len(PEOPLE)}.")] = 3,
 ) -> None:
     """Write the albums of some synthetic people, and one album in which nothing is usable."""
-    try:
-        folders = sample_albums(out, people)
-    except (UsageError, WeightsError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
-    for folder in folders:
+    for folder in sample_albums(out, people):
         typer.echo(f"{folder}\t{sum(path.is_file() for path in folder.iterdir())} files")

@@ -25,11 +25,11 @@ def _pages(*places: str) -> list[Path]:
 PAGES = _pages("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "studiolo", "benchmarks", "deploy")
 
 
-@pytest.mark.parametrize("name", ["settings.md", "cli.md"])
+@pytest.mark.parametrize("name", reference.PAGES)
 def test_generated_pages_are_current(name: str) -> None:
     path = reference.FOLDER / name
     assert path.is_file(), "run `python -m jobs.reference`"
-    assert path.read_text(encoding="utf-8") == reference.pages()[path], "run `python -m jobs.reference`"
+    assert path.read_text(encoding="utf-8") == reference.PAGES[name](), "run `python -m jobs.reference`"
 
 
 def test_the_settings_page_has_every_setting_with_a_meaning() -> None:
@@ -123,6 +123,30 @@ def _problem(command: object, words: list[str]) -> str | None:
                 return f"{trail}: no command {word}" if re.fullmatch(r"[a-z][a-z-]*", word) else None
             here, trail = here.commands[word], f"{trail} {word}"
     return None
+
+
+@pytest.mark.parametrize(
+    ("use", "problem"),
+    [
+        ("studio --albums x --out=y", None),
+        ("models pull ID", None),
+        ("models show ID --help", None),
+        ("[OPTIONS] COMMAND", None),
+        ("stduio --albums x", ": no command stduio"),
+        ("models push", " models: no command push"),
+        ("studio --ablums x", " studio: no option --ablums"),
+    ],
+)
+def test_a_wrong_command_would_be_found(use: str, problem: str | None) -> None:
+    app, models = typer.Typer(), typer.Typer()
+
+    @app.command()
+    def studio(albums: str = typer.Option(), out: str = typer.Option("")) -> None: ...
+
+    models.command("pull")(lambda: None)
+    models.command("show")(lambda: None)
+    app.add_typer(models, name="models")
+    assert _problem(typer.main.get_command(app), use.split()) == problem
 
 
 def test_every_module_named_exists() -> None:

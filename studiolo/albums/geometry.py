@@ -20,9 +20,6 @@ TEMPLATE_N2 = np.array(
 )
 """Standard five-point face of 96x112 px: right eye, left eye, nose, right and left mouth corner, upright."""
 
-_FADE_SHARE = 0.03
-"""Width of the blend at a photo's border, as a share of the crop's side."""
-
 
 def alignment_deg(landmarks_px: ArrayLike) -> float:
     """Angle theta in (-180, 180] by which the photo must be turned to make the face upright (FaceChain,
@@ -67,8 +64,8 @@ def rotate(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
     """The whole photo turned by `angle_deg` on a canvas just large enough, its points, and the matrix [2, 3].
 
-    Multiples of 90 degrees move pixels and change none. Corners the photo does not fill are its border,
-    blurred.
+    Multiples of 90 degrees move pixels and change none. Corners the photo does not reach are
+    filled from it.
     """
     height, width = rgb_u8.shape[:2]
     turn = _turn(angle_deg)
@@ -117,16 +114,15 @@ def align_and_crop(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """The upright square crop [side_px, side_px, 3] around a face, and its `crop_matrix` [2, 3].
 
-    Where the crop reaches beyond the photo, the photo's border is continued and blurred, and the seam is
-    faded: there is no black wedge, and no mirrored second face, for a LoRA to learn. `inside_mask` tells
-    which pixels are real.
+    Where the crop reaches beyond the photo it fades into the colours around: there is no black wedge, no
+    streak and no mirrored second face for a LoRA to learn. `inside_mask` tells which pixels are real.
     """
     matrix = crop_matrix(bbox_xyxy_px, landmarks_px, side_px, face_ratio)
     return _warp(rgb_u8, matrix, (side_px, side_px)), matrix
 
 
 def inside_mask(photo_hw_px: tuple[int, int], matrix: ArrayLike, side_px: int) -> NDArray[np.bool_]:
-    """Which pixels [side_px, side_px] of a crop show the photo rather than its continued border."""
+    """Which pixels [side_px, side_px] of a crop show the photo and not the filling beyond its border."""
     return _inside(photo_hw_px, np.asarray(matrix, np.float64), (side_px, side_px))
 
 
@@ -151,13 +147,29 @@ def _warp(rgb_u8: NDArray[np.uint8], matrix: NDArray[np.float64], size: tuple[in
     )
     canvas = wide if k == 1 else cv2.resize(wide, size, interpolation=cv2.INTER_AREA)
     inside = _inside(rgb_u8.shape[:2], matrix, size)
-    return np.asarray(canvas, np.uint8) if inside.all() else _fade(np.asarray(canvas, np.uint8), inside)
+    return np.asarray(canvas, np.uint8) if inside.all() else _fill(np.asarray(canvas, np.uint8), inside)
 
 
-def _fade(canvas: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """`canvas` with everything not `inside` blurred, growing over `_FADE_SHARE` of its longer side."""
-    width_px = max(2.0, _FADE_SHARE * max(canvas.shape[:2]))
-    blurred = cv2.GaussianBlur(canvas, (0, 0), sigmaX=width_px, borderType=cv2.BORDER_REPLICATE)
-    distance_px = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, 5)
-    weight = np.clip(distance_px / width_px, 0.0, 1.0)[..., None]
-    return np.rint(canvas * (1 - weight) + blurred * weight).astype(np.uint8)
+def _fill(canvas: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """`canvas` with all that is not `inside` filled by push-pull (Gortler et al., The Lumigraph, 1996).
+
+    Averages of the known pixels are pushed down a pyramid and pulled up into the holes, so that a hole is the
+    colour of its surroundings and blurs with the distance to them. Continuing the border line by line instead
+    drew a pillar of hair over every head that touches the photo's edge; mirroring it draws a second face.
+    """
+    if not inside.any():
+        return canvas
+    weight, known = inside.astype(np.float32), canvas.astype(np.float32)
+    levels = [(weight, known)]
+    while max(weight.shape) > 1:
+        sums = cv2.pyrDown(known * weight[..., None]).reshape(*cv2.pyrDown(weight).shape, 3)
+        weight = cv2.pyrDown(weight)
+        known = sums / np.maximum(weight, 1e-12)[..., None]
+        # A few known pixels settle a coarse one: a hole looks like its own border, not like the whole photo.
+        weight = 1 - (1 - np.clip(weight, 0, 1)) ** 4
+        levels.append((weight, known))
+    filled = known
+    for weight, known in levels[-2::-1]:
+        wide = cv2.resize(filled, weight.shape[::-1], interpolation=cv2.INTER_LINEAR).reshape(known.shape)
+        filled = wide + (known - wide) * weight[..., None]
+    return np.clip(np.rint(filled), 0, 255).astype(np.uint8)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pydantic
 
 from studiolo.albums import manifests
@@ -40,6 +41,16 @@ _PICTURE_SUFFIXES = frozenset(
 )
 
 
+INPUT_SCHEMA = pa.schema(
+    [
+        ("album_id", pa.string()),
+        ("album_uri", pa.string()),
+        ("photos", pa.list_(pa.struct([("uri", pa.string()), ("absolute_uri", pa.string())]))),
+    ]
+)
+"""One row an album before perception."""
+
+
 @dataclass(frozen=True)
 class AlbumSource:
     """One album before anything was read.
@@ -50,6 +61,11 @@ class AlbumSource:
     album_id: str
     album_uri: str
     photos: tuple[tuple[str, str], ...]
+
+    def row(self) -> dict[str, Any]:
+        """This album as a row of `INPUT_SCHEMA`."""
+        photos = [{"uri": uri, "absolute_uri": absolute} for uri, absolute in self.photos]
+        return {"album_id": self.album_id, "album_uri": self.album_uri, "photos": photos}
 
     def key(
         self,
@@ -203,7 +219,9 @@ def _list_remote(url: str) -> list[AlbumSource]:
     for name in folders:
         place = entries[name]["name"].rstrip("/")
         below = ((path.removeprefix(place).lstrip("/"), full(path)) for path in fs.find(place))
-        photos = sorted((path, uri) for path, uri in below if path and not any(map(is_junk, path.split("/"))))
+        # Some object stores keep folders as empty objects whose names end in a slash.
+        files = ((path, uri) for path, uri in below if path and not path.endswith("/"))
+        photos = sorted((path, uri) for path, uri in files if not any(map(is_junk, path.split("/"))))
         albums.append(AlbumSource(name, full(place), tuple(photos)))
     return albums
 

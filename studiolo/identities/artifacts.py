@@ -8,10 +8,11 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 """The name that diffusers looks for."""
 
 _MAX_BYTES = 80
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_HASH_DIGITS = 20
+_UNSAFE = re.compile(r"[^a-z0-9_-]+")
 _SAFE = re.compile(r"[a-z0-9_][a-z0-9._-]*")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
-_HASHED = re.compile(r".*-[0-9a-f]{12}")
+_HASHED = re.compile(rf".*-[0-9a-f]{{{_HASH_DIGITS}}}")
 
 
 def safe_segment(name: str) -> str:
@@ -19,15 +20,15 @@ def safe_segment(name: str) -> str:
     name's.
 
     A name of a-z, 0-9, `.`, `_` and `-` that starts with neither `.` nor `-` stays as it is. Any other is
-    reduced to these and ends in `-` and 12 hex digits of its sha256; so do names that already look like that,
+    reduced to these and ends in `-` and 20 hex digits of its sha256; so do names that already look like that,
     names with capitals (some disks ignore case), too long ones, and those that Windows reserves.
     """
     plain = _SAFE.fullmatch(name) and len(name) <= _MAX_BYTES and not name.endswith(".")
     if plain and not _RESERVED.fullmatch(name) and not _HASHED.fullmatch(name):
         return name
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_DIGITS]
     ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    stem = _UNSAFE.sub("-", ascii_name).strip("-._")[: _MAX_BYTES - 13].rstrip("-._")
+    stem = _UNSAFE.sub("-", ascii_name).strip("-_")[: _MAX_BYTES - _HASH_DIGITS - 1].rstrip("-_")
     return f"{stem or 'x'}-{digest}"
 
 
@@ -48,9 +49,9 @@ def lora_path(identity_id: str) -> str:
 
 def crop_path(identity_id: str, photo_id: str) -> str:
     """PNG of a reference's crop, relative to the output."""
-    return f"{identity_folder(identity_id)}/references/{photo_id[:16]}.png"
+    return f"{identity_folder(identity_id)}/references/{photo_id[:24]}.png"
 
 
 def mask_path(identity_id: str, photo_id: str) -> str:
     """PNG of a reference's region class ids, relative to the output."""
-    return f"{identity_folder(identity_id)}/references/{photo_id[:16]}.mask.png"
+    return f"{identity_folder(identity_id)}/references/{photo_id[:24]}.mask.png"

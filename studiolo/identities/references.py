@@ -1,7 +1,7 @@
 """References: the crops an identity is learned from, and the identity as a unit of work.
 
-A stored crop holds the face at 0.33 of its side, looser than the paper's 0.35-0.45, so that the trainer can
-cut its random views from it with the face anywhere in that range and still move them about.
+A stored crop holds the face at 0.35 of its side, the loose end of the paper's 0.35-0.45, so that the trainer can
+cut its random views from it with the face larger and still move them about.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from studiolo.identities.captions import caption
 from studiolo.keys import unit_key
 
 CROP_SIDE_PX = 256
-CROP_FACE_RATIO = 0.33
+CROP_FACE_RATIO = 0.35
 """Face side / crop side of a stored crop."""
 
 BACKGROUND = 0
@@ -41,7 +41,7 @@ class Reference:
 
     photo_id: str
     crop_rgb_u8: NDArray[np.uint8]
-    """[256, 256, 3], upright, the face's box centred, its longer side 0.33 of the crop's."""
+    """[256, 256, 3], upright, the face's box centred, its longer side 0.35 of the crop's."""
     regions_u8: NDArray[np.uint8]
     """[256, 256] class ids; `BACKGROUND` where the crop reaches beyond the photo."""
     landmarks_px: NDArray[np.float64]

@@ -1,18 +1,19 @@
 """Identity metrics: is this the person, is it nobody else, and how sure are we over people.
 
-Pure functions on arrays. Embeddings are float32 [128] and compared by Euclidean distance (`distance_l2`); a similarity
-is a distance after calibration, 0..1, higher is more alike. People, not pictures, are the unit of every interval:
-pictures of one person are not independent.
+Pure functions on arrays. Embeddings are float32 [128] and compared by Euclidean distance (`distance_l2`); a
+similarity is a distance after calibration, 0..1, higher is more alike. People, not pictures, are the unit of
+every interval: pictures of one person are not independent.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
 Statistic = Callable[[npt.NDArray[np.float64]], float]
 
 
@@ -47,9 +48,9 @@ def distances_l2(a_ND: Floats, b_MD: Floats) -> npt.NDArray[np.float64]:
 def reference_distance_l2(embedding_D: Floats, references_ND: Floats) -> float:
     """Distance of one face to a person: the median of its distances to all N >= 1 references.
 
-    The median is a typical pair, which is what a calibration over pairs speaks of; the mean embedding is closer to
-    everything than any pair is, and the nearest reference rewards one lucky (or wrong) photo. Up to half the references
-    may be poor without moving it far.
+    The median is a typical pair, which is what a calibration over pairs speaks of; the mean embedding is
+    closer to everything than any pair is, and the nearest reference rewards one lucky (or wrong) photo. Up to
+    half the references may be poor without moving it far.
     """
     if len(references_ND) == 0:
         raise ValueError("reference_distance_l2: got no references, wanted at least one")
@@ -91,7 +92,9 @@ def likeness_by_person(
 def own_and_other(
     portraits: Mapping[str, Floats], references: Mapping[str, Floats]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Distances of every portrait to its own person's references, [N], and to each other person's, [N * (P - 1)]."""
+    """Distances of every portrait to its own person's references, [N], and to each other person's, [N * (P -
+    1)].
+    """
     own: list[float] = []
     other: list[float] = []
     for person, embeddings in sorted(portraits.items()):
@@ -108,10 +111,11 @@ def bootstrap_over_people(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """`statistic` over one value a person, with a percentile interval from resampling people with replacement.
+    """`statistic` over one value a person, with a percentile interval from resampling people with
+    replacement.
 
-    Values are sorted first, so the interval does not depend on the order of people. One person gives an interval of no
-    width: a bootstrap knows nothing beyond its sample.
+    Values are sorted first, so the interval does not depend on the order of people. One person gives an
+    interval of no width: a bootstrap knows nothing beyond its sample.
     """
     values = np.sort(np.asarray(values_by_person, np.float64))
     if values.size == 0:
@@ -127,7 +131,8 @@ def bootstrap_over_people(
 def compare_paired(
     method: Mapping[str, float], control: Mapping[str, float], higher_is_better: bool = True, seed: int = 0
 ) -> PairedComparison:
-    """One value a person of a method (say, with the face-LoRA) and of its control, compared over the same people.
+    """One value a person of a method (say, with the face-LoRA) and of its control, compared over the same
+    people.
 
     Raises `ValueError` when the people differ: leaving some out would decide the outcome.
     """

@@ -1,4 +1,6 @@
-"""Portrait files: PNG with the settings that made it inside, and nothing that differs between two equal runs."""
+"""Portrait files: PNG with the settings that made it inside, and nothing that differs between two equal
+runs.
+"""
 
 import hashlib
 import io
@@ -25,7 +27,8 @@ _LABELS = {"steps": "Steps", "guidance_scale": "CFG scale", "seed": "Seed"}
 def encode_portrait(rgb_u8: npt.NDArray[np.uint8], settings: Mapping[str, Any]) -> bytes:
     """PNG of `rgb_u8` [H, W, 3] with `settings` (JSON values; no times, no run ids) inside.
 
-    The same picture and settings give the same bytes. Settings that are not JSON raise `TypeError` or `ValueError`.
+    The same picture and settings give the same bytes. Settings that are not JSON raise `TypeError` or
+    `ValueError`.
     """
     info = PngInfo()
     info.add_itxt(SETTINGS_KEY, canonical_json(settings))
@@ -45,9 +48,7 @@ def decode_portrait(content: bytes) -> tuple[npt.NDArray[np.uint8], dict[str, An
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise StoreError(f"portrait file: {error}; wanted a PNG; delete it and run the job again") from None
     if SETTINGS_KEY not in text:
-        raise StoreError(
-            f"portrait file: got a PNG without the text {SETTINGS_KEY!r}, wanted one of our portraits"
-        )
+        raise StoreError(f"portrait file: got a PNG without the text {SETTINGS_KEY!r}, wanted one of our portraits")
     settings: dict[str, Any] = json.loads(text[SETTINGS_KEY])
     return rgb_u8, settings
 

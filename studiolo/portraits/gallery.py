@@ -4,8 +4,8 @@
     gallery/people/NAME.html      one person: references, ranked portraits, what was rejected and why
     gallery/assets, gallery/thumbs
 
-Each page is written by itself, so people may be spread over workers. Nothing here depends on the time or on a run, so
-the same rows give the same bytes.
+Each page is written by itself, so people may be spread over workers. Nothing here depends on the time or on a
+run, so the same rows give the same bytes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,10 +33,11 @@ def write_gallery(
     files: GalleryFiles,
     title: str = "Portraits",
 ) -> str:
-    """All pages for `people`: (identity row, album row, its portrait rows). Returns the index's path in the output.
+    """All pages for `people`: (identity row, album row, its portrait rows). Returns the index's path in the
+    output.
 
-    `people` may be a generator: only small cards of them are kept. For pages made elsewhere use `write_person_page` and
-    `write_index`.
+    `people` may be a generator: only small cards of them are kept. For pages made elsewhere use
+    `write_person_page` and `write_index`.
     """
     cards: list[View] = []
     sections: list[View] = []
@@ -68,18 +69,23 @@ def write_index(
 ) -> str:
     """The index over `cards` with the job's `figures` (`studiolo.portraits.summary`), and the shared assets.
 
-    With `sections` (whole views) people are shown in place; without, as cards. Returns the path in the output.
+    With `sections` (whole views) people are shown in place; without, as cards. Returns the path in the
+    output.
     """
     reasons = figures["reasons"]
-    html = _templates().get_template("gallery.html.j2").render(
-        cards=sorted(cards, key=_by_name),
-        sections=sorted(sections, key=_by_name),
-        figures=figures,
-        photo_reasons=reason_counts(reasons["photos"]),
-        portrait_reasons=reason_counts(reasons["portraits"]),
-        title=title,
-        root="",
-        version=studiolo.__version__,
+    html = (
+        _templates()
+        .get_template("gallery.html.j2")
+        .render(
+            cards=sorted(cards, key=_by_name),
+            sections=sorted(sections, key=_by_name),
+            figures=figures,
+            photo_reasons=reason_counts(reasons["photos"]),
+            portrait_reasons=reason_counts(reasons["portraits"]),
+            title=title,
+            root="",
+            version=studiolo.__version__,
+        )
     )
     for name in _ASSETS:
         content = (resources.files("studiolo.portraits") / "templates" / name).read_bytes()
@@ -89,9 +95,9 @@ def write_index(
     return path
 
 
-def _by_name(view: View) -> tuple[bool, str]:
-    """People who need a word with the customer come last, each part by name."""
-    return bool(view["failed"]), str(view["id"])
+def _by_name(view: View) -> tuple[bool, str, str]:
+    """Those who could not be finished come last; within both, by name, capitals or not."""
+    return bool(view["failed"]), str(view["id"]).casefold(), str(view["id"])
 
 
 @lru_cache(maxsize=1)

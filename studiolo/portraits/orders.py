@@ -1,4 +1,6 @@
-"""Orders: the third unit of work. Portraits of one person in one style, and everything their bytes depend on."""
+"""Orders: the third unit of work. Portraits of one person in one style, and everything their bytes depend
+on.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,7 +8,7 @@ from typing import Any
 
 import pydantic
 
-from studiolo.identities.artifacts import safe_segment
+from studiolo.identities.artifacts import identity_folder, safe_segment
 from studiolo.keys import unit_key
 from studiolo.portraits.prompts import portrait_prompt
 from studiolo.portraits.styles import Style
@@ -27,13 +29,11 @@ class Order(Section):
     generation: GenerationSettings = GenerationSettings()
     """How portraits are made and judged."""
 
-    def key(
-        self, style: Style, identity_key: str, face_lora_sha256: str, weights_sha256: Mapping[str, str]
-    ) -> str:
+    def key(self, style: Style, identity_key: str, face_lora_sha256: str, weights_sha256: Mapping[str, str]) -> str:
         """sha256 (64 hex digits) of all that decides the portraits' bytes.
 
-        `identity_key` stands for the references they are judged against, `weights_sha256` for every model file used,
-        the style-LoRA's included.
+        `identity_key` stands for the references they are judged against, `weights_sha256` for every model
+        file used, the style-LoRA's included.
         """
         inputs = [self.identity_id, self.count, style.model_dump(mode="json"), identity_key, face_lora_sha256]
         return unit_key("order", inputs, {"generation": self.generation}, weights_sha256, self.seed)
@@ -42,8 +42,8 @@ class Order(Section):
 def order_seed(job_seed: int, style: str) -> int:
     """Seed of everyone's order in `style`, 0 <= seed < 2**63.
 
-    Styles differ, so that two styles do not show the same composition twice; people are told apart by the candidate's
-    seed, which adds the identity and the index.
+    Styles differ, so that two styles do not show the same composition twice; people are told apart by the
+    candidate's seed, which adds the identity and the index.
     """
     digest = hashlib.sha256(f"order\0{job_seed}\0{style}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
@@ -56,7 +56,7 @@ def portrait_id(identity_id: str, style: str, index: int) -> str:
 
 def portrait_path(identity_id: str, style: str, index: int) -> str:
     """PNG of a candidate, relative to the output."""
-    return f"portraits/{safe_segment(identity_id)}/{safe_segment(style)}/{index:04d}.png"
+    return f"{identity_folder(identity_id)}/portraits/{safe_segment(style)}/{index:03d}.png"
 
 
 def to_engine(
@@ -69,10 +69,12 @@ def to_engine(
     count: int | None = None,
     first_index: int = 0,
 ) -> dict[str, Any]:
-    """Fields of the engine's order for `count` candidates (the order's count when None) from `first_index` on.
+    """Fields of the engine's order for `count` candidates (the order's count when None) from `first_index`
+    on.
 
-    `identity` is a row of `IDENTITY_SCHEMA`. A LoRA is `None` when there is no file, else (path, weight); its weight is
-    the setting times the style's multiplier, so both act and the default setting of 1 leaves the style's word.
+    `identity` is a row of `IDENTITY_SCHEMA`. A LoRA is `None` when there is no file, else (path, weight); its
+    weight is the setting times the style's multiplier, so both act and the default setting of 1 leaves the
+    style's word.
     """
     settings = order.generation
     face_weight = settings.face_weight * style.multiplier_human

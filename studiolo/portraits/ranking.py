@@ -22,7 +22,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A candidate with its outcome: `rank` is 1 for the best of its identity and style and 0 for a rejected one."""
+    """A candidate with its outcome: `rank` is 1 for the best of its identity and style and 0 for a rejected
+    one.
+    """
 
     candidate: Candidate
     status: Status
@@ -46,9 +48,9 @@ def rank_candidates(
 ) -> list[Ranked]:
     """Every candidate once with its outcome, whatever their order.
 
-    Of each identity and style the acceptable ones are ranked by similarity, then quality, then index; the best `wanted`
-    are accepted, the others are surplus. The result is sorted by identity, style, and then accepted ones by rank before
-    rejected ones by index.
+    Of each identity and style the acceptable ones are ranked by similarity, then quality, then index; the
+    best `wanted` are accepted, the others are surplus. The result is sorted by identity, style, and then
+    accepted ones by rank before rejected ones by index.
     """
     ranked: list[Ranked] = []
     for group in _groups(candidates):
@@ -62,7 +64,7 @@ def rank_candidates(
 
 
 def wants_retry(accepted: int, wanted: int, rounds_made: int, retries: int) -> bool:
-    """Whether another round of candidates is due: too few accepted, and budget left (one round plus `retries`)."""
+    """Whether another round is due: too few accepted, and budget left (one round plus `retries`)."""
     return accepted < wanted and rounds_made <= retries
 
 

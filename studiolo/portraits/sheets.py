@@ -28,13 +28,11 @@ class SheetRow:
     tiles: Sequence[Tile | None]
 
 
-def contact_sheet(
-    rows: Sequence[SheetRow], columns: Sequence[str] = (), tile_px: int = 192
-) -> npt.NDArray[np.uint8]:
+def contact_sheet(rows: Sequence[SheetRow], columns: Sequence[str] = (), tile_px: int = 192) -> npt.NDArray[np.uint8]:
     """`rows` under `columns` headings as one picture, `rgb_u8` [H, W, 3].
 
-    Pictures are scaled to `tile_px` and cut square; labels too long for their place end in `…`. The same input gives the
-    same bytes. Raises `ValueError` without rows or without tiles.
+    Pictures are scaled to `tile_px` and cut square; labels too long for their place end in `…`. The same
+    input gives the same bytes. Raises `ValueError` without rows or without tiles.
     """
     width_tiles = max((len(row.tiles) for row in rows), default=0)
     if width_tiles == 0:
@@ -52,9 +50,7 @@ def contact_sheet(
         draw.text(centre, _fit(heading, tile_px, text), _INK, _font(text), anchor="mm")
     for i, row in enumerate(rows):
         top = gap + head_px + i * step_y
-        draw.text(
-            (gap, top + tile_px // 2), _fit(row.label, label_px - gap, text), _INK, _font(text), anchor="lm"
-        )
+        draw.text((gap, top + tile_px // 2), _fit(row.label, label_px - gap, text), _INK, _font(text), anchor="lm")
         for j in range(width_tiles):
             tile = row.tiles[j] if j < len(row.tiles) else None
             _place(sheet, draw, tile, (gap + label_px + j * step_x, top), tile_px, text)
@@ -62,7 +58,12 @@ def contact_sheet(
 
 
 def _place(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile | None, at: tuple[int, int], tile_px: int, text: int
+    sheet: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    tile: Tile | None,
+    at: tuple[int, int],
+    tile_px: int,
+    text: int,
 ) -> None:
     left, top = at
     if tile is None:
@@ -75,7 +76,7 @@ def _place(
 
 
 def square(rgb_u8: npt.NDArray[np.uint8], side_px: int) -> Image.Image:
-    """The middle of a picture as a square of `side_px`; of an upright one a little above the middle, where faces are."""
+    """A picture's middle as a square; of an upright one a little above the middle, where faces are."""
     height, width, _ = rgb_u8.shape
     side = min(height, width)
     left, top = (width - side) // 2, (height - side) // 3

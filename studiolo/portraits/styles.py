@@ -1,9 +1,9 @@
 """Styles: the words, the optional style-LoRA and its weights that make a portrait look one way.
 
-A style is one JSON file with FaceChain's fields (`name`, `img`, `model_id`, `revision`, `bin_file`, `multiplier_style`,
-`multiplier_human`, `add_prompt_style`) and four of ours (`prompt`, `negative_prompt`, `title`, `description`). The file's
-name without `.json` is how the style is ordered, so FaceChain's own files work unchanged. A folder of the user's own
-adds styles and, under the same file name, replaces ours.
+A style is one JSON file with FaceChain's fields (`name`, `img`, `model_id`, `revision`, `bin_file`,
+`multiplier_style`, `multiplier_human`, `add_prompt_style`) and four of ours (`prompt`, `negative_prompt`,
+`title`, `description`). The file's name without `.json` is how the style is ordered, so FaceChain's own files
+work unchanged. A folder of the user's own adds styles and, under the same file name, replaces ours.
 """
 
 import json
@@ -79,7 +79,8 @@ def all_styles(folder: str | Path | None = None) -> dict[str, Style]:
 
 
 def style_lora_path(style: Style) -> Path | None:
-    """The style-LoRA's file on this disk, fetched when its card says from where; None for a style without one.
+    """The style-LoRA's file on this disk, fetched when its card says from where; None for a style without
+    one.
 
     A `model_id` that is a folder is taken as such, anything else is a model card's id.
     Raises `SettingsError` when the file is not there, `WeightsError` when the card's files cannot be had.
@@ -93,9 +94,7 @@ def style_lora_path(style: Style) -> Path | None:
         folder = pull(style.model_id)
     path = folder / style.bin_file
     if not path.is_file():
-        raise SettingsError(
-            f"style {style.name!r}: no file {style.bin_file!r} in {folder}; correct `bin_file`"
-        )
+        raise SettingsError(f"style {style.name!r}: no file {style.bin_file!r} in {folder}; correct `bin_file`")
     return path
 
 
@@ -103,9 +102,7 @@ def _style_files(folder: str | Path | None) -> dict[str, tuple[Traversable, str 
     """File and own folder of every style, by name; the user's files win."""
     embedded = resources.files("studiolo.portraits") / "styles"
     files: dict[str, tuple[Traversable, str | None]] = {
-        item.name.removesuffix(".json"): (item, None)
-        for item in embedded.iterdir()
-        if item.name.endswith(".json")
+        item.name.removesuffix(".json"): (item, None) for item in embedded.iterdir() if item.name.endswith(".json")
     }
     if folder is None:
         return files
@@ -124,9 +121,7 @@ def _read(name: str, file: Traversable, folder: str | None) -> Style:
     if not isinstance(values, dict):
         raise SettingsError(f"style {name!r} ({file}): got {type(values).__name__}, wanted a JSON object")
     if not _NAME.fullmatch(name) or not name.strip("."):
-        raise SettingsError(
-            f"style file {file}: got the name {name!r}, wanted letters, digits and ()&+.-_ only"
-        )
+        raise SettingsError(f"style file {file}: got the name {name!r}, wanted letters, digits and ()&+.-_ only")
     return _check(name, {key: value for key, value in values.items() if value is not None}, folder)
 
 
@@ -145,11 +140,10 @@ def _check(name: str, values: dict[str, Any], folder: str | None) -> Style:
         field = ".".join(map(str, first["loc"]))
         raise SettingsError(f"style {name!r}, {field}: got {first['input']!r}; {first['msg']}") from None
     if style.bin_file is not None and style.model_id is None:
-        raise SettingsError(
-            f"style {name!r}: `bin_file` without `model_id`; name the card or folder it is in"
-        )
+        raise SettingsError(f"style {name!r}: `bin_file` without `model_id`; name the card or folder it is in")
     if style.bin_file is not None and not style.bin_file.endswith(".safetensors"):
         raise SettingsError(
-            f"style {name!r}: got {style.bin_file!r}, wanted a .safetensors file; others can run code when they are opened"
+            f"style {name!r}: got {style.bin_file!r}, wanted a .safetensors file; "
+            "others can run code when they are opened"
         )
     return style

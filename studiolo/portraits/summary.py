@@ -23,10 +23,10 @@ def summary(
 ) -> dict[str, Any]:
     """Figures of one job, as JSON values.
 
-    `albums`, `identities`, `portraits` are rows of `ALBUM_SCHEMA`, `IDENTITY_SCHEMA` (or any with `status` and `reason`)
-    and `PORTRAIT_SCHEMA`; each is read once, so generators do. `other_similarities` are calibrated similarities (0..1)
-    of accepted portraits to other identities' references. A median of nothing is None. Raises `StudioloError` when a
-    photo or portrait has no outcome: then something was lost.
+    `albums`, `identities`, `portraits` are rows of `ALBUM_SCHEMA`, `IDENTITY_SCHEMA` (or any with `status`
+    and `reason`) and `PORTRAIT_SCHEMA`; each is read once, so generators do. `other_similarities` are
+    calibrated similarities (0..1) of accepted portraits to other identities' references. A median of nothing
+    is None. Raises `StudioloError` when a photo or portrait has no outcome: then something was lost.
     """
     photos, photo_reasons = _count_photos(albums)
     people, people_reasons = _count("identity", "identity_id", identities)
@@ -61,9 +61,7 @@ def _count_photos(albums: Iterable[Row]) -> tuple[Counter[str], dict[str, int]]:
         counted, why = _count("photo", "photo_id", photos)
         ids = {photo["photo_id"] for photo in photos}
         if len(ids) != len(photos) or seen & ids:
-            raise StudioloError(
-                f"summary: album {album['album_id']!r} holds a photo id that was counted already"
-            )
+            raise StudioloError(f"summary: album {album['album_id']!r} holds a photo id that was counted already")
         seen |= ids
         statuses += counted
         reasons.update(why)
@@ -78,8 +76,8 @@ def _count(kind: str, id_field: str, rows: Iterable[Row]) -> tuple[Counter[str],
         status, reason = row["status"], row["reason"] or ""
         if status not in set(Status) or (status != Status.OK and not reason):
             raise StudioloError(
-                f"summary: {kind} {row[id_field]!r} has status {status!r} and reason {reason!r}; wanted one of "
-                f"{', '.join(Status)}, with a reason when it is not ok; the stage that made the row lost the outcome"
+                f"summary: {kind} {row[id_field]!r} has status {status!r} and reason {reason!r}; wanted "
+                f"one of {', '.join(Status)}, with a reason when it is not ok; the stage before lost it"
             )
         statuses[status] += 1
         if reason:

@@ -20,10 +20,11 @@ _DECODING = PerceptionSettings(min_side_px=1, working_side_px=512)
 
 @dataclass(frozen=True)
 class GalleryFiles:
-    """How the gallery reaches files: `read` and `write` by paths relative to the output, `read_photo` by album and uri.
+    """How the gallery reaches files: `read` and `write` by paths relative to the output, `read_photo` by
+    album and uri.
 
-    `read_photo(album_uri, uri)` may raise any `StudioloError` for a photo that cannot be had; the photo then has no
-    thumbnail. What `read` and `write` raise ends the gallery.
+    `read_photo(album_uri, uri)` may raise any `StudioloError` for a photo that cannot be had; the photo then
+    has no thumbnail. What `read` and `write` raise ends the gallery.
     """
 
     read: Callable[[str], bytes]
@@ -46,7 +47,9 @@ def portrait_thumb(files: GalleryFiles, path: str, side_px: int = 320) -> Thumb:
 
 
 def photo_thumb(files: GalleryFiles, album_uri: str, uri: str, rotation_deg: int, side_px: int = 280) -> Thumb | None:
-    """Thumbnail of a customer's photo, turned upright, at most `side_px` long; None when it cannot be decoded."""
+    """Thumbnail of a customer's photo, turned upright, at most `side_px` long; None when it cannot be
+    decoded.
+    """
     try:
         rgb_u8 = decode(files.read_photo(album_uri, uri), _DECODING)
     except StudioloError:

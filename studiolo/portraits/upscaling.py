@@ -1,7 +1,8 @@
 """Upscaling: RealESRGAN's weights through ncnn, on the CPU.
 
-Factor 2 is `animevideov3` (1.2 MB, 0.1 s from 128 to 256 px on one core), factor 4 is `x4plus` (33 MB, 5 s from 128 to
-512 px): the small one is fast enough for every candidate, the large one draws skin and hair more truly.
+Factor 2 is `animevideov3` (1.2 MB, 0.1 s from 128 to 256 px on one core), factor 4 is `x4plus` (33 MB, 5 s
+from 128 to 512 px): the small one is fast enough for every candidate, the large one draws skin and hair more
+truly.
 """
 
 from pathlib import Path
@@ -15,7 +16,10 @@ from studiolo.errors import SettingsError, WeightsError
 _BORDER_PX = 10
 """Mirrored rim that is cut off again: at the edge of the picture the network would otherwise see black."""
 
-_CARDS = {2: ("realesrgan-x2", "realesr-animevideov3-x2"), 4: ("realesrgan-x4", "realesrgan-x4plus")}
+CARDS = {2: "realesrgan-x2", 4: "realesrgan-x4"}
+"""Model card of each factor that needs a model."""
+
+_STEMS = {2: "realesr-animevideov3-x2", 4: "realesrgan-x4plus"}
 
 
 class Upscaler(Protocol):
@@ -35,12 +39,11 @@ def open_upscaler(factor: int, threads: int = 1) -> Upscaler:
     """
     if factor == 1:
         return NoUpscaler()
-    if factor not in _CARDS:
+    if factor not in CARDS:
         raise SettingsError(f"upscale: got {factor}, wanted 1, 2 or 4")
     from studiolo.weights.fetch import pull
 
-    card_id, stem = _CARDS[factor]
-    folder = pull(card_id)
+    folder, stem = pull(CARDS[factor]), _STEMS[factor]
     return NcnnUpscaler(folder / f"{stem}.param", folder / f"{stem}.bin", factor, threads)
 
 

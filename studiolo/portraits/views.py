@@ -1,7 +1,7 @@
 """What the gallery shows of one person, gathered from the rows: a plain JSON value for the templates.
 
-Every path in a view is relative to the gallery's folder and already quoted for a URL; every text is as it came from
-the rows, and is escaped by the template.
+Every path in a view is relative to the gallery's folder and already quoted for a URL; every text is as it
+came from the rows, and is escaped by the template.
 """
 
 from collections import Counter
@@ -23,8 +23,8 @@ def person_view(
 ) -> View:
     """The view of one person, its thumbnails written.
 
-    Rows of `IDENTITY_SCHEMA`, `ALBUM_SCHEMA` and `PORTRAIT_SCHEMA` (all of this identity, in any order). A photo without
-    an outcome is shown as one, so the numbers always add up to what came in.
+    Rows of `IDENTITY_SCHEMA`, `ALBUM_SCHEMA` and `PORTRAIT_SCHEMA` (all of this identity, in any order). A
+    photo without an outcome is shown as one, so the numbers always add up to what came in.
     """
     name = str(identity["identity_id"])
     photos = list(album["photos"] or [])
@@ -53,9 +53,7 @@ def person_view(
 
 def card(view: View) -> View:
     """The part of a view that the index needs of a person; small, so that many thousands fit in memory."""
-    best = max(
-        (item["portraits"][0] for item in view["styles"]), key=lambda item: item["similarity"], default=None
-    )
+    best = max((item["portraits"][0] for item in view["styles"]), key=lambda item: item["similarity"], default=None)
     picture = best or next(iter(view["references"]), None)
     names = ("id", "page", "failed", "sentence", "photos_in", "photos_used", "accepted", "unsure")
     return {name: view[name] for name in names} | {

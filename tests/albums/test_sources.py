@@ -73,7 +73,16 @@ def test_leftovers_of_cameras_are_not_photos_and_all_else_is(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["with blank.jpg", "Zoë 日本.jpg", "line\nbreak.jpg", "100%25#1?.jpg", "a::b.jpg", "*[x].jpg", "~root.jpg"]
+    "name",
+    [
+        "with blank.jpg",
+        "Zoë 日本.jpg",
+        "line\nbreak.jpg",
+        "100%25#1?.jpg",
+        "a::b.jpg",
+        "*[x].jpg",
+        "~root.jpg",
+    ],
 )
 def test_odd_names_are_listed_and_read(tmp_path: Path, name: str) -> None:
     write(tmp_path / "Café\n1" / name, b"data")
@@ -97,7 +106,12 @@ def test_links_are_followed_only_within_their_album(tmp_path: Path) -> None:
     other = write(tmp_path / "albums" / "zoe" / "1.jpg", b"zoe")
     anna = write(tmp_path / "albums" / "anna" / "1.jpg", b"anna").parent
     (anna / "inside.jpg").symlink_to("1.jpg")
-    for name, target in {"out": secret, "sibling": other, "gone": anna / "nothing", "folder": tmp_path}.items():
+    for name, target in {
+        "out": secret,
+        "sibling": other,
+        "gone": anna / "nothing",
+        "folder": tmp_path,
+    }.items():
         (anna / f"{name}.jpg").symlink_to(target)
     (anna / "loop.jpg").symlink_to(anna)
     os.mkfifo(anna / "pipe.jpg")

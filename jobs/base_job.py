@@ -1,0 +1,132 @@
+"""The job behind `python -m jobs base`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from numpy.typing import NDArray
+from studiolo.perception.perceive import perceive_photo
+from studiolo.perception.suite import open_suite
+
+from jobs.machine import versions
+from studiolo.albums.decode import decode
+from studiolo.errors import SettingsError
+from studiolo.generation.base import load_base, save_base
+from studiolo.identities.captions import trigger_phrase
+from studiolo.settings import PerceptionSettings
+from studiolo.storage.store import Store
+from studiolo.storage.tracking import MlflowTracker
+from studiolo.training.autoencoder import AutoencoderSettings, AutoencoderTrainer, psnr_db, run_autoencoder_training
+from studiolo.training.base import BaseSettings, BaseTrainer, encode_views, run_training
+from studiolo.training.checkpoints import Budget
+from studiolo.training.faces import Face, read_faces, views_of
+from studiolo.weights.fetch import pull
+
+HELD_OUT = 64
+"""Pictures the autoencoder never sees; its figure is measured on them."""
+
+_SEEING = PerceptionSettings(min_side_px=64, min_face_px=24)
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the command was told; see `jobs.base`."""
+
+    data: Path
+    minutes: float
+    out: Path
+    init: Path | None = None
+    captions: Path | None = None
+    autoencoder_share: float = 0.2
+    device: str = "cpu"
+    seed: int = 0
+
+
+def run(wanted: Run) -> None:
+    """Train and package. Raises `SettingsError` before any work, `TrainingError` when the loss diverges."""
+    if wanted.device.startswith("cuda") and not torch.cuda.is_available():
+        raise SettingsError(f"device: got {wanted.device!r}, but torch finds no such device; wanted cpu")
+    if not wanted.data.is_dir():
+        raise SettingsError(f"data: got {wanted.data}, wanted a folder of pictures")
+    store = Store(wanted.out)
+    with store.lock("base"):
+        base = load_base(wanted.init or pull("embedded-base"))
+        faces = read_faces(wanted.data, wanted.captions or _caption(wanted.data, wanted.out / "captions.jsonl"))
+        tracker = MlflowTracker.beside(store)
+        params = {"data": wanted.data, "pictures": len(faces), "minutes": wanted.minutes, "seed": wanted.seed}
+        run_id = tracker.start(f"base {wanted.out.resolve()}", "base", {**params, **versions()})
+        _train_autoencoder(wanted, base, faces, tracker, run_id)
+        _train_denoiser(wanted, base, faces, tracker, run_id)
+        tracker.finish(run_id, ok=True)
+
+
+def _train_autoencoder(
+    wanted: Run, base: StableDiffusionPipeline, faces: Sequence[Face], tracker: MlflowTracker, run_id: str
+) -> None:
+    budget = Budget(minutes=wanted.minutes * wanted.autoencoder_share)
+    pictures = [face.rgb_u8 for face in faces]
+    trainer = AutoencoderTrainer(
+        base.vae,
+        pictures[:-HELD_OUT] or pictures,
+        AutoencoderSettings(),
+        budget,
+        seed=wanted.seed,
+        device=wanted.device,
+    )
+    run_autoencoder_training(trainer, wanted.out / "autoencoder.pt")
+    side_px = base.vae.config.sample_size
+    held_out = [
+        cv2.resize(picture, (side_px, side_px), interpolation=cv2.INTER_AREA) for picture in pictures[-HELD_OUT:]
+    ]
+    tracker.log_metrics(run_id, {"autoencoder_psnr_db": psnr_db(base.vae, held_out)})
+
+
+def _train_denoiser(
+    wanted: Run, base: StableDiffusionPipeline, faces: Sequence[Face], tracker: MlflowTracker, run_id: str
+) -> None:
+    settings = BaseSettings()
+    rng = np.random.default_rng(wanted.seed)
+    side_px = base.unet.config.sample_size * base.vae_scale_factor
+    views = [view for face in faces for view in views_of(face, settings.views_per_face, side_px, rng)]
+    latents = encode_views(base, views)
+    budget = Budget(minutes=wanted.minutes * (1 - wanted.autoencoder_share))
+    trainer = BaseTrainer(base, latents, settings, budget, seed=wanted.seed, device=wanted.device)
+    curve: list[tuple[int, float]] = []
+
+    def on_sheet(step: int, sheet_rgb_u8: NDArray[np.uint8]) -> None:
+        content = cv2.imencode(".png", sheet_rgb_u8[..., ::-1])[1].tobytes()
+        Store(wanted.out).write_bytes(f"sheets/{step:07d}.png", content)
+        tracker.log_artifact(run_id, f"sheets/{step:07d}.png", content)
+        tracker.log_metrics(run_id, {"loss": curve})
+        save_base(base, wanted.out / "base")
+
+    run_training(
+        trainer,
+        wanted.out / "denoiser.pt",
+        settings,
+        on_metric=lambda step, loss: curve.append((step, loss)),
+        on_sheet=on_sheet,
+    )
+
+
+def _caption(data: Path, path: Path) -> Path:
+    """Write trigger and tags of every picture of `data` in which a face is found, unless `path` is there."""
+    if path.exists():
+        return path
+    suite = open_suite("embedded")
+    lines = []
+    for picture in sorted(item for item in data.iterdir() if item.suffix.lower() in _SUFFIXES):
+        faces = perceive_photo(suite, decode(picture.read_bytes(), _SEEING), _SEEING).faces
+        if faces:
+            row = {"file": picture.name, "trigger": trigger_phrase([faces[0]["attributes"]]), "tags": faces[0]["tags"]}
+            lines.append(json.dumps(row) + "\n")
+    if not lines:
+        raise SettingsError(f"data: got {data}, in which no face was found; wanted square pictures of one face each")
+    Store(path.parent).write_bytes(path.name, "".join(lines).encode())
+    return path

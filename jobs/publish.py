@@ -1,0 +1,121 @@
+"""What a finished job leaves: tables, the summary, the gallery and the contact sheet."""
+
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from studiolo.perception.similarity import Similarity
+
+from studiolo.albums.records import IDENTITY_SCHEMA, PORTRAIT_SCHEMA, REFERENCE_SCHEMA, Reason, Status
+from studiolo.albums.sources import AlbumSource, read_bytes
+from studiolo.errors import PhotoError
+from studiolo.portraits.files import decode_portrait
+from studiolo.portraits.gallery import write_gallery
+from studiolo.portraits.scoring import similarity_to
+from studiolo.portraits.sheets import SheetRow, Tile, contact_sheet
+from studiolo.portraits.styles import Style
+from studiolo.portraits.summary import summary
+from studiolo.portraits.thumbs import GalleryFiles
+from studiolo.storage.store import Store
+
+Row = dict[str, Any]
+
+OTHERS = 8
+"""Each accepted portrait is compared with this many other people of the job: enough for a median, flat in the job's size."""
+
+
+def publish(
+    store: Store,
+    sources: Sequence[AlbumSource],
+    albums: Sequence[Row],
+    identities: Sequence[Row],
+    portraits: Sequence[Row],
+    styles: Sequence[Style],
+    **figures: Any,
+) -> dict[str, Any]:
+    """Write everything people look at; returns the summary. `figures` are the job's own, see `portraits.summary`."""
+    references = [reference for row in identities for reference in row["references"]]
+    store.write_table("references.parquet", pa.Table.from_pylist(references, REFERENCE_SCHEMA))
+    store.write_table("identities.parquet", pa.Table.from_pylist(list(identities), IDENTITY_SCHEMA))
+    store.write_table("portraits.parquet", pa.Table.from_pylist(list(portraits), PORTRAIT_SCHEMA))
+    similarities = list(_other_similarities(identities, portraits))
+    result = summary(albums, identities, portraits, other_similarities=similarities, **figures)
+    by_name = {style.name: style for style in styles}
+    write_gallery(_people(albums, identities, portraits), result, by_name, _files(store, sources))
+    _write_sheet(store, identities, portraits, styles)
+    store.write_json("summary.json", result)
+    return result
+
+
+def _people(
+    albums: Sequence[Row], identities: Sequence[Row], portraits: Sequence[Row]
+) -> Iterator[tuple[Row, Row, list[Row]]]:
+    made: dict[str, list[Row]] = {}
+    for row in portraits:
+        made.setdefault(row["identity_id"], []).append(row)
+    for album, identity in zip(albums, identities, strict=True):
+        yield identity, album, made.get(identity["identity_id"], [])
+
+
+def _files(store: Store, sources: Sequence[AlbumSource]) -> GalleryFiles:
+    places = {(source.album_uri, uri): absolute for source in sources for uri, absolute in source.photos}
+
+    def read_photo(album_uri: str, uri: str) -> bytes:
+        if (album_uri, uri) not in places:
+            raise PhotoError(Reason.UNREADABLE, f"{uri!r} is no photo of {album_uri!r}")
+        return read_bytes(places[album_uri, uri])
+
+    return GalleryFiles(read=store.read_bytes, write=store.write_bytes, read_photo=read_photo)
+
+
+def _other_similarities(identities: Sequence[Row], portraits: Iterable[Row]) -> Iterator[float]:
+    """Calibrated similarity of every accepted portrait to people it does not show."""
+    similarity = Similarity.load()
+    known = {
+        row["identity_id"]: np.array([reference["embedding"] for reference in row["references"]], np.float32)
+        for row in identities
+        if row["references"]
+    }
+    names = sorted(known)
+    for portrait in portraits:
+        if portrait["status"] != Status.OK or portrait["embedding"] is None:
+            continue
+        own = names.index(portrait["identity_id"])
+        embedding = np.asarray(portrait["embedding"], np.float32)
+        for step in range(1, min(OTHERS, len(names) - 1) + 1):
+            yield similarity_to(embedding, known[names[(own + step) % len(names)]], similarity)
+
+
+def _write_sheet(
+    store: Store,
+    identities: Sequence[Row],
+    portraits: Sequence[Row],
+    styles: Sequence[Style],
+    people: int = 12,
+) -> None:
+    """`contact-sheet.png`: a reference and the best portrait in each style, for the first people with portraits."""
+    best: Mapping[tuple[str, str], Row] = {
+        (row["identity_id"], row["style"]): row for row in portraits if row["rank"] == 1
+    }
+    rows = []
+    for identity in identities:
+        if len(rows) == people or identity["status"] != Status.OK:
+            continue
+        reference = Image.open(io.BytesIO(store.read_bytes(identity["references"][0]["crop_path"])))
+        tiles: list[Tile | None] = [Tile(np.asarray(reference), "reference")]
+        for style in styles:
+            row = best.get((identity["identity_id"], style.name))
+            tiles.append(_tile(store, row) if row else None)
+        rows.append(SheetRow(identity["identity_id"], tiles))
+    if rows:
+        sheet = Image.fromarray(contact_sheet(rows, ["album", *(style.title for style in styles)]))
+        buffer = io.BytesIO()
+        sheet.save(buffer, "PNG")
+        store.write_bytes("contact-sheet.png", buffer.getvalue())
+
+
+def _tile(store: Store, row: Row) -> Tile:
+    return Tile(decode_portrait(store.read_bytes(row["path"]))[0], f"likeness {row['similarity']:.2f}")

@@ -1,0 +1,237 @@
+"""The studio job, stage by stage: perceive, train, portraits, publish."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+from studiolo.perception.suite import PERCEPTION_CARDS
+
+from actors.perceiver import Perceiver
+from actors.portraitist import ORDER_INPUT, Portraitist
+from actors.trainer import Trainer
+from jobs.machine import PeakMemory, versions
+from jobs.progress import Progress
+from jobs.publish import publish
+from pipelines.graph import start, stop, stream
+from pipelines.plan import Stage, fit
+from studiolo.albums.records import FACE_LORA_SCHEMA, IDENTITY_SCHEMA, PERCEIVED_SCHEMA, Reason, Status
+from studiolo.albums.sources import INPUT_SCHEMA, AlbumSource, list_albums
+from studiolo.errors import SettingsError, nearest
+from studiolo.keys import unit_key
+from studiolo.portraits.orders import order_seed
+from studiolo.portraits.styles import Style, load_style
+from studiolo.portraits.upscaling import CARDS as UPSCALER_CARDS
+from studiolo.settings import StudioSettings
+from studiolo.storage.store import Store
+from studiolo.storage.tracking import MlflowTracker
+from studiolo.weights.cards import SUITE_BASE, load_card, require_commercial, suite
+from studiolo.weights.fetch import pull
+
+Row = dict[str, Any]
+
+GALLERY_INDEX = "gallery/index.html"
+
+STAGES = ("perceive", "train", "portraits", "publish")
+
+
+def run(settings: StudioSettings) -> int:
+    """Carry out the job; returns the exit code 0 or 3. Raises `UsageError` before any work, `StudioloError` after."""
+    sources, styles = _check(settings)
+    store = Store(settings.out)
+    with store.lock("studio") as lock, PeakMemory() as memory, Progress(STAGES) as progress:
+        job = _Job(settings, styles, store, progress)
+        try:
+            job.perceive(sources)
+            lock.check()
+            job.train()
+            lock.check()
+            job.portray()
+            lock.check()
+            summary = job.publish(sources, memory)
+        except BaseException:
+            job.tracker.finish(job.run_id, ok=False)
+            raise
+        finally:
+            stop()
+    _report(summary, str(store.local_path(GALLERY_INDEX) or f"{store.url}/{GALLERY_INDEX}"))
+    return 3 if summary["identities_failed"] else 0
+
+
+def _report(summary: Row, gallery: str) -> None:
+    """The result in a line for people, and the gallery's place alone on the last line for scripts."""
+    print(
+        f"{summary['photos_in']} photos: {summary['photos_ok']} used, {summary['photos_dropped']} not used, "
+        f"{summary['photos_failed']} unreadable; {summary['identities']} people, {summary['identities_failed']} failed; "
+        f"{summary['portraits_accepted']} portraits accepted, {summary['portraits_rejected']} rejected",
+        file=sys.stderr,
+    )
+    print(gallery)
+
+
+def _check(settings: StudioSettings) -> tuple[list[AlbumSource], list[Style]]:
+    """Everything that can be wrong with a request, before any work: styles, suite, licences, albums, weights."""
+    styles = [load_style(name, settings.style_folder) for name in settings.styles]
+    suite(settings.suite)  # a misspelt suite is refused by name
+    cards = [load_card(card_id) for card_id in cards_of(settings)]
+    if settings.commercial:
+        require_commercial(cards)
+    sources = list_albums(settings.albums)
+    for card in cards:
+        pull(card.id)
+    return sources, styles
+
+
+def cards_of(settings: StudioSettings) -> list[str]:
+    """Ids of the models a job with these settings uses."""
+    if settings.suite not in PERCEPTION_CARDS:
+        raise SettingsError(
+            f"suite {settings.suite!r} has no perception yet; {nearest(settings.suite, PERCEPTION_CARDS)}"
+        )
+    upscaler = UPSCALER_CARDS.get(settings.generation.upscale)
+    return [*PERCEPTION_CARDS[settings.suite], SUITE_BASE[settings.suite], *([upscaler] if upscaler else [])]
+
+
+class _Job:
+    """The three stages of one run and the rows they leave."""
+
+    def __init__(
+        self, settings: StudioSettings, styles: list[Style], store: Store, progress: Progress
+    ) -> None:
+        self.settings = settings
+        self.styles = styles
+        self.store = store
+        self.progress = progress
+        self.base = SUITE_BASE[settings.suite]
+        self.tracker = MlflowTracker.beside(store, settings.tracking_uri)
+        content = settings.model_dump(mode="json", exclude={"tracking_uri"})
+        self.run_id = self.tracker.start(unit_key("job", [content], {}, {}), "studio", _flat(content))
+        self.cpus = 0.0
+        self.albums: list[Row] = []
+        self.loras: dict[str, Row] = {}
+        self.portraits: list[Row] = []
+
+    def perceive(self, sources: list[AlbumSource]) -> None:
+        """Albums -> annotated photos, people, references."""
+        settings = self.settings.perception
+        self.progress.stage("perceive", total=sum(len(source.photos) for source in sources))
+        self.cpus = start(self.settings.cpus, self.settings.object_store_mib)
+        actor = Perceiver(self.store, self.settings.suite, settings, self.settings.selection)
+        stage = Stage("perception", settings.actors, settings.cpus_per_actor)
+        rows = pa.Table.from_pylist([source.row() for source in sources], INPUT_SCHEMA)
+        for row in self._stream(rows, actor, stage):
+            self.albums.append(row)
+            statuses = [photo["status"] for photo in row["photos"]]
+            self.progress.advance(
+                len(statuses),
+                accepted=statuses.count(Status.OK),
+                rejected=statuses.count(Status.DROPPED),
+                failed=statuses.count(Status.FAILED),
+            )
+        self.albums.sort(key=lambda row: str(row["album_id"]))
+        self.store.write_table("albums.parquet", pa.Table.from_pylist(self.albums, PERCEIVED_SCHEMA))
+
+    def train(self) -> None:
+        """References -> a face-LoRA an identity."""
+        settings = self.settings.face_lora
+        ready = [row for row in self.albums if row["status"] == Status.OK]
+        self.progress.stage("train", total=len(ready))
+        actor = Trainer(self.store, self.base, settings, self.settings.seed, self.tracker, self.run_id)
+        rows = pa.Table.from_pylist([_pick(row, IDENTITY_SCHEMA) for row in ready], IDENTITY_SCHEMA)
+        for row in self._stream(rows, actor, Stage("face_lora", settings.actors, settings.cpus_per_actor)):
+            self.loras[row["identity_id"]] = row
+            trained = row["status"] == Status.OK
+            self.progress.advance(accepted=int(trained), failed=int(not trained))
+        self.loras = dict(sorted(self.loras.items()))
+        self.store.write_table(
+            "face_loras.parquet", pa.Table.from_pylist(list(self.loras.values()), FACE_LORA_SCHEMA)
+        )
+
+    def portray(self) -> None:
+        """Face-LoRAs and styles -> ranked portraits."""
+        settings = self.settings.generation
+        orders = list(self._orders())
+        self.progress.stage("portraits")
+        actor = Portraitist(
+            self.store,
+            self.settings.suite,
+            self.base,
+            settings,
+            self.settings.selection.unsafe_above,
+            self.settings.style_folder,
+        )
+        rows = pa.Table.from_pylist(orders, ORDER_INPUT)
+        for row in self._stream(rows, actor, Stage("generation", settings.actors, settings.cpus_per_actor)):
+            self.portraits.append(row)
+            accepted = row["status"] == Status.OK
+            self.progress.advance(accepted=int(accepted), rejected=int(not accepted))
+        self.portraits.sort(key=lambda row: (row["identity_id"], row["style"], row["index"]))
+
+    def publish(self, sources: list[AlbumSource], memory: PeakMemory) -> Row:
+        """Tables, gallery, contact sheet and summary; closes the parent run."""
+        self.progress.stage("publish", total=1)
+        summary = publish(
+            self.store,
+            sources,
+            self.albums,
+            self.identities(),
+            self.portraits,
+            self.styles,
+            seconds_by_stage=self.progress.seconds_by_stage,
+            peak_rss_gib=memory.peak_gib,
+            versions=versions(),
+        )
+        figures = {name: value for name, value in summary.items() if isinstance(value, int | float)}
+        self.tracker.log_metrics(self.run_id, figures)
+        self.tracker.finish(self.run_id, ok=True)
+        self.progress.advance()
+        return summary
+
+    def identities(self) -> list[Row]:
+        """Every identity with its final status: failed in selection, in training, or without an accepted portrait."""
+        accepted = {row["identity_id"] for row in self.portraits if row["status"] == Status.OK}
+        rows = []
+        for album in self.albums:
+            row = _pick(album, IDENTITY_SCHEMA)
+            lora = self.loras.get(row["identity_id"])
+            if lora is not None and lora["status"] != Status.OK:
+                row.update(
+                    status=Status.FAILED.value, stage="train", reason=lora["reason"], detail=lora["detail"]
+                )
+            elif row["status"] == Status.OK and row["identity_id"] not in accepted:
+                row.update(status=Status.FAILED.value, stage="portraits", reason=Reason.NONE_ACCEPTED.value)
+            rows.append(row)
+        return rows
+
+    def _orders(self) -> Iterator[Row]:
+        for album in self.albums:
+            lora = self.loras.get(album["identity_id"])
+            if lora is None or lora["status"] != Status.OK:
+                continue
+            for style in self.styles:
+                yield {
+                    "identity_id": album["identity_id"],
+                    "style": style.name,
+                    "count": self.settings.per_style,
+                    "seed": order_seed(self.settings.seed, style.name),
+                    "trigger": album["trigger"],
+                    "common_tags": album["common_tags"],
+                    "lora_path": lora["path"],
+                    "lora_sha256": lora["sha256"],
+                    "embeddings": [reference["embedding"] for reference in album["references"]],
+                }
+
+    def _stream(self, rows: pa.Table, actor: Any, stage: Stage) -> Iterator[Row]:
+        return stream(rows, actor, fit(stage, self.cpus, rows.num_rows))
+
+
+def _pick(row: Row, schema: pa.Schema) -> Row:
+    return {name: row[name] for name in schema.names}
+
+
+def _flat(values: Row, prefix: str = "") -> Row:
+    """Nested settings as `section.name: value`."""
+    flat: Row = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

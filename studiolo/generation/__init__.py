@@ -1,0 +1,1 @@
+"""Generation: the base as a pipeline, LoRA mixes on it, and the engine that makes portraits."""

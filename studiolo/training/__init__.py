@@ -1,0 +1,1 @@
+"""Training: the embedded base, and a face-LoRA for each identity."""

@@ -1,0 +1,178 @@
+"""Training of the embedded base's autoencoder, before its denoiser.
+
+Shapes: B batch, S side of a picture in pixels.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydantic
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from studiolo.errors import TrainingError
+from studiolo.generation.autoencoder import SpaceToDepthAutoencoderKL
+from studiolo.settings import Section
+from studiolo.training.checkpoints import Budget, load_checkpoint, save_checkpoint
+from studiolo.training.precision import Ema, Masters, set_trainable
+
+
+class AutoencoderSettings(Section):
+    """How the autoencoder is trained."""
+
+    batch_size: int = pydantic.Field(12, ge=1)
+    """Pictures a step."""
+    learning_rate: float = pydantic.Field(2e-4, gt=0)
+    """Peak AdamW learning rate; a cosine over the budget."""
+    detail_weight: float = pydantic.Field(2.0, ge=0)
+    """Weight of the error of the fine structure (picture minus its 3x3 mean), which plain L1 leaves soft."""
+    tone_weight: float = pydantic.Field(0.5, ge=0)
+    """Weight of the error of 4x4 means."""
+    kl_weight: float = pydantic.Field(2e-4, ge=0)
+    """Weight of the latents' divergence from the standard normal distribution."""
+    ema_decay: float = pydantic.Field(0.998, ge=0, lt=1)
+    """Decay of the moving average that is kept."""
+
+
+def reconstruction_loss(decoded_B3SS: Tensor, image_B3SS: Tensor, settings: AutoencoderSettings) -> Tensor:
+    """L1 + detail_weight * L1 of the fine structure + tone_weight * L1 of 4x4 means."""
+    error = (decoded_B3SS - image_B3SS).abs().mean()
+    detail = (_fine(decoded_B3SS) - _fine(image_B3SS)).abs().mean()
+    tone = (F.avg_pool2d(decoded_B3SS, 4) - F.avg_pool2d(image_B3SS, 4)).abs().mean()
+    return error + settings.detail_weight * detail + settings.tone_weight * tone
+
+
+def _fine(image_B3SS: Tensor) -> Tensor:
+    return image_B3SS - F.avg_pool2d(image_B3SS, 3, 1, 1, count_include_pad=False)
+
+
+class AutoencoderTrainer:
+    """Trains a copy of `vae` on random crops and flips of `pictures` [S', S', 3], S' at least the side it is
+    made for.
+    """
+
+    def __init__(
+        self,
+        vae: SpaceToDepthAutoencoderKL,
+        pictures: Sequence[NDArray[np.uint8]],
+        settings: AutoencoderSettings,
+        budget: Budget,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
+        self._vae, self._pictures, self._settings, self.budget = vae, pictures, settings, budget
+        self._generator = torch.Generator().manual_seed(seed)
+        self._working = copy.deepcopy(vae).requires_grad_(True).train().to(device)
+        self._masters = Masters([self._working], dtype)
+        self._ema = Ema(self._masters.parameters, settings.ema_decay)
+        self._optimiser = torch.optim.AdamW(
+            self._masters.parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
+        )
+
+    def step(self) -> float:
+        """One step; its loss. Raises `TrainingError` when that is no longer a number."""
+        share = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, self.budget.progress)))
+        warmup = min(1.0, (self.budget.spent_steps + 1) / 100)
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._settings.learning_rate * share * warmup
+        image_B3SS = self._batch()
+        given = image_B3SS.to(self._working.device, self._working.dtype, memory_format=torch.channels_last)
+        posterior = self._working.encode(given).latent_dist
+        mean, variance = posterior.mean.float(), posterior.var.float()
+        latents = mean + variance.sqrt() * torch.randn(mean.shape, generator=self._generator).to(mean.device)
+        decoded_B3SS = self._working.decode(latents.to(given.dtype)).sample.float()
+        divergence = 0.5 * (mean.square() + variance - 1 - posterior.logvar.float()).mean()
+        loss = reconstruction_loss(decoded_B3SS, image_B3SS.to(decoded_B3SS.device), self._settings)
+        loss = loss + self._settings.kl_weight * divergence
+        loss.backward()
+        self._masters.take_gradients()
+        torch.nn.utils.clip_grad_norm_(self._masters.parameters, 1.0)
+        self._optimiser.step()
+        self._masters.give_weights()
+        self._ema.update(self._masters.parameters)
+        self.budget.spent_steps += 1
+        value = loss.item()
+        if not math.isfinite(value):
+            raise TrainingError(f"autoencoder: the loss is {value} after {self.budget.spent_steps} steps")
+        return value
+
+    def averaged(self) -> SpaceToDepthAutoencoderKL:
+        """`vae` with the moving average as its weights, frozen."""
+        dtype = next(self._vae.parameters()).dtype
+        self._vae.requires_grad_(True)
+        set_trainable([self._vae], [average.cpu().to(dtype) for average in self._ema.averages])
+        self._vae.requires_grad_(False)
+        return self._vae
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resume needs."""
+        return {
+            "masters": self._masters.parameters,
+            "ema": self._ema.averages,
+            "ema_updates": self._ema.updates,
+            "optimiser": self._optimiser.state_dict(),
+            "generator": self._generator.get_state(),
+            "steps": self.budget.spent_steps,
+            "seconds": self.budget.elapsed_s,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self._masters.load(state["masters"])
+        for average, saved in zip(self._ema.averages, state["ema"], strict=True):
+            average.copy_(saved)
+        self._ema.updates = state["ema_updates"]
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._generator.set_state(state["generator"])
+        self.budget.resume(state["steps"], state["seconds"])
+
+    def _batch(self) -> Tensor:
+        side = self._vae.config.sample_size
+        crops = []
+        for _ in range(self._settings.batch_size):
+            index, y, x, flip, whole = torch.rand(5, generator=self._generator).tolist()
+            picture = self._pictures[int(index * len(self._pictures))]
+            room = picture.shape[0] - side + 1
+            if whole < 0.25:
+                crop = np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS))
+            else:
+                crop = picture[int(y * room) :, int(x * room) :][:side, :side]
+            crops.append(crop[:, ::-1] if flip < 0.5 else crop)
+        return torch.from_numpy(np.stack(crops).astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+
+
+def run_autoencoder_training(
+    trainer: AutoencoderTrainer, checkpoint: Path, checkpoint_minutes: float = 10.0
+) -> SpaceToDepthAutoencoderKL:
+    """Train until the budget is spent, going on from `checkpoint`; the averaged autoencoder."""
+    state = load_checkpoint(checkpoint)
+    if state is not None:
+        trainer.load_state_dict(state)
+    saved_s = trainer.budget.elapsed_s
+    while trainer.budget.progress < 1:
+        trainer.step()
+        if trainer.budget.elapsed_s - saved_s > 60 * checkpoint_minutes:
+            save_checkpoint(checkpoint, trainer.state_dict())
+            saved_s = trainer.budget.elapsed_s
+    save_checkpoint(checkpoint, trainer.state_dict())
+    return trainer.averaged()
+
+
+@torch.no_grad()
+def psnr_db(vae: SpaceToDepthAutoencoderKL, pictures: Sequence[NDArray[np.uint8]]) -> float:
+    """Mean peak signal-to-noise ratio, in dB, of pictures [S, S, 3] through the autoencoder."""
+    ratios = []
+    for picture in pictures:
+        image = torch.from_numpy(picture.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None].to(vae.dtype)
+        decoded = vae.decode(vae.encode(image).latent_dist.mean).sample.clamp(-1, 1)
+        ratios.append(10 * math.log10(4 / (decoded.float() - image.float()).square().mean().item()))
+    return float(np.mean(ratios))

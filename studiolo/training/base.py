@@ -1,0 +1,303 @@
+"""Training of the embedded base's denoiser: UNet and text encoder together, on latents encoded once.
+
+Shapes: N views, B batch, C latent channels, H and W of the latents, L tokens, D width.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydantic
+import torch
+from diffusers import StableDiffusionPipeline
+from numpy.typing import NDArray
+from torch import Tensor
+
+from studiolo.errors import TrainingError
+from studiolo.settings import Section
+from studiolo.training.cache import encode_images
+from studiolo.training.checkpoints import Budget, load_checkpoint, save_checkpoint
+from studiolo.training.faces import View, compose_caption
+from studiolo.training.losses import denoising_loss, min_snr_weights
+from studiolo.training.precision import Ema, Masters, set_trainable
+
+
+class BaseSettings(Section):
+    """How the base is trained."""
+
+    batch_size: int = pydantic.Field(32, ge=1)
+    """Samples a step."""
+    learning_rate: float = pydantic.Field(4e-4, gt=0)
+    """Peak AdamW learning rate of the UNet."""
+    text_rate: float = pydantic.Field(0.5, ge=0)
+    """Learning rate of the text encoder, as a share of the UNet's."""
+    warmup_steps: int = pydantic.Field(150, ge=0)
+    """Steps until the peak."""
+    final_rate: float = pydantic.Field(0.03, ge=0, le=1)
+    """Share of the peak at the end of the cosine."""
+    weight_decay: float = pydantic.Field(0.01, ge=0)
+    """AdamW's weight decay."""
+    gradient_clip: float = pydantic.Field(1.0, gt=0)
+    """Largest gradient norm."""
+    min_snr_gamma: float = pydantic.Field(5.0, gt=0)
+    """Clamp of the signal-to-noise weighting of the loss."""
+    caption_dropout: float = pydantic.Field(0.1, ge=0, le=1)
+    """Share of samples with the empty prompt."""
+    tag_share: float = pydantic.Field(0.75, ge=0, le=1)
+    """Share of its tags a caption says."""
+    style_share: float = pydantic.Field(0.95, ge=0, le=1)
+    """Share of its style phrases a caption says."""
+    offset_noise: float = pydantic.Field(0.05, ge=0)
+    """Standard deviation of a noise that is equal all over a channel, so that plain and dark pictures are
+    learned.
+    """
+    ema_decay: float = pydantic.Field(0.9995, ge=0, lt=1)
+    """Decay of the moving average that is packaged."""
+    views_per_face: int = pydantic.Field(4, ge=1)
+    """Views of each face, encoded once."""
+    checkpoint_minutes: float = pydantic.Field(10.0, gt=0)
+    """Minutes between checkpoints, each with a sample sheet."""
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """Views, encoded once."""
+
+    mean_NCHW: Tensor
+    std_NCHW: Tensor
+    views: Sequence[View]
+
+
+def encode_views(base: StableDiffusionPipeline, views: Sequence[View]) -> Latents:
+    """Encode all views and set the autoencoder's `scaling_factor` so that the latents have unit variance."""
+    mean, std = encode_images(base, [view.rgb_u8 for view in views])
+    scale = 1 / mean.std().item()
+    base.vae.register_to_config(scaling_factor=base.vae.config.scaling_factor * scale)
+    return Latents(mean * scale, std * scale, views)
+
+
+class BaseTrainer:
+    """Trains a copy of `base`'s UNet and text encoder; `base` itself gets the average when asked for it.
+
+    All random numbers come from one CPU generator, whose state is part of the checkpoint: a resumed run
+    equals an uninterrupted one.
+    """
+
+    def __init__(
+        self,
+        base: StableDiffusionPipeline,
+        latents: Latents,
+        settings: BaseSettings,
+        budget: Budget,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
+        self._base, self._latents, self._settings, self.budget = base, latents, settings, budget
+        self._generator = torch.Generator().manual_seed(seed)
+        self._alphas_cumprod_T = base.scheduler.alphas_cumprod
+        self._unet = copy.deepcopy(base.unet).requires_grad_(True).train().to(device)
+        self._text = copy.deepcopy(base.text_encoder).requires_grad_(True).train().to(device)
+        unet_weights = len(list(self._unet.parameters()))
+        # The text encoder is small and stays in float32.
+        self._masters = (Masters([self._unet], dtype), Masters([self._text], torch.float32))
+        self._parameters = [*self._masters[0].parameters, *self._masters[1].parameters]
+        self._ema = Ema(self._parameters, settings.ema_decay)
+        self._optimiser = torch.optim.AdamW(
+            [
+                {"params": self._parameters[:unet_weights], "share": 1.0},
+                {"params": self._parameters[unet_weights:], "share": settings.text_rate},
+            ],
+            lr=settings.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=settings.weight_decay,
+        )
+
+    def step(self) -> float:
+        """One step on a random batch; its loss. Raises `TrainingError` when that is no longer a number."""
+        rate = self._settings.learning_rate * self._schedule()
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate * group["share"]
+        loss = self._loss()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for masters in self._masters:
+            masters.take_gradients()
+        torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.gradient_clip)
+        self._optimiser.step()
+        for masters in self._masters:
+            masters.give_weights()
+        self._ema.update(self._parameters)
+        self.budget.spent_steps += 1
+        value = loss.item()
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"base: the loss is {value} after {self.budget.spent_steps} steps, wanted a number; resume from the"
+                f" last checkpoint with a learning rate below {self._settings.learning_rate:g}"
+            )
+        return value
+
+    def averaged(self) -> StableDiffusionPipeline:
+        """`base` with the moving average as its UNet and text encoder, in their own precision."""
+        parts = (self._base.unet, self._base.text_encoder)
+        dtypes = [next(part.parameters()).dtype for part in parts]
+        for part in parts:
+            part.requires_grad_(True)
+        set_trainable(parts, [average.cpu() for average in self._ema.averages])
+        for part, dtype in zip(parts, dtypes, strict=True):
+            part.requires_grad_(False)
+            for weight in part.parameters():
+                weight.data = weight.data.to(dtype)
+        return self._base
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resume needs: masters, average, optimiser, random state, what was spent."""
+        return {
+            "masters": self._parameters,
+            "ema": self._ema.averages,
+            "ema_updates": self._ema.updates,
+            "optimiser": self._optimiser.state_dict(),
+            "generator": self._generator.get_state(),
+            "steps": self.budget.spent_steps,
+            "seconds": self.budget.elapsed_s,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        count = len(self._masters[0].parameters)
+        self._masters[0].load(state["masters"][:count])
+        self._masters[1].load(state["masters"][count:])
+        for average, saved in zip(self._ema.averages, state["ema"], strict=True):
+            average.copy_(saved)
+        self._ema.updates = state["ema_updates"]
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._generator.set_state(state["generator"])
+        self.budget.resume(state["steps"], state["seconds"])
+
+    def _schedule(self) -> float:
+        """Share of the peak learning rate: linear warm-up, then a cosine over the budget."""
+        settings = self._settings
+        warmup = min(1.0, (self.budget.spent_steps + 1) / max(1, settings.warmup_steps))
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.budget.progress)))
+        return warmup * (settings.final_rate + (1 - settings.final_rate) * cosine)
+
+    def _loss(self) -> Tensor:
+        settings, latents, generator = self._settings, self._latents, self._generator
+        size = settings.batch_size
+        view_B = torch.randint(len(latents.views), (size,), generator=generator)
+        mean_BCHW = latents.mean_NCHW[view_B].float()
+        std_BCHW = latents.std_NCHW[view_B].float()
+        clean_BCHW = mean_BCHW + std_BCHW * torch.randn(mean_BCHW.shape, generator=generator)
+        noise_BCHW = torch.randn(mean_BCHW.shape, generator=generator)
+        offset_BC11 = torch.randn((*mean_BCHW.shape[:2], 1, 1), generator=generator)
+        noise_BCHW = noise_BCHW + settings.offset_noise * offset_BC11
+        timesteps_B = torch.randint(len(self._alphas_cumprod_T), (size,), generator=generator)
+        alpha_bar_B111 = self._alphas_cumprod_T[timesteps_B].view(-1, 1, 1, 1)
+        noisy_BCHW = alpha_bar_B111.sqrt() * clean_BCHW + (1 - alpha_bar_B111).sqrt() * noise_BCHW
+        text_BLD = self._encode([self._caption(latents.views[view]) for view in view_B.tolist()])
+        predicted_BCHW = self._unet(
+            noisy_BCHW.to(self._unet.device, self._unet.dtype, memory_format=torch.channels_last),
+            timesteps_B.to(self._unet.device),
+            text_BLD.to(self._unet.dtype),
+            return_dict=False,
+        )[0].cpu()
+        weights_B = min_snr_weights(self._alphas_cumprod_T, timesteps_B, settings.min_snr_gamma)
+        return denoising_loss(predicted_BCHW, noise_BCHW, weights_B)
+
+    def _encode(self, captions: list[str]) -> Tensor:
+        tokenizer = self._base.tokenizer
+        tokens = tokenizer(
+            captions,
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids
+        text_BLD: Tensor = self._text(tokens.to(self._text.device)).last_hidden_state
+        return text_BLD
+
+    def _caption(self, view: View) -> str:
+        settings = self._settings
+        dropped, *draws = torch.rand(1 + len(view.tags) + len(view.style), generator=self._generator).tolist()
+        order = torch.randperm(len(draws), generator=self._generator).tolist()
+        if dropped < settings.caption_dropout:
+            return ""
+        keep_tag = [draw < settings.tag_share for draw in draws[: len(view.tags)]]
+        keep_style = [draw < settings.style_share for draw in draws[len(view.tags) :]]
+        return compose_caption(view, keep_tag, keep_style, order)
+
+
+OnMetric = Callable[[int, float], None]
+OnSheet = Callable[[int, NDArray[np.uint8]], None]
+
+REPORT_EVERY = 50
+"""Steps whose losses are averaged for one point of the curve."""
+
+
+def run_training(
+    trainer: BaseTrainer,
+    checkpoint: Path,
+    settings: BaseSettings,
+    on_metric: OnMetric | None = None,
+    on_sheet: OnSheet | None = None,
+) -> None:
+    """Train until the budget is spent, going on from `checkpoint` when it is there.
+
+    `on_metric` gets (step, mean loss), `on_sheet` (step, sample sheet [H, W, 3]) at every checkpoint and at
+    the end.
+    """
+    state = load_checkpoint(checkpoint)
+    if state is not None:
+        trainer.load_state_dict(state)
+    losses: list[float] = []
+    saved_s = trainer.budget.elapsed_s
+    while trainer.budget.progress < 1:
+        losses.append(trainer.step())
+        if len(losses) == REPORT_EVERY:
+            if on_metric is not None:
+                on_metric(trainer.budget.spent_steps, float(np.mean(losses)))
+            losses.clear()
+        if trainer.budget.elapsed_s - saved_s > 60 * settings.checkpoint_minutes:
+            _keep(trainer, checkpoint, on_sheet)
+            saved_s = trainer.budget.elapsed_s
+    _keep(trainer, checkpoint, on_sheet)
+
+
+def _keep(trainer: BaseTrainer, checkpoint: Path, on_sheet: OnSheet | None) -> None:
+    save_checkpoint(checkpoint, trainer.state_dict())
+    if on_sheet is not None:
+        on_sheet(trainer.budget.spent_steps, sample_sheet(trainer.averaged()))
+
+
+SHEET_PROMPTS = (
+    "a handsome man, brown hair, studio backdrop, grey background",
+    "a beautiful woman, smile, blonde hair, green background",
+    "a mature man, grey hair, studio backdrop, white background",
+    "a beautiful woman, black hair, black and white photo",
+    "a girl, children, smile, brown hair",
+    "a handsome man, black hair, warm film photo, blue clothes",
+    "a mature woman, smile, red clothes, studio backdrop, black background",
+    "a beautiful woman, neutral expression, brown hair, white clothes",
+)
+"""Columns of the sample sheet."""
+
+
+def sample_sheet(base: StableDiffusionPipeline, rows: int = 3, steps: int = 30) -> NDArray[np.uint8]:
+    """Pictures [rows * S, 8 * S, 3] of `SHEET_PROMPTS`; a row shares its noise, so its columns differ by
+    their words.
+    """
+    sheet = []
+    for seed in range(rows):
+        images = base(
+            list(SHEET_PROMPTS),
+            num_inference_steps=steps,
+            guidance_scale=2.0,
+            generator=[torch.Generator().manual_seed(seed) for _ in SHEET_PROMPTS],
+            output_type="np",
+        ).images
+        sheet.append(np.concatenate(list(images), 1))
+    return np.rint(np.concatenate(sheet) * 255).astype(np.uint8)

@@ -1,0 +1,207 @@
+"""A face-LoRA: one identity learned as low-rank updates of the frozen base's attention and feed-forward
+layers.
+"""
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+from diffusers.optimization import get_cosine_with_hard_restarts_schedule_with_warmup
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import Tensor
+
+import studiolo
+from studiolo.errors import TrainingError
+from studiolo.settings import FaceLoraSettings
+from studiolo.training.cache import Cache, TrainingPhoto, build_cache
+from studiolo.training.losses import denoising_loss, min_snr_weights
+from studiolo.training.precision import Masters, set_trainable
+
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
+"""Layers of the UNet that get an update: all projections of its attention and feed-forward blocks."""
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+
+_ADAPTER = "face"
+_WARMUP_SHARE = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class FaceLora:
+    """A trained face-LoRA."""
+
+    weights: dict[str, Tensor]
+    """By diffusers' names, with the prefix `unet.`."""
+    metadata: dict[str, str]
+    """What it was trained on and how; strings, as the file's header wants them."""
+    final_loss: float
+    """Mean loss over the last tenth of the steps."""
+
+    def save(self, folder: Path) -> Path:
+        """Write `folder/pytorch_lora_weights.safetensors`, which an unmodified pipeline's `load_lora_weights`
+        takes.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / LORA_FILE
+        save_file(self.weights, path, metadata=self.metadata)
+        return path
+
+
+def train_face_lora(
+    base: StableDiffusionPipeline,
+    photos: Sequence[TrainingPhoto],
+    settings: FaceLoraSettings,
+    *,
+    identity_id: str,
+    trigger: str,
+    seed: int,
+    on_metric: Callable[[int, float], None] | None = None,
+) -> FaceLora:
+    """Learn one identity; `base` itself is left as it is.
+
+    `on_metric` gets (step, loss) after every step. The same photos, settings and seed give the same bytes on
+    the same machine and number of threads. Raises `TrainingError` without photos and when the loss is no
+    longer a number.
+    """
+    if not photos:
+        raise TrainingError(f"face-LoRA of {identity_id!r}: got no photos, wanted at least 1")
+    identity_seed = _seed(seed, identity_id)
+    rng = np.random.default_rng(identity_seed)
+    cache = build_cache(base, photos, settings.views_per_photo, settings.view_face_ratio, rng)
+    unet = _with_adapter(base.unet, settings, identity_seed)
+    losses = _optimise(unet, cache, base.scheduler.alphas_cumprod, settings, identity_id, identity_seed, on_metric)
+    return FaceLora(
+        weights=_weights(unet),
+        metadata=_metadata(base, unet, settings, trigger, len(photos)),
+        final_loss=float(np.mean(losses[-max(1, len(losses) // 10) :])),
+    )
+
+
+def _with_adapter(base_unet: UNet2DConditionModel, settings: FaceLoraSettings, seed: int) -> UNet2DConditionModel:
+    """A frozen copy of the UNet with LoRA layers to train."""
+    unet = copy.deepcopy(base_unet).requires_grad_(False)
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(TARGETS))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet.add_adapter(config, adapter_name=_ADAPTER)
+    return unet.train()
+
+
+def _optimise(
+    unet: UNet2DConditionModel,
+    cache: Cache,
+    alphas_cumprod_T: Tensor,
+    settings: FaceLoraSettings,
+    identity_id: str,
+    seed: int,
+    on_metric: Callable[[int, float], None] | None,
+) -> list[float]:
+    """Run all steps; the loss of each."""
+    masters = Masters([unet], torch.bfloat16)
+    parameters = masters.parameters
+    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, fused=True)
+    schedule = get_cosine_with_hard_restarts_schedule_with_warmup(
+        optimiser, int(_WARMUP_SHARE * settings.steps), settings.steps, num_cycles=settings.restarts
+    )
+    generator = torch.Generator().manual_seed(seed)
+    losses: list[float] = []
+    for step in range(settings.steps):
+        loss = _loss(unet, cache, alphas_cumprod_T, settings, generator)
+        loss.backward()  # type: ignore[no-untyped-call]
+        masters.take_gradients()
+        torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
+        optimiser.step()
+        schedule.step()
+        masters.give_weights()
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            raise TrainingError(
+                f"face-LoRA of {identity_id!r}: the loss is {losses[-1]} after {step + 1} steps, wanted a number;"
+                f" use a learning rate below {settings.learning_rate:g}"
+            )
+        if on_metric is not None:
+            on_metric(step + 1, losses[-1])
+    set_trainable([unet], parameters)
+    return losses
+
+
+def _loss(
+    unet: UNet2DConditionModel,
+    cache: Cache,
+    alphas_cumprod_T: Tensor,
+    settings: FaceLoraSettings,
+    generator: torch.Generator,
+) -> Tensor:
+    """Min-SNR weighted, masked loss of one random batch. All random numbers come from `generator`, on the
+    CPU.
+    """
+    size = settings.batch_size
+    view_B = torch.randint(len(cache.mean_NCHW), (size,), generator=generator)
+    mean_BCHW = cache.mean_NCHW[view_B]
+    latents_BCHW = mean_BCHW + cache.std_NCHW[view_B] * torch.randn(mean_BCHW.shape, generator=generator)
+    noise_BCHW = torch.randn(mean_BCHW.shape, generator=generator)
+    timesteps_B = torch.randint(len(alphas_cumprod_T), (size,), generator=generator)
+    dropped_B = torch.rand(size, generator=generator) < settings.caption_dropout
+    prompts_BLD = cache.prompts_PLD[cache.prompt_N[view_B].masked_fill(dropped_B, 0)]
+    alpha_bar_B111 = alphas_cumprod_T[timesteps_B].view(-1, 1, 1, 1)
+    noisy_BCHW = alpha_bar_B111.sqrt() * latents_BCHW + (1 - alpha_bar_B111).sqrt() * noise_BCHW
+    predicted_BCHW = unet(
+        noisy_BCHW.to(unet.device, unet.dtype, memory_format=torch.channels_last),
+        timesteps_B.to(unet.device),
+        prompts_BLD.to(unet.device, unet.dtype),
+        return_dict=False,
+    )[0].cpu()
+    mask_BHW = settings.background_weight + (1 - settings.background_weight) * cache.mask_NHW[view_B]
+    weights_B = min_snr_weights(alphas_cumprod_T, timesteps_B, settings.min_snr_gamma)
+    return denoising_loss(predicted_BCHW, noise_BCHW, weights_B, mask_BHW)
+
+
+def _weights(unet: UNet2DConditionModel) -> dict[str, Tensor]:
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name=_ADAPTER))
+    return {f"unet.{name}": tensor.detach().cpu().contiguous() for name, tensor in sorted(layers.items())}
+
+
+def _metadata(
+    base: StableDiffusionPipeline,
+    unet: UNet2DConditionModel,
+    settings: FaceLoraSettings,
+    trigger: str,
+    photos: int,
+) -> dict[str, str]:
+    config = unet.peft_config[_ADAPTER].to_dict()
+    # diffusers reads the LoRA's configuration back from here, so alpha is not guessed from the rank
+    plain = {f"unet.{name}": sorted(value) if isinstance(value, set) else value for name, value in config.items()}
+    return {
+        "format": "pt",
+        LORA_ADAPTER_METADATA_KEY: json.dumps(plain, sort_keys=True, default=str),
+        "base_sha256": unet_sha256(base.unet),
+        "trigger": trigger,
+        "photos": str(photos),
+        "settings": settings.model_dump_json(exclude={"actors", "cpus_per_actor"}),
+        "studiolo": studiolo.__version__,
+    }
+
+
+def unet_sha256(unet: UNet2DConditionModel) -> str:
+    """sha256 (64 hex digits) over the UNet's weights by name, as float32: which base a LoRA belongs to."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(unet.state_dict().items()):
+        digest.update(f"{name}\0".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _seed(seed: int, identity_id: str) -> int:
+    digest = hashlib.sha256(f"face-lora\0{seed}\0{identity_id}".encode(errors="surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

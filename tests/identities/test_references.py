@@ -1,0 +1,125 @@
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+
+from studiolo.albums.geometry import (
+    FACE_RATIO_MAX,
+    FACE_RATIO_MIN,
+    TEMPLATE_N2,
+    alignment_deg,
+    inside_mask,
+    map_points,
+)
+from studiolo.albums.records import REFERENCE_SCHEMA, Verdict
+from studiolo.identities.references import (
+    BACKGROUND,
+    CROP_FACE_RATIO,
+    CROP_SIDE_PX,
+    Identity,
+    Reference,
+    prepare_reference,
+    rows,
+)
+from studiolo.settings import FaceLoraSettings
+
+
+def everywhere(rgb_u8: NDArray[np.uint8], landmarks_px: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Regions that call every pixel class 1, and the pixels at the landmarks class 2."""
+    class_ids = np.ones(rgb_u8.shape[:2], np.uint8)
+    x, y = np.rint(landmarks_px).astype(int).T
+    class_ids[y, x] = 2
+    return class_ids
+
+
+def face(centre: tuple[float, float] = (300.0, 250.0), side: float = 110.0) -> dict[str, Any]:
+    x, y = centre
+    landmarks = TEMPLATE_N2 - TEMPLATE_N2.mean(axis=0) + centre
+    return {
+        "bbox_xyxy_px": [x - side / 2, y - side / 2, x + side / 2, y + side / 2],
+        "landmarks_px": landmarks.reshape(-1).tolist(),
+        "embedding": np.linspace(-1, 1, 128).tolist(),
+        "quality": {"score": 0.75},
+        "tags": ["black hair", "closed eyes", "smile"],
+    }
+
+
+def reference(name: str = "1", **changes: Any) -> Reference:
+    rgb_u8 = np.random.default_rng(0).integers(0, 256, (500, 600, 3), np.uint8)
+    photo = {"photo_id": name * 64, "verdict": "unsure"}
+    return prepare_reference(rgb_u8, photo, face(**changes), "a mature man", everywhere)
+
+
+def test_a_reference_is_upright_and_centred_with_words() -> None:
+    made = reference()
+    assert made.crop_rgb_u8.shape == (CROP_SIDE_PX, CROP_SIDE_PX, 3)
+    assert abs(alignment_deg(made.landmarks_px)) < 1e-6
+    corners = map_points(made.matrix, np.array(face()["bbox_xyxy_px"]).reshape(2, 2))
+    assert np.allclose(corners.mean(axis=0), (CROP_SIDE_PX - 1) / 2)
+    assert np.allclose(np.diff(corners, axis=0), CROP_FACE_RATIO * CROP_SIDE_PX)
+    assert made.caption == "a mature man, black hair, smile"
+    assert made.verdict == Verdict.UNSURE
+    assert (made.regions_u8 == 2).sum() == 5
+
+
+def test_the_trainer_finds_room_for_views_of_the_papers_range() -> None:
+    face_px = CROP_FACE_RATIO * CROP_SIDE_PX
+    assert face_px / FACE_RATIO_MAX < face_px / FACE_RATIO_MIN < CROP_SIDE_PX
+    assert CROP_SIDE_PX - face_px / FACE_RATIO_MIN >= 8  # pixels left to move the loosest view
+
+
+def test_what_lies_outside_the_photo_is_background() -> None:
+    made = reference(centre=(60.0, 60.0))
+    inside = inside_mask((500, 600), made.matrix, CROP_SIDE_PX)
+    assert 0.2 < inside.mean() < 0.9
+    assert (made.regions_u8[~inside] == BACKGROUND).all()
+    assert (made.regions_u8[inside] > 0).all()
+
+
+def test_regions_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match="class ids"):
+        prepare_reference(
+            np.zeros((500, 600, 3), np.uint8), {"photo_id": "1", "verdict": "same"}, face(), "t",
+            lambda rgb_u8, landmarks_px: np.zeros((4, 4), np.uint8),
+        )  # fmt: skip
+
+
+def test_rows_fit_the_schema() -> None:
+    identity = Identity("Anna K", "a mature man", (reference("b"), reference("a")))
+    listed = rows(identity, "Anna K")
+    table = pa.Table.from_pylist(list(listed), REFERENCE_SCHEMA)
+    assert table.column("photo_id").to_pylist() == ["a" * 64, "b" * 64]
+    assert set(listed[0]) == set(REFERENCE_SCHEMA.names)
+    folder = identity.lora_path.split("/")[1]
+    assert all(row["crop_path"].startswith(f"identities/{folder}/references/") for row in listed)
+
+
+def test_the_key_of_an_identity_follows_all_it_learns_from() -> None:
+    a, b = reference("a"), reference("b")
+    sections = {"face_lora": FaceLoraSettings()}
+
+    def key(*references: Reference, **other: Any) -> str:
+        return Identity("anna", "a mature man", references).key(
+            **{"settings": sections, "weights_sha256": {}, **other}
+        )
+
+    assert key(a, b) == key(b, a)
+    changed = a.crop_rgb_u8.copy()
+    changed[0, 0, 0] ^= 1
+    keys = {
+        key(a, b),
+        key(a),
+        key(replace(a, crop_rgb_u8=changed), b),
+        key(replace(a, regions_u8=np.zeros_like(a.regions_u8)), b),
+        key(replace(a, caption="other"), b),
+        key(a, b, seed=1),
+        key(a, b, weights_sha256={"embedded-base": "00"}),
+        key(a, b, settings={"face_lora": FaceLoraSettings(rank=4)}),
+        Identity("zoe", "a mature man", (a, b)).key(sections, {}),
+    }
+    assert len(keys) == 9
+    spread = {"face_lora": FaceLoraSettings(actors=7)}
+    assert key(a, b, settings=spread) == key(a, b)

@@ -1,0 +1,192 @@
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from posixpath import dirname, normpath
+from urllib.parse import unquote
+
+import pytest
+
+from studiolo.albums.records import Reason
+from studiolo.portraits.gallery import INLINE_PEOPLE, write_gallery, write_index, write_person_page
+from studiolo.portraits.styles import all_styles
+from studiolo.portraits.views import card
+from tests.portraits.job_rows import ODD_NAME, Job
+from tests.portraits.test_summary import figures
+
+
+class Page(HTMLParser):
+    """Start tags with their attributes, and the text, of one page."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(content.decode())
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def gallery(job: Job) -> dict[str, Page]:
+    write_gallery(job.people, figures(job), all_styles(), job.access)
+    return {path: Page(content) for path, content in job.files.items() if path.endswith(".html")}
+
+
+def links(path: str, page: Page) -> Iterator[str]:
+    """Every file the page refers to, as a path of the output."""
+    for _, attributes in page.tags:
+        for url in (attributes.get("src"), attributes.get("href")):
+            if url and not url.startswith(("#", "data:")):
+                yield normpath(f"{dirname(path)}/{unquote(url.partition('#')[0])}")
+
+
+def test_index_and_one_page_a_person(job: Job):
+    pages = gallery(job)
+    assert len(pages) == 1 + 3
+    assert {"gallery/index.html", "gallery/people/anna.html", "gallery/people/nobody.html"} < set(pages)
+
+
+def test_every_link_leads_to_a_file_and_none_outside(job: Job):
+    pages = gallery(job)
+    job.files["summary.json"] = b"{}"
+    for path, page in pages.items():
+        targets = list(links(path, page))
+        assert targets
+        assert [target for target in targets if target not in job.files] == []
+
+
+def test_pages_work_from_disk(job: Job):
+    for path in gallery(job):
+        assert not re.search(rb"https?://|url\(", job.files[path])
+    assert not re.search(rb"https?:|url\(|@import|@font-face", job.files["gallery/assets/gallery.css"])
+
+
+def test_what_customers_wrote_is_only_ever_text(job: Job):
+    for page in gallery(job).values():
+        assert not [tag for tag, attributes in page.tags if tag == "b" or "onclick" in attributes]
+    page = Page(job.files["gallery/index.html"])
+    assert ODD_NAME in page.text
+    assert "blurred <img>.jpg" in page.text
+
+
+def test_every_picture_has_words_and_a_size(job: Job):
+    for page in gallery(job).values():
+        pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+        assert all(item.get("alt") and item.get("width") and item.get("height") for item in pictures)
+    assert pictures
+
+
+def test_rejected_photos_say_why_in_plain_words_with_the_number(job: Job):
+    text = gallery(job)["gallery/people/anna.html"].text
+    assert Reason.LOW_QUALITY.sentence() in text
+    assert Reason.NOT_AN_IMAGE.sentence() in text
+    assert "quality 0.12, wanted at least 0.25" in text
+
+
+def test_failed_identity_lists_its_reasons(job: Job):
+    page = gallery(job)["gallery/people/nobody.html"]
+    assert Reason.NOTHING_USABLE.sentence() in page.text
+    assert f"1 × {Reason.LOW_QUALITY.sentence()}" in page.text
+    assert "0 portraits · 0 of 2 pictures used" in page.text
+
+
+def test_portraits_stand_in_the_order_of_their_ranks(job: Job):
+    job.people[0][2].reverse()
+    text = gallery(job)["gallery/people/anna.html"].text
+    studio = text[text.index("Studio ") : text.index("Warm film ")]
+    assert studio.index("Best likeness 0.93") < studio.index("No. 2 likeness 0.86")
+    assert "likeness unsure" in studio
+    assert "please check" in text
+
+
+def test_rejected_portraits_are_folded_away_with_their_reasons(job: Job):
+    content = gallery(job)["gallery/people/anna.html"].text
+    folded = content[content.index("further portraits made and not chosen") :]
+    for reason in (Reason.LOW_SIMILARITY, Reason.NOT_ONE_FACE, Reason.SURPLUS):
+        assert reason.sentence() in folded
+
+
+def test_unsafe_pictures_are_never_shown(job: Job):
+    _, album, portraits = job.people[0]
+    album["photos"][2]["reason"] = Reason.UNSAFE
+    portraits[-1]["reason"] = Reason.UNSAFE
+    page = gallery(job)["gallery/people/anna.html"]
+    assert portraits[-1]["path"] not in list(links("gallery/people/anna.html", page))
+    assert page.text.count(Reason.UNSAFE.sentence()) == 2
+    assert not [a for tag, a in page.tags if tag == "img" and "blurred" in (a["alt"] or "")]
+
+
+def test_figures_of_the_job_are_shown(job: Job):
+    text = gallery(job)["gallery/index.html"].text
+    for words in (
+        "6 portraits of 2 people, from 10 pictures",
+        "4 used",
+        "3 not used",
+        "3 unreadable",
+        "0.20",
+    ):
+        assert words in text
+
+
+def test_same_rows_give_the_same_bytes_in_any_order(job: Job):
+    gallery(job)
+    first = dict(job.files)
+    for _, _, rows in job.people:
+        rows.reverse()
+    job.people.reverse()
+    gallery(job)
+    assert job.files == first
+
+
+def test_many_people_become_cards(job: Job):
+    for i in range(INLINE_PEOPLE):
+        job.add(f"customer-{i:03}", accepted=1)
+    page = gallery(job)["gallery/index.html"]
+    cards = [attributes for tag, attributes in page.tags if tag == "li" and "card" in (attributes.get("class") or "")]
+    assert len(cards) == INLINE_PEOPLE + 3
+    assert not [tag for tag, _ in page.tags if tag == "article"]
+
+
+def test_pages_made_apart_equal_those_made_together(job: Job):
+    gallery(job)
+    together = dict(job.files)
+    views = [write_person_page(*person, all_styles(), job.access) for person in reversed(job.people)]
+    write_index([card(view) for view in views], figures(job), job.access, views)
+    assert job.files == together
+
+
+def test_photo_that_cannot_be_read_any_more_has_no_thumbnail(job: Job):
+    from studiolo.errors import StoreError
+    from studiolo.portraits.thumbs import GalleryFiles
+
+    def gone(album_uri: str, uri: str) -> bytes:
+        raise StoreError(f"{album_uri}/{uri} is gone")
+
+    files = GalleryFiles(job.access.read, job.access.write, gone)
+    view = write_person_page(*job.people[0], all_styles(), files)
+    assert [item["thumb"] for item in view["unused"]] == [None, None]
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_thumbnails_are_turned_upright(turn: int):
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    from studiolo.portraits.thumbs import photo_thumb
+    from tests.portraits.job_rows import png
+
+    job = Job()
+    upright = np.zeros((40, 60, 3), np.uint8)
+    upright[:20] = 255
+    job.photos["a", "p.jpg"] = png(np.rot90(upright, k=-turn // 90))
+    thumb = photo_thumb(job.access, "a", "p.jpg", turn)
+    assert thumb is not None
+    shown = np.asarray(Image.open(io.BytesIO(job.files[f"gallery/{thumb.src}"])).convert("L"))
+    assert shown.shape == (40, 60)
+    assert shown[5].mean() > 240 > 15 > shown[-5].mean()

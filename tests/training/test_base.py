@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+import torch
+
+from studiolo.errors import TrainingError
+from studiolo.generation.tiny import tiny_base
+from studiolo.training.base import BaseSettings, BaseTrainer, encode_views, run_training, sample_sheet
+from studiolo.training.checkpoints import Budget, load_checkpoint
+from studiolo.training.faces import Face, views_of
+
+SIDE_PX = 64
+SETTINGS = BaseSettings(batch_size=4, warmup_steps=2)
+
+
+def trainer(steps: int, settings: BaseSettings = SETTINGS, **options) -> BaseTrainer:
+    base = tiny_base()
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (80, 80, 3), np.uint8) for _ in range(4)]
+    faces = [Face(picture, "a handsome man", ("smile", "black hair")) for picture in pictures]
+    views = [view for face in faces for view in views_of(face, 4, SIDE_PX, rng)]
+    return BaseTrainer(
+        base, encode_views(base, views), settings, Budget(steps=steps), **({"dtype": torch.float32} | options)
+    )
+
+
+def test_latents_have_unit_variance() -> None:
+    base = tiny_base()
+    rng = np.random.default_rng(0)
+    face = Face(rng.integers(0, 255, (80, 80, 3), np.uint8), "a", ())
+    latents = encode_views(base, views_of(face, 8, SIDE_PX, rng))
+    assert latents.mean_NCHW.std().item() == pytest.approx(1, abs=1e-4)
+    again = base.vae.encode(
+        torch.from_numpy(latents.views[0].rgb_u8 / np.float32(127.5) - 1).permute(2, 0, 1)[None]
+    ).latent_dist.mean
+    torch.testing.assert_close(again[0] * base.vae.config.scaling_factor, latents.mean_NCHW[0])
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path) -> None:
+    whole = trainer(steps=6)
+    run_training(whole, tmp_path / "whole.pt", SETTINGS)
+    first = trainer(steps=6)
+    for _ in range(3):
+        first.step()
+    torch.save(first.state_dict(), tmp_path / "half.pt")
+    second = trainer(steps=6)
+    run_training(second, tmp_path / "half.pt", SETTINGS)
+    one, two = load_checkpoint(tmp_path / "whole.pt"), load_checkpoint(tmp_path / "half.pt")
+    assert one["steps"] == two["steps"] == 6
+    for name in ("masters", "ema"):
+        assert all(torch.equal(a, b) for a, b in zip(one[name], two[name], strict=True))
+    assert torch.equal(one["generator"], two["generator"])
+
+
+def test_a_finished_run_does_nothing_more(tmp_path) -> None:
+    run_training(trainer(steps=2), tmp_path / "a.pt", SETTINGS)
+    metrics = []
+    run_training(trainer(steps=2), tmp_path / "a.pt", SETTINGS, on_metric=lambda *point: metrics.append(point))
+    assert metrics == []
+    assert load_checkpoint(tmp_path / "a.pt")["steps"] == 2
+
+
+def test_it_learns_in_both_precisions() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        training = trainer(50, BaseSettings(batch_size=8, learning_rate=3e-3, warmup_steps=5), dtype=dtype)
+        losses = [training.step() for _ in range(50)]
+        assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
+
+
+def test_text_and_unet_are_both_trained_and_the_autoencoder_is_not() -> None:
+    training, fresh = trainer(steps=3), tiny_base()
+    for _ in range(3):
+        training.step()
+    base = training.averaged()
+    for part in ("unet", "text_encoder"):
+        pairs = zip(getattr(base, part).parameters(), getattr(fresh, part).parameters(), strict=True)
+        assert any(not torch.equal(ours, theirs) for ours, theirs in pairs)
+    assert all(torch.equal(a, b) for a, b in zip(base.vae.parameters(), fresh.vae.parameters(), strict=True))
+    assert not any(weight.requires_grad for weight in base.unet.parameters())
+
+
+def test_a_loss_that_is_no_number_stops_the_run() -> None:
+    training = trainer(200, BaseSettings(batch_size=4, learning_rate=1e30, warmup_steps=0, gradient_clip=1e30))
+    with pytest.raises(TrainingError, match="wanted a number"):
+        [training.step() for _ in range(200)]
+
+
+def test_sheets_and_curve_are_reported(tmp_path) -> None:
+    settings = SETTINGS.model_copy(update={"checkpoint_minutes": 60})
+    metrics, sheets = [], []
+    run_training(
+        trainer(steps=50),
+        tmp_path / "a.pt",
+        settings,
+        lambda *point: metrics.append(point),
+        lambda *s: sheets.append(s),
+    )
+    assert [step for step, _ in metrics] == [50]
+    assert [(step, sheet.shape) for step, sheet in sheets] == [(50, (3 * SIDE_PX, 8 * SIDE_PX, 3))]
+
+
+def test_a_sheet_is_reproducible() -> None:
+    assert np.array_equal(sample_sheet(tiny_base(), rows=1, steps=2), sample_sheet(tiny_base(), rows=1, steps=2))
