@@ -15,11 +15,12 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
-from studiolo.generation.base import load_base
-from studiolo.generation.engine import Engine, Order, Portrait
 
 import studiolo
+from studiolo.generation.base import load_base
+from studiolo.generation.engine import Engine, Order, Portrait
 from studiolo.portraits.files import encode_portrait
+from studiolo.settings import GenerationSettings
 from studiolo.weights.fetch import pull
 
 BASE_CARD = "embedded-base"
@@ -80,7 +81,7 @@ class PortraitModel:
             return await asyncio.to_thread(self._generate, request)
 
     def _generate(self, request: PortraitRequest) -> PortraitAnswer:
-        settings = request.model_dump()
+        settings = request.model_dump() | {"eta": GenerationSettings().eta}
         order = Order(identity_id=IDENTITY, **settings)
         events = [event for event in self._engine.submit(order) if isinstance(event, Portrait)]
         images = []

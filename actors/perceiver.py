@@ -7,9 +7,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
-from studiolo.perception.perceive import perceive_photo
-from studiolo.perception.similarity import Similarity
-from studiolo.perception.suite import PERCEPTION_CARDS, Suite, open_suite
 
 from studiolo.albums.decode import content_sha256, decode
 from studiolo.albums.geometry import alignment_deg
@@ -19,12 +16,18 @@ from studiolo.albums.sources import AlbumSource, read_bytes
 from studiolo.errors import IdentityError, PhotoError
 from studiolo.identities.captions import common_tags, trigger_phrase
 from studiolo.identities.references import prepare_reference
+from studiolo.perception.perceive import perceive_photo
+from studiolo.perception.similarity import Similarity
+from studiolo.perception.suite import PERCEPTION_CARDS, Suite, open_suite
 from studiolo.settings import PerceptionSettings, SelectionSettings
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
 from studiolo.weights.cards import weights_sha256
 
 Row = dict[str, Any]
+
+_SEEN = (Reason.UNSAFE, Reason.FACE_TOO_SMALL, Reason.NO_FACE)
+"""Reasons of photos that were read and seen, and are not used: dropped rather than failed."""
 
 
 class Perceiver:
@@ -34,9 +37,7 @@ class Perceiver:
     reasons; only a broken store or a broken model is an exception.
     """
 
-    def __init__(
-        self, store: Store, suite: str, perception: PerceptionSettings, selection: SelectionSettings
-    ) -> None:
+    def __init__(self, store: Store, suite: str, perception: PerceptionSettings, selection: SelectionSettings) -> None:
         self.store = store
         self.suite_name = suite
         self.perception = perception
@@ -53,68 +54,52 @@ class Perceiver:
         return pa.Table.from_pylist([self._album(row) for row in batch.to_pylist()], PERCEIVED_SCHEMA)
 
     def _album(self, row: Row) -> Row:
-        source = AlbumSource(
-            row["album_id"],
-            row["album_uri"],
-            tuple((photo["uri"], photo["absolute_uri"]) for photo in row["photos"]),
-        )
-        contents = {uri: _read(absolute) for uri, absolute in source.photos}
+        places = {photo["uri"]: photo["absolute_uri"] for photo in row["photos"]}
+        source = AlbumSource(row["album_id"], row["album_uri"], tuple(places.items()))
         key = source.key(
-            {uri: _fingerprint(content) for uri, content in contents.items()},
+            {uri: _fingerprint(place) for uri, place in places.items()},
             {"perception": self.perception, "selection": self.selection},
             weights_sha256(PERCEPTION_CARDS[self.suite_name]),
         )
         record = self.ledger.done("album", key)
         if record is None:
-            record = self._perceive(source, contents)
+            record = self._perceive(source, places)
             self.ledger.complete("album", key, record)
         return record
 
-    def _perceive(self, source: AlbumSource, contents: dict[str, bytes | PhotoError]) -> Row:
-        photos = [self._photo(source.album_id, uri, content) for uri, content in contents.items()]
-        album = select(
-            {"album_id": source.album_id, "album_uri": source.album_uri, "photos": photos},
-            self.selection,
-            self.similarity,
-        )
-        return {**album, **self._identity(album, contents)}
+    def _perceive(self, source: AlbumSource, places: dict[str, str]) -> Row:
+        """Photos are read one by one, and the chosen ones once more: an album may be larger than memory."""
+        photos = [self._photo(source.album_id, uri, place) for uri, place in places.items()]
+        album = {"album_id": source.album_id, "album_uri": source.album_uri, "photos": photos}
+        album = select(album, self.selection, self.similarity)
+        return {**album, **self._identity(album, places)}
 
-    def _photo(self, album_id: str, uri: str, content: bytes | PhotoError) -> Row:
+    def _photo(self, album_id: str, uri: str, place: str) -> Row:
         """One row of `records.PHOTO`; what the photo's content does wrong ends in it."""
-        row: Row = {
-            "photo_id": photo_id(album_id, uri),
-            "uri": uri,
-            "status": Status.OK.value,
-            "stage": "perceive",
-            "faces": [],
-        }
-        row.update(dict.fromkeys(("reason", "detail", "content_sha256"), ""), rotation_deg=0)
+        row: Row = {"photo_id": photo_id(album_id, uri), "uri": uri, "status": Status.OK.value, "stage": "perceive"}
+        row.update(dict.fromkeys(("reason", "detail", "content_sha256"), ""), rotation_deg=0, faces=[])
         try:
-            if isinstance(content, PhotoError):
-                raise content
+            content = read_bytes(place)
             row["content_sha256"] = content_sha256(content)
             rgb_u8 = decode(content, self.perception)
             row.update(height_px=rgb_u8.shape[0], width_px=rgb_u8.shape[1])
-            perceived = perceive_photo(self.suite, rgb_u8, self.perception)
-            row.update(
-                rotation_deg=perceived.rotation_deg,
-                faces=[face for face in perceived.faces if _alignable(face)],
-            )
-            unsafe = self.suite.safety.score(perceived.rgb_u8)
-            if unsafe > self.selection.unsafe_above:
-                row.update(
-                    status=Status.DROPPED.value,
-                    stage="safety",
-                    reason=Reason.UNSAFE.value,
-                    detail=f"score {unsafe:.2f}",
-                )
+            self._see(row, rgb_u8)
         except PhotoError as error:
-            row.update(
-                status=Status.FAILED.value, stage="read", reason=str(error.reason), detail=error.detail
-            )
+            status = Status.DROPPED if error.reason in _SEEN else Status.FAILED
+            row.update(status=status.value, stage="perceive" if status == Status.DROPPED else "read")
+            row.update(reason=str(error.reason), detail=error.detail)
         return row
 
-    def _identity(self, album: Row, contents: dict[str, bytes | PhotoError]) -> Row:
+    def _see(self, row: Row, rgb_u8: NDArray[np.uint8]) -> None:
+        """Fill in the faces of a decoded photo. Raises `PhotoError` for one whose faces cannot be used at all."""
+        perceived = perceive_photo(self.suite, rgb_u8, self.perception)
+        faces = [face for face in perceived.faces if _alignable(face)]
+        row.update(rotation_deg=perceived.rotation_deg, faces=faces)
+        unsafe_score = self.suite.safety.score(perceived.rgb_u8)
+        if unsafe_score > self.selection.unsafe_above:
+            raise PhotoError(Reason.UNSAFE, f"score {unsafe_score:.2f}, limit {self.selection.unsafe_above:g}")
+
+    def _identity(self, album: Row, places: dict[str, str]) -> Row:
         identity: Row = {
             "identity_id": album["album_id"],
             "stage": "select",
@@ -135,9 +120,7 @@ class Perceiver:
         trigger = trigger_phrase(face["attributes"] for face in faces)
         references = []
         for photo, face in zip(chosen, faces, strict=True):
-            references.append(
-                self._reference(album["album_id"], photo, face, trigger, contents[photo["uri"]])
-            )
+            references.append(self._reference(album["album_id"], photo, face, trigger, places[photo["uri"]]))
         return {
             **identity,
             "status": Status.OK.value,
@@ -148,11 +131,8 @@ class Perceiver:
             "references": references,
         }
 
-    def _reference(
-        self, album_id: str, photo: Row, face: Row, trigger: str, content: bytes | PhotoError
-    ) -> Row:
-        assert isinstance(content, bytes), "only photos that were read are selected"
-        upright = np.rot90(decode(content, self.perception), photo["rotation_deg"] // 90)
+    def _reference(self, album_id: str, photo: Row, face: Row, trigger: str, place: str) -> Row:
+        upright = np.rot90(decode(read_bytes(place), self.perception), photo["rotation_deg"] // 90)
         reference = prepare_reference(np.ascontiguousarray(upright), photo, face, trigger, self.suite.regions)
         row = reference.row(album_id, album_id)
         self.store.write_bytes(row["crop_path"], png_bytes(reference.crop_rgb_u8))
@@ -176,12 +156,9 @@ def _alignable(face: Row) -> bool:
     return True
 
 
-def _read(uri: str) -> bytes | PhotoError:
+def _fingerprint(place: str) -> str:
+    """What stands for a photo in the album's key: its content's hash, or the reason why there is none."""
     try:
-        return read_bytes(uri)
+        return content_sha256(read_bytes(place))
     except PhotoError as error:
-        return error
-
-
-def _fingerprint(content: bytes | PhotoError) -> str:
-    return str(content.reason) if isinstance(content, PhotoError) else content_sha256(content)
+        return str(error.reason)

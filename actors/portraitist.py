@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from studiolo.generation.engine import Engine, Portrait
-from studiolo.generation.engine import Order as EngineOrder
-from studiolo.perception.similarity import Similarity
-from studiolo.perception.suite import PERCEPTION_CARDS, open_suite
 
 from studiolo.albums.records import PORTRAIT_SCHEMA
 from studiolo.generation.base import load_base
+from studiolo.generation.engine import Engine, Portrait
+from studiolo.generation.engine import Order as EngineOrder
 from studiolo.identities.artifacts import identity_folder, safe_segment
+from studiolo.perception.similarity import Similarity
+from studiolo.perception.suite import PERCEPTION_CARDS, open_suite
 from studiolo.portraits.files import encode_portrait, image_sha256
 from studiolo.portraits.orders import Order, to_engine
 from studiolo.portraits.ranking import Candidate, Ranked, candidates_in_round, rank_candidates, wants_retry
@@ -57,8 +57,8 @@ class _Round:
 class Portraitist:
     """Rows of orders in (`ORDER_INPUT`), rows of `PORTRAIT_SCHEMA` out; pictures go to the store.
 
-    A round makes candidates for the portraits still missing, all are scored, and while too few are accepted another round
-    follows within the budget. An order whose key is in the ledger is not made again.
+    A round makes candidates for the portraits still missing, all are scored, and while too few are accepted another
+    round follows within the budget. An order whose key is in the ledger is not made again.
     """
 
     def __init__(
@@ -157,9 +157,7 @@ class Portraitist:
             )
             for index, made in work.made.items()
         ]
-        return rank_candidates(
-            candidates, work.order.count, self.settings.accept_similarity, self.unsafe_above
-        )
+        return rank_candidates(candidates, work.order.count, self.settings.accept_similarity, self.unsafe_above)
 
     def _deliver(self, work: _Round, item: Ranked, prompt: str) -> Row:
         """Store one candidate and return its row of `PORTRAIT_SCHEMA`."""

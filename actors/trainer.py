@@ -11,23 +11,26 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
-from studiolo.perception.regions import head_mask
-from studiolo.training.cache import TrainingPhoto
-from studiolo.training.face_lora import FaceLora, train_face_lora
 
 from studiolo.albums.records import FACE_LORA_SCHEMA, Reason, Status
 from studiolo.errors import TrainingError
 from studiolo.generation.base import load_base
+from studiolo.generation.engine import Engine, Order, Portrait
 from studiolo.identities.artifacts import LORA_FILE, lora_path
 from studiolo.keys import unit_key
+from studiolo.perception.regions import head_mask
 from studiolo.settings import FaceLoraSettings
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
-from studiolo.storage.tracking import Curve, Tracker
+from studiolo.storage.tracking import Tracker
+from studiolo.training.cache import TrainingPhoto
+from studiolo.training.face_lora import train_face_lora
 from studiolo.weights.cards import weights_sha256
 from studiolo.weights.fetch import pull
 
 Row = dict[str, Any]
+
+_SAMPLES = 4
 
 
 class Trainer:
@@ -55,6 +58,7 @@ class Trainer:
     def open(self, device: str = "cpu") -> None:
         """Load the frozen base."""
         self.pipeline = load_base(pull(self.base), device=device)
+        self.engine = Engine(self.pipeline, slots=_SAMPLES)
         self.ledger = Ledger(self.store)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -64,9 +68,7 @@ class Trainer:
     def key(self, identity: Row, photos: list[TrainingPhoto]) -> str:
         """Key of the unit "this identity's face-LoRA": all the trainer reads."""
         inputs = [identity["identity_id"], identity["trigger"], *(photo.sha256 for photo in photos)]
-        return unit_key(
-            "identity", inputs, {"face_lora": self.settings}, weights_sha256([self.base]), self.seed
-        )
+        return unit_key("identity", inputs, {"face_lora": self.settings}, weights_sha256([self.base]), self.seed)
 
     def _identity(self, identity: Row) -> Row:
         photos = [self._photo(reference) for reference in identity["references"]]
@@ -114,31 +116,37 @@ class Trainer:
                 "reason": Reason.TRAINING_FAILED.value,
                 "detail": str(error),
             }
-        content = _file_of(lora)
+        with tempfile.TemporaryDirectory() as folder:
+            file = lora.save(Path(folder))
+            content = file.read_bytes()
+            samples = self._samples(identity, str(file))
         path = lora_path(identity["identity_id"])
         self.store.write_bytes(path, content)
-        self._track(run, curve, content, photos)
+        self.tracker.log_metrics(run, {"loss": curve})
+        self.tracker.log_artifact(run, LORA_FILE, content)
+        self.tracker.log_artifact(run, "references.png", _sheet([photo.rgb_u8 for photo in photos]))
+        self.tracker.log_artifact(run, "samples.png", _sheet(samples))
         row.update(status=Status.OK.value, path=path, sha256=hashlib.sha256(content).hexdigest())
         row.update(steps=self.settings.steps, final_loss=lora.final_loss, seconds=time.monotonic() - started)
         return row
 
-    def _track(self, run: str, curve: Curve, content: bytes, photos: list[TrainingPhoto]) -> None:
-        self.tracker.log_metrics(run, {"loss": curve})
-        self.tracker.log_artifact(run, LORA_FILE, content)
-        self.tracker.log_artifact(run, "references.png", _sheet([photo.rgb_u8 for photo in photos]))
-
-
-def _file_of(lora: FaceLora) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        return lora.save(Path(folder)).read_bytes()
+    def _samples(self, identity: Row, lora_file: str) -> list[NDArray[np.uint8]]:
+        """Pictures of a fixed prompt and fixed seeds, to compare identities and runs by eye."""
+        order = Order(
+            identity_id=identity["identity_id"],
+            prompt=identity["trigger"],
+            seed=self.seed,
+            count=_SAMPLES,
+            eta=1.0,
+            face_lora=(lora_file, 1.0),
+        )
+        return [event.rgb_u8 for event in self.engine.submit(order) if isinstance(event, Portrait)]
 
 
 def _sheet(pictures: list[NDArray[np.uint8]], columns: int = 5) -> bytes:
     """PNG of pictures of one size in rows."""
     height, width = pictures[0].shape[:2]
-    sheet = Image.new(
-        "RGB", (width * min(columns, len(pictures)), height * -(-len(pictures) // columns)), "white"
-    )
+    sheet = Image.new("RGB", (width * min(columns, len(pictures)), height * -(-len(pictures) // columns)), "white")
     for index, picture in enumerate(pictures):
         sheet.paste(Image.fromarray(picture), (index % columns * width, index // columns * height))
     buffer = io.BytesIO()

@@ -1,7 +1,7 @@
 """What does the pipeline cost over a plain loop? Photos a second of both, on the same cores, start-up apart.
 
-The plain loop is one process a core, each calling the actor album by album: the same models, photos and settings, no Ray.
-Start-up (imports, loading models, starting Ray and its pool) is measured by an album each side works on first.
+The plain loop is one process a core, each calling the actor album by album: the same models, photos and settings, no
+Ray. Start-up (imports, models, Ray and its pool) is over before either clock starts: each side does one more first.
 
     python -m benchmarks.album_throughput [--quick]
 """

@@ -1,7 +1,8 @@
 """Do portraits look like the person? Ten people, against photos used neither for training nor anywhere else.
 
-Each person's album loses `HELD_OUT` before the studio job sees it. The control makes the same candidates (prompts, seeds,
-styles) with the base alone. Figures before selection take every candidate with a face, after selection the accepted portraits.
+Each person's album loses `HELD_OUT` before the studio job sees it. The control makes the same candidates (prompts,
+seeds, styles) with the base alone. Figures before selection take every candidate with a face, after selection the
+accepted portraits.
 
     python -m benchmarks.likeness [--quick] [--keep FOLDER]
 """
@@ -34,7 +35,7 @@ from studiolo.storage.store import Store
 from studiolo.weights.fetch import pull
 
 HELD_OUT = ("selfie*.jpg", "expression-*happy*", "expression-*thoughtful*", "expression-*determined*")
-STYLES = ("studio", "black-and-white", "warm-film")
+STYLES = ("studio", "black-and-white")
 
 Embeddings = dict[str, NDArray[np.float32]]
 
@@ -112,6 +113,7 @@ def _control(settings: StudioSettings, rows: list[dict[str, Any]], suite: Suite)
             count=count,
             steps=settings.generation.steps,
             guidance_scale=settings.generation.guidance_scale,
+            eta=settings.generation.eta,
         )
         for event in engine.submit(order):
             if isinstance(event, Portrait):

@@ -23,7 +23,7 @@ app.command()(samples)
 
 
 def main() -> None:
-    """Run a command; an error we raise on purpose is its message, and 2 for a request that cannot be carried out, else 1."""
+    """Run a command. An error raised on purpose is its message and 1, or 2 for a request that cannot be carried out."""
     try:
         app()
     except UsageError as error:

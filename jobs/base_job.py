@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
-from studiolo.perception.perceive import perceive_photo
-from studiolo.perception.suite import open_suite
 
 from jobs.machine import versions
 from studiolo.albums.decode import decode
 from studiolo.errors import SettingsError
-from studiolo.generation.base import load_base, save_base
+from studiolo.generation.base import load_base, save_pipeline
 from studiolo.identities.captions import trigger_phrase
+from studiolo.perception.regions import EmbeddedPersonMask
 from studiolo.settings import PerceptionSettings
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
@@ -50,14 +49,16 @@ class Run:
 
 def run(wanted: Run) -> None:
     """Train and package. Raises `SettingsError` before any work, `TrainingError` when the loss diverges."""
-    if wanted.device.startswith("cuda") and not torch.cuda.is_available():
-        raise SettingsError(f"device: got {wanted.device!r}, but torch finds no such device; wanted cpu")
+    found = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if wanted.device not in (*found, *(["cuda"] if len(found) > 1 else [])):
+        raise SettingsError(f"device: got {wanted.device!r}, wanted one that torch finds: {', '.join(found)}")
     if not wanted.data.is_dir():
         raise SettingsError(f"data: got {wanted.data}, wanted a folder of pictures")
     store = Store(wanted.out)
     with store.lock("base"):
         base = load_base(wanted.init or pull("embedded-base"))
-        faces = read_faces(wanted.data, wanted.captions or _caption(wanted.data, wanted.out / "captions.jsonl"))
+        captions = wanted.captions or _caption(wanted.data, wanted.out / "captions.jsonl")
+        faces = read_faces(wanted.data, captions, EmbeddedPersonMask.open(pull("selfie-segmentation")))
         tracker = MlflowTracker.beside(store)
         params = {"data": wanted.data, "pictures": len(faces), "minutes": wanted.minutes, "seed": wanted.seed}
         run_id = tracker.start(f"base {wanted.out.resolve()}", "base", {**params, **versions()})
@@ -104,7 +105,7 @@ def _train_denoiser(
         Store(wanted.out).write_bytes(f"sheets/{step:07d}.png", content)
         tracker.log_artifact(run_id, f"sheets/{step:07d}.png", content)
         tracker.log_metrics(run_id, {"loss": curve})
-        save_base(base, wanted.out / "base")
+        save_pipeline(base, wanted.out / "base")
 
     run_training(
         trainer,
@@ -119,6 +120,9 @@ def _caption(data: Path, path: Path) -> Path:
     """Write trigger and tags of every picture of `data` in which a face is found, unless `path` is there."""
     if path.exists():
         return path
+    from studiolo.perception.perceive import perceive_photo
+    from studiolo.perception.suite import open_suite
+
     suite = open_suite("embedded")
     lines = []
     for picture in sorted(item for item in data.iterdir() if item.suffix.lower() in _SUFFIXES):

@@ -51,10 +51,7 @@ def pull(ids: Ids = None, suite: Suite = None) -> None:
 @models.command()
 def verify(ids: Ids = None, suite: Suite = None) -> None:
     """Hash the files of the given models, or of all that are here; exit 1 when one is missing or differs."""
-    if ids or suite:
-        chosen = _choose(ids, suite)
-    else:
-        chosen = [card for card in cards.all_cards() if fetch.is_placed(card)]
+    chosen = _choose(ids, suite) if ids or suite else [card for card in cards.all_cards() if fetch.is_placed(card)]
     problems = [problem for card in chosen for problem in fetch.verify_card(card)]
     for problem in problems:
         typer.echo(str(problem), err=True)

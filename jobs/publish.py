@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from PIL import Image
-from studiolo.perception.similarity import Similarity
 
 from studiolo.albums.records import IDENTITY_SCHEMA, PORTRAIT_SCHEMA, REFERENCE_SCHEMA, Reason, Status
 from studiolo.albums.sources import AlbumSource, read_bytes
 from studiolo.errors import PhotoError
+from studiolo.perception.similarity import Similarity
 from studiolo.portraits.files import decode_portrait
 from studiolo.portraits.gallery import write_gallery
 from studiolo.portraits.scoring import similarity_to
@@ -24,7 +24,7 @@ from studiolo.storage.store import Store
 Row = dict[str, Any]
 
 OTHERS = 8
-"""Each accepted portrait is compared with this many other people of the job: enough for a median, flat in the job's size."""
+"""Each accepted portrait is compared with so many other people of the job: enough for a median, flat in its size."""
 
 
 def publish(
@@ -100,7 +100,7 @@ def _write_sheet(
     best: Mapping[tuple[str, str], Row] = {
         (row["identity_id"], row["style"]): row for row in portraits if row["rank"] == 1
     }
-    rows = []
+    rows: list[SheetRow] = []
     for identity in identities:
         if len(rows) == people or identity["status"] != Status.OK:
             continue

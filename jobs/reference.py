@@ -72,12 +72,7 @@ def _default(field: FieldInfo) -> str:
 
 def _range(field: FieldInfo) -> str:
     limits = [(name, sign) for name, sign in _BOUNDS.items()]
-    found = [
-        f"{sign} {getattr(item, name)}"
-        for item in field.metadata
-        for name, sign in limits
-        if hasattr(item, name)
-    ]
+    found = [f"{sign} {getattr(item, name)}" for item in field.metadata for name, sign in limits if hasattr(item, name)]
     return ", ".join(found)
 
 

@@ -14,23 +14,19 @@ def studio(
         typer.Option(help="URL of a folder of album folders, or of a manifest (Parquet, CSV, JSONL)."),
     ] = None,
     out: Annotated[str | None, typer.Option(help="URL of the output.")] = None,
-    styles: Annotated[
-        str | None, typer.Option(help="Styles ordered for everyone, separated by commas.")
-    ] = None,
+    styles: Annotated[str | None, typer.Option(help="Styles ordered for everyone, separated by commas.")] = None,
     per_style: Annotated[int | None, typer.Option(help="Portraits wanted in each style.")] = None,
     suite: Annotated[str | None, typer.Option(help="Model suite.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the whole job.")] = None,
-    commercial: Annotated[
-        bool | None, typer.Option(help="Refuse models whose licence forbids commercial use.")
-    ] = None,
+    commercial: Annotated[bool | None, typer.Option(help="Refuse models whose licence forbids commercial use.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML file with any of the settings; the options above win.")
     ] = None,
 ) -> None:
     """Turn albums into ranked portraits with a gallery.
 
-    Ends with 0 when all is done, 3 when some identities failed (the gallery says why), 1 when the job failed, 2 when the
-    request cannot be carried out. The same command again goes on where an interrupted one stopped.
+    Ends with 0 when all is done, 3 when some identities failed (the gallery says why), 1 when the job failed, 2 when
+    the request cannot be carried out. The same command again goes on where an interrupted one stopped.
     """
     wanted = None if styles is None else tuple(name.strip() for name in styles.split(",") if name.strip())
     options = {

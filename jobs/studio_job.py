@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-from studiolo.perception.suite import PERCEPTION_CARDS
 
 from actors.perceiver import Perceiver
 from actors.portraitist import ORDER_INPUT, Portraitist
@@ -19,6 +18,7 @@ from studiolo.albums.records import FACE_LORA_SCHEMA, IDENTITY_SCHEMA, PERCEIVED
 from studiolo.albums.sources import INPUT_SCHEMA, AlbumSource, list_albums
 from studiolo.errors import SettingsError, nearest
 from studiolo.keys import unit_key
+from studiolo.perception.suite import PERCEPTION_CARDS
 from studiolo.portraits.orders import order_seed
 from studiolo.portraits.styles import Style, load_style
 from studiolo.portraits.upscaling import CARDS as UPSCALER_CARDS
@@ -42,6 +42,7 @@ def run(settings: StudioSettings) -> int:
     with store.lock("studio") as lock, PeakMemory() as memory, Progress(STAGES) as progress:
         job = _Job(settings, styles, store, progress)
         try:
+            job.plan(sources)
             job.perceive(sources)
             lock.check()
             job.train()
@@ -62,7 +63,8 @@ def _report(summary: Row, gallery: str) -> None:
     """The result in a line for people, and the gallery's place alone on the last line for scripts."""
     print(
         f"{summary['photos_in']} photos: {summary['photos_ok']} used, {summary['photos_dropped']} not used, "
-        f"{summary['photos_failed']} unreadable; {summary['identities']} people, {summary['identities_failed']} failed; "
+        f"{summary['photos_failed']} unreadable; {summary['identities']} people, "
+        f"{summary['identities_failed']} failed; "
         f"{summary['portraits_accepted']} portraits accepted, {summary['portraits_rejected']} rejected",
         file=sys.stderr,
     )
@@ -95,9 +97,7 @@ def cards_of(settings: StudioSettings) -> list[str]:
 class _Job:
     """The three stages of one run and the rows they leave."""
 
-    def __init__(
-        self, settings: StudioSettings, styles: list[Style], store: Store, progress: Progress
-    ) -> None:
+    def __init__(self, settings: StudioSettings, styles: list[Style], store: Store, progress: Progress) -> None:
         self.settings = settings
         self.styles = styles
         self.store = store
@@ -106,20 +106,26 @@ class _Job:
         self.tracker = MlflowTracker.beside(store, settings.tracking_uri)
         content = settings.model_dump(mode="json", exclude={"tracking_uri"})
         self.run_id = self.tracker.start(unit_key("job", [content], {}, {}), "studio", _flat(content))
-        self.cpus = 0.0
+        self.stages: dict[str, Stage] = {}
         self.albums: list[Row] = []
         self.loras: dict[str, Row] = {}
         self.portraits: list[Row] = []
+
+    def plan(self, sources: list[AlbumSource]) -> None:
+        """Start Ray and fit the pools of all three stages, so that one which cannot run is refused before the first."""
+        cpus = start(self.settings.cpus, self.settings.object_store_mib)
+        work = {"perception": len(sources), "face_lora": len(sources), "generation": len(sources) * len(self.styles)}
+        for name, units in work.items():
+            settings = getattr(self.settings, name)
+            self.stages[name] = fit(Stage(name, settings.actors, settings.cpus_per_actor), cpus, units)
 
     def perceive(self, sources: list[AlbumSource]) -> None:
         """Albums -> annotated photos, people, references."""
         settings = self.settings.perception
         self.progress.stage("perceive", total=sum(len(source.photos) for source in sources))
-        self.cpus = start(self.settings.cpus, self.settings.object_store_mib)
         actor = Perceiver(self.store, self.settings.suite, settings, self.settings.selection)
-        stage = Stage("perception", settings.actors, settings.cpus_per_actor)
         rows = pa.Table.from_pylist([source.row() for source in sources], INPUT_SCHEMA)
-        for row in self._stream(rows, actor, stage):
+        for row in stream(rows, actor, self.stages["perception"]):
             self.albums.append(row)
             statuses = [photo["status"] for photo in row["photos"]]
             self.progress.advance(
@@ -138,14 +144,12 @@ class _Job:
         self.progress.stage("train", total=len(ready))
         actor = Trainer(self.store, self.base, settings, self.settings.seed, self.tracker, self.run_id)
         rows = pa.Table.from_pylist([_pick(row, IDENTITY_SCHEMA) for row in ready], IDENTITY_SCHEMA)
-        for row in self._stream(rows, actor, Stage("face_lora", settings.actors, settings.cpus_per_actor)):
+        for row in stream(rows, actor, self.stages["face_lora"]):
             self.loras[row["identity_id"]] = row
             trained = row["status"] == Status.OK
             self.progress.advance(accepted=int(trained), failed=int(not trained))
         self.loras = dict(sorted(self.loras.items()))
-        self.store.write_table(
-            "face_loras.parquet", pa.Table.from_pylist(list(self.loras.values()), FACE_LORA_SCHEMA)
-        )
+        self.store.write_table("face_loras.parquet", pa.Table.from_pylist(list(self.loras.values()), FACE_LORA_SCHEMA))
 
     def portray(self) -> None:
         """Face-LoRAs and styles -> ranked portraits."""
@@ -161,7 +165,7 @@ class _Job:
             self.settings.style_folder,
         )
         rows = pa.Table.from_pylist(orders, ORDER_INPUT)
-        for row in self._stream(rows, actor, Stage("generation", settings.actors, settings.cpus_per_actor)):
+        for row in stream(rows, actor, self.stages["generation"]):
             self.portraits.append(row)
             accepted = row["status"] == Status.OK
             self.progress.advance(accepted=int(accepted), rejected=int(not accepted))
@@ -195,9 +199,7 @@ class _Job:
             row = _pick(album, IDENTITY_SCHEMA)
             lora = self.loras.get(row["identity_id"])
             if lora is not None and lora["status"] != Status.OK:
-                row.update(
-                    status=Status.FAILED.value, stage="train", reason=lora["reason"], detail=lora["detail"]
-                )
+                row.update(status=Status.FAILED.value, stage="train", reason=lora["reason"], detail=lora["detail"])
             elif row["status"] == Status.OK and row["identity_id"] not in accepted:
                 row.update(status=Status.FAILED.value, stage="portraits", reason=Reason.NONE_ACCEPTED.value)
             rows.append(row)
@@ -220,9 +222,6 @@ class _Job:
                     "lora_sha256": lora["sha256"],
                     "embeddings": [reference["embedding"] for reference in album["references"]],
                 }
-
-    def _stream(self, rows: pa.Table, actor: Any, stage: Stage) -> Iterator[Row]:
-        return stream(rows, actor, fit(stage, self.cpus, rows.num_rows))
 
 
 def _pick(row: Row, schema: pa.Schema) -> Row:

@@ -12,6 +12,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from pipelines.plan import Stage
+from studiolo.errors import StudioloError
 
 ROOT = Path(__file__).resolve().parent.parent
 """The application's root: workers import `actors` and `pipelines` from here, wherever the driver was started."""
@@ -50,14 +51,19 @@ def stream(table: pa.Table, actor: Actor, stage: Stage) -> Iterator[dict[str, An
     """Rows of `actor(row)` for every row of `table`, in whatever order they are done.
 
     A row is a unit of work (an album, an identity, an order), so each is a block and a batch of its own: one slow album
-    holds up nobody, and no two share a failure.
+    holds up nobody, and no two share a failure. Raises `StudioloError` when workers keep failing.
     """
     if table.num_rows == 0:
         return
     blocks = [table.slice(index, 1) for index in range(table.num_rows)]
     results = _through_pool(ray.data.from_arrow(blocks), actor, stage)
-    for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from batch.to_pylist()
+    try:
+        for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from batch.to_pylist()
+    except ray.exceptions.RayError as error:
+        # The last line of Ray's account is the worker's own exception; the account itself stays as the cause.
+        cause = str(error).strip().splitlines()[-1]
+        raise StudioloError(f"stage {stage.name!r}: a worker failed: {cause}") from error
 
 
 def _through_pool(rows: Dataset, actor: Actor, stage: Stage) -> Dataset:

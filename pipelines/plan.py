@@ -35,7 +35,8 @@ def fit(stage: Stage, cpus: float, work: int) -> Stage:
     needed = stage.cpus + READ_SLOTS
     if needed > cpus + 1e-6:
         raise PlanError(
-            f"stage {stage.name!r} does not fit: {stage.actors} actors x {stage.cpus_per_actor:g} CPU slots + {READ_SLOTS:g} for reads = "
-            f"{needed:g}, and the cluster has {cpus:g}; lower {stage.name}.actors or {stage.name}.cpus_per_actor, or give more CPUs"
+            f"stage {stage.name!r} does not fit: {stage.actors} actors x {stage.cpus_per_actor:g} CPU slots + "
+            f"{READ_SLOTS:g} for reads = {needed:g}, and the cluster has {cpus:g}; lower {stage.name}.actors or "
+            f"{stage.name}.cpus_per_actor, or give more CPUs"
         )
     return stage

@@ -45,7 +45,7 @@ class SelectionSettings(Section):
 
     dominant_face_ratio: float = pydantic.Field(4.0, ge=1)
     """With several faces, the largest must have this many times the area of the second (FaceChain's rule)."""
-    min_quality: float = pydantic.Field(0.25, ge=0, le=1)
+    min_quality: float = pydantic.Field(0.4, ge=0, le=1)
     """Least quality score of a reference."""
     max_references: int = pydantic.Field(20, ge=1)
     """More good photos than this are surplus; the best are kept."""
@@ -62,11 +62,11 @@ class FaceLoraSettings(Section):
     """LoRA rank."""
     alpha: float = pydantic.Field(16.0, gt=0)
     """LoRA alpha; the update is scaled by alpha / rank."""
-    learning_rate: float = pydantic.Field(1e-3, gt=0)
+    learning_rate: float = pydantic.Field(3e-3, gt=0)
     """Peak AdamW learning rate."""
-    steps: int = pydantic.Field(300, ge=1)
+    steps: int = pydantic.Field(500, ge=1)
     """Optimiser steps."""
-    batch_size: int = pydantic.Field(8, ge=1)
+    batch_size: int = pydantic.Field(4, ge=1)
     """Samples a step."""
     restarts: int = pydantic.Field(1, ge=1)
     """Cycles of the cosine schedule with restarts."""
@@ -76,16 +76,16 @@ class FaceLoraSettings(Section):
     """Weight of the loss outside the head mask; 1 switches the mask off."""
     caption_dropout: float = pydantic.Field(0.1, ge=0, le=1)
     """Share of samples trained with the empty prompt."""
-    views_per_photo: int = pydantic.Field(8, ge=1)
+    views_per_photo: int = pydantic.Field(4, ge=1)
     """Random crops cached for each photo; each also flipped."""
     view_face_ratio: tuple[float, float] = (0.62, 0.78)
-    """Least and largest share of a view's side that the face's box takes. The embedded base knows close portraits; FaceChain's
-    bases of 512 px take 0.35 to 0.45."""
+    """Least and largest share of a view's side that the face's box takes. The embedded base knows close portraits;
+    FaceChain's bases of 512 px take 0.35 to 0.45."""
     gradient_clip: float = pydantic.Field(1.0, gt=0)
     """Largest gradient norm."""
     actors: int = pydantic.Field(2, ge=1)
     """Identities trained at the same time."""
-    cpus_per_actor: float = pydantic.Field(1.0, gt=0)
+    cpus_per_actor: float = pydantic.Field(0.75, gt=0)
     """CPU slots an actor takes in the plan."""
 
 
@@ -96,6 +96,9 @@ class GenerationSettings(Section):
     """Denoising steps."""
     guidance_scale: float = pydantic.Field(2.0, ge=1)
     """Classifier-free guidance scale."""
+    eta: float = pydantic.Field(1.0, ge=0, le=1)
+    """Noise added back at each step of DDIM: 0 is deterministic sampling, 1 is ancestral. A small base repairs its
+    own errors with it, see docs/LOG.md."""
     face_weight: float = pydantic.Field(1.0, ge=0, le=2)
     """Weight of the face-LoRA."""
     style_weight: float = pydantic.Field(1.0, ge=0, le=2)
@@ -104,15 +107,15 @@ class GenerationSettings(Section):
     """Fixed batch of the denoiser; idle slots are padded so that bytes do not depend on neighbours."""
     upscale: int = pydantic.Field(2, ge=1, le=4)
     """Upscaling factor: 1, 2 or 4."""
-    accept_similarity: float = pydantic.Field(0.5, ge=0, le=1)
-    """Least calibrated similarity of an accepted portrait."""
-    retries: int = pydantic.Field(1, ge=0)
+    accept_similarity: float = pydantic.Field(0.1, ge=0, le=1)
+    """Least calibrated similarity of an accepted portrait. Below 0.1 the verdict is `different`, above 0.9 `same`."""
+    retries: int = pydantic.Field(2, ge=0)
     """Further rounds of candidates for a style with too few accepted portraits."""
     candidates_per_portrait: int = pydantic.Field(2, ge=1)
     """Candidates made in one round for each portrait ordered."""
     actors: int = pydantic.Field(2, ge=1)
     """Portrait actors."""
-    cpus_per_actor: float = pydantic.Field(1.0, gt=0)
+    cpus_per_actor: float = pydantic.Field(0.75, gt=0)
     """CPU slots an actor takes in the plan."""
 
 
@@ -174,9 +177,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise SettingsError(
-            f"settings file {path}: got a {type(values).__name__}, wanted `name: value` lines"
-        )
+        raise SettingsError(f"settings file {path}: got a {type(values).__name__}, wanted `name: value` lines")
     return values
 
 

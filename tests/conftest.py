@@ -14,6 +14,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
+def weights() -> Path:
+    """The cache, in which `make weights` has put the embedded suite; a test that needs a model fails without it."""
+    from studiolo.weights.cards import suite
+    from studiolo.weights.fetch import home, pull
+
+    for card_id in suite("embedded"):
+        pull(card_id)
+    return home()
+
+
+@pytest.fixture(scope="session")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Albums of two sample people and one in which nothing is usable."""
     from studiolo.albums.samples import extract_people

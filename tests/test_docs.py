@@ -113,9 +113,7 @@ def _problem(command: object, words: list[str]) -> str | None:
         if word.startswith(("[", "...")):
             return None
         if word.startswith("-"):
-            known = {
-                option for parameter in here.params for option in parameter.opts + parameter.secondary_opts
-            }  # type: ignore[attr-defined]
+            known = {option for parameter in here.params for option in parameter.opts + parameter.secondary_opts}  # type: ignore[attr-defined]
             if word.split("=")[0] not in known | {"--help"}:
                 return f"{trail}: no option {word}"
         elif hasattr(here, "commands"):

@@ -82,9 +82,7 @@ def import_violations(source: str, path: str) -> list[str]:
         if allowed is not None and top in MAY_IMPORT and top not in allowed:
             problems.append(f"{path}:{line}: {layer} may not import {module}")
         if top in ONLY_IN and not path.startswith(ONLY_IN[top]):
-            problems.append(
-                f"{path}:{line}: {top} may be imported only in {', '.join(ONLY_IN[top]) or 'nothing'}"
-            )
+            problems.append(f"{path}:{line}: {top} may be imported only in {', '.join(ONLY_IN[top]) or 'nothing'}")
     return problems
 
 
@@ -96,9 +94,7 @@ def length_violations(source: str, path: str) -> list[str]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
             length = node.end_lineno - node.lineno + 1
             if length > MAX_FUNCTION_LINES:
-                problems.append(
-                    f"{path}:{node.lineno}: {node.name} has {length} lines, at most {MAX_FUNCTION_LINES}"
-                )
+                problems.append(f"{path}:{node.lineno}: {node.name} has {length} lines, at most {MAX_FUNCTION_LINES}")
     return problems
 
 
@@ -206,9 +202,7 @@ def test_no_text_names_a_path_of_one_machine() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize(
-    "line", ["open('/work/shared/x')", "cd /root", 'path = "/root/.cache"', "see /work/main."]
-)
+@pytest.mark.parametrize("line", ["open('/work/shared/x')", "cd /root", 'path = "/root/.cache"', "see /work/main."])
 def test_a_planted_path_is_caught(line: str) -> None:
     assert _MACHINE_PATH.search(line)
 

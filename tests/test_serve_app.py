@@ -50,9 +50,7 @@ def test_pictures_as_json_with_their_settings_inside(client: TestClient) -> None
 
 def test_the_same_request_gives_the_same_bytes_and_another_seed_others(client: TestClient) -> None:
     png = {"Accept": "image/png"}
-    first, again, other = (
-        client.post("/portraits", json=QUICK | {"seed": seed}, headers=png) for seed in (7, 7, 8)
-    )
+    first, again, other = (client.post("/portraits", json=QUICK | {"seed": seed}, headers=png) for seed in (7, 7, 8))
     assert first.headers["content-type"] == "image/png"
     assert first.content == again.content
     assert first.content != other.content

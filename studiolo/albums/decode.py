@@ -49,9 +49,7 @@ def decode(data: bytes, settings: PerceptionSettings) -> NDArray[np.uint8]:
     if not data:
         raise PhotoError(Reason.EMPTY_FILE, "0 bytes")
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # Pillow warns of odd EXIF and large pictures; the row says what matters
+        warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and large pictures; the row says what matters
         image = _open(data)
         with image:
             size = _check_size(image.size, settings)
@@ -59,12 +57,8 @@ def decode(data: bytes, settings: PerceptionSettings) -> NDArray[np.uint8]:
                 return _pixels(image, size)
             except MemoryError as error:
                 raise PhotoError(Reason.TOO_MANY_PIXELS, f"{image.size} px: out of memory") from error
-            except (
-                Exception
-            ) as error:  # decoders raise whatever they stumble over; one photo must stay one row
-                raise PhotoError(
-                    Reason.DAMAGED, f"{image.format}: {type(error).__name__}: {error}"
-                ) from error
+            except Exception as error:  # decoders raise whatever they stumble over; one photo must stay one row
+                raise PhotoError(Reason.DAMAGED, f"{image.format}: {type(error).__name__}: {error}") from error
 
 
 def _open(data: bytes) -> Image.Image:
@@ -97,9 +91,7 @@ def _check_size(size_px: tuple[int, int], settings: PerceptionSettings) -> tuple
     scale = min(1.0, settings.working_side_px / max(width, height))
     working = (round(width * scale), round(height * scale))
     if min(working) < settings.min_side_px:
-        raise PhotoError(
-            Reason.TOO_SMALL, f"{width}x{height} px, shorter side under {settings.min_side_px} px"
-        )
+        raise PhotoError(Reason.TOO_SMALL, f"{width}x{height} px, shorter side under {settings.min_side_px} px")
     return working
 
 

@@ -126,9 +126,7 @@ def inside_mask(photo_hw_px: tuple[int, int], matrix: ArrayLike, side_px: int) -
     return _inside(photo_hw_px, np.asarray(matrix, np.float64), (side_px, side_px))
 
 
-def _inside(
-    photo_hw_px: tuple[int, int], matrix: NDArray[np.float64], size: tuple[int, int]
-) -> NDArray[np.bool_]:
+def _inside(photo_hw_px: tuple[int, int], matrix: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
     x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
     source = map_points(invert(matrix), np.stack([x, y], axis=-1))
     limits = np.array([photo_hw_px[1], photo_hw_px[0]]) - 0.5

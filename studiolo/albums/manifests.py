@@ -55,9 +55,7 @@ def _parse(url: str, data: bytes) -> pa.Table:
             return pa_json.read_json(io.BytesIO(data))
     except pa.ArrowException as error:
         raise SettingsError(f"manifest {url!r} cannot be read: {error}") from None
-    raise SettingsError(
-        f"albums {url!r} is a file; wanted a folder of album folders, or .parquet, .csv or .jsonl"
-    )
+    raise SettingsError(f"albums {url!r} is a file; wanted a folder of album folders, or .parquet, .csv or .jsonl")
 
 
 def _text_columns(url: str, table: pa.Table) -> pa.Table:

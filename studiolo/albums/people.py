@@ -88,9 +88,7 @@ def _distances(faces: Sequence[FaceRef]) -> NDArray[np.float64]:
     return np.stack([np.sqrt(((embeddings - row) ** 2).sum(axis=1)) for row in embeddings])
 
 
-def _merge(
-    faces: Sequence[FaceRef], distances: NDArray[np.float64], similarity: Similarity
-) -> list[list[int]]:
+def _merge(faces: Sequence[FaceRef], distances: NDArray[np.float64], similarity: Similarity) -> list[list[int]]:
     """Groups of indices by average linkage. `faces` are sorted by name, so the first minimum is decided by
     names.
     """

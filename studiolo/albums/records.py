@@ -191,9 +191,7 @@ IDENTITY_SCHEMA = pa.schema(
 )
 """One row an identity: what training and generation need to know, or why it failed."""
 
-PERCEIVED_SCHEMA = pa.schema(
-    [*ALBUM_SCHEMA, *[field for field in IDENTITY_SCHEMA if field.name != "album_id"]]
-)
+PERCEIVED_SCHEMA = pa.schema([*ALBUM_SCHEMA, *[field for field in IDENTITY_SCHEMA if field.name != "album_id"]])
 """One row an album with its identity, as the perception stage returns it."""
 
 FACE_LORA_SCHEMA = pa.schema(
@@ -227,7 +225,7 @@ PORTRAIT_SCHEMA = pa.schema(
         ("verdict", pa.string()),
         ("faces", pa.int32()),
         ("quality_score", pa.float32()),
-        ("embedding", pa.list_(pa.float32(), 128)),  # of its face; null without one
+        ("embedding", pa.list_(pa.float32())),  # [128] of its face, or null; Parquet cannot hold a null of a fixed size
         ("path", pa.string()),
         ("image_sha256", pa.string()),
     ]

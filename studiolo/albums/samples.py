@@ -117,9 +117,7 @@ def extract_nothing_usable(out: Path) -> Path:
     album.add_image("park.jpg", _without_people(source, PEOPLE[3]), "no-face", None)
     album.add_image("garden.jpg", _without_people(source, PEOPLE[5]), "no-face", None)
     album.add_image("sky.jpg", Image.fromarray(_gradient(480, 640)), "no-face", None)
-    album.add_image(
-        "blurred.jpg", portrait.resize((1024, 1024)).filter(ImageFilter.GaussianBlur(28)), "blurred", None
-    )
+    album.add_image("blurred.jpg", portrait.resize((1024, 1024)).filter(ImageFilter.GaussianBlur(28)), "blurred", None)
     album.add_image("thumbnail.jpg", portrait.resize((40, 40)), "too-small", None)
     album.add("cut-short.jpg", whole[: len(whole) // 3], "damaged", None)
     album.add("notes.jpg", b"Appointment on Tuesday at three, bring the blue dress.\n", "not-an-image", None)
@@ -154,9 +152,7 @@ def cut_sheet(sheet_rgb_u8: RgbU8) -> list[RgbU8]:
 
 def ground_truth(source: Path, person_id: str) -> dict[str, Any]:
     """What the package states about a person: age range in years, sex, hair, skin tone."""
-    details = json.loads((source / person_id / "metadata.json").read_text(encoding="utf-8"))[
-        "character_details"
-    ]
+    details = json.loads((source / person_id / "metadata.json").read_text(encoding="utf-8"))["character_details"]
     demographics = details["demographics"]
     youngest, oldest = (int(years) for years in demographics["age_range"].split("-"))
     return {

@@ -123,9 +123,7 @@ def _judge(photo: Row, members: Mapping[tuple[str, int], Member], settings: Sele
     """Rules 4 to 6, and who is in the photo."""
     faces = sorted(photo["faces"], key=lambda face: (-_area_px2(face), face["face_id"]))
     subject = faces[0]
-    owner = next(
-        (face for face in faces if members[photo["photo_id"], face["face_id"]].person == OWNER), None
-    )
+    owner = next((face for face in faces if members[photo["photo_id"], face["face_id"]].person == OWNER), None)
     shown = members[photo["photo_id"], (owner or subject)["face_id"]]
     photo.update(person=shown.person, face_id=owner["face_id"] if owner else -1, verdict=shown.verdict.value)
     areas = [_area_px2(face) for face in faces]

@@ -100,9 +100,7 @@ def list_albums(url: str) -> list[AlbumSource]:
         raise SettingsError(f"albums {url!r} cannot be listed: {error}") from error
     albums = sorted(found, key=lambda album: album.album_id)
     if not albums:
-        raise SettingsError(
-            f"albums {url!r} holds no album; wanted one folder for each customer, or a manifest"
-        )
+        raise SettingsError(f"albums {url!r} holds no album; wanted one folder for each customer, or a manifest")
     _refuse_twins(url, [album.album_id for album in albums])
     return albums
 

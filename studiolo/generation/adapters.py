@@ -1,6 +1,7 @@
 """LoRA mixes: which LoRAs with which weights act on a pipeline, and nothing of them afterwards."""
 
 import hashlib
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -58,8 +59,10 @@ class Adapters:
             return
         names = [f"lora_{index}" for index in range(len(fitting))]
         try:
-            for name, (path, lora, _) in zip(names, fitting, strict=True):
-                self._inject(path, lora, name)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second LoRA is meant
+                for name, (path, lora, _) in zip(names, fitting, strict=True):
+                    self._inject(path, lora, name)
             self._pipeline.set_adapters(names, adapter_weights=[weight for *_, weight in fitting])
             yield
         finally:
@@ -94,6 +97,8 @@ class Adapters:
             raise WeightsError(f"LoRA {path}: got a DoRA, wanted plain low-rank updates; train it without DoRA")
         self._check_base(path, header)
         _check_targets(path, weights, self._pipeline.unet)
+        if alphas is None:  # diffusers looks at one name only, and would drop the rest of a file with both spellings
+            weights = convert_unet_state_dict_to_peft(weights)
         return _Lora(weights, alphas, metadata)
 
     def _check_base(self, path: Path, header: Mapping[str, str]) -> None:

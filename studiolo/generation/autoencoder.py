@@ -100,19 +100,11 @@ class SpaceToDepthAutoencoderKL(AutoencoderKL):
             use_post_quant_conv=use_post_quant_conv,
             **inner,
         )
+        down, up = tuple(down_block_types[_LEVELS:]), tuple(up_block_types[:-_LEVELS])
         self.encoder = SpaceToDepthEncoder(
-            in_channels=in_channels * FACTOR**2,
-            out_channels=latent_channels,
-            down_block_types=tuple(down_block_types[_LEVELS:]),
-            double_z=True,
-            **inner,
+            in_channels * FACTOR**2, latent_channels, down_block_types=down, double_z=True, **inner
         )
-        self.decoder = SpaceToDepthDecoder(
-            in_channels=latent_channels,
-            out_channels=out_channels * FACTOR**2,
-            up_block_types=tuple(up_block_types[:-_LEVELS]),
-            **inner,
-        )
+        self.decoder = SpaceToDepthDecoder(latent_channels, out_channels * FACTOR**2, up_block_types=up, **inner)
         self.register_to_config(**{name: value for name, value in given.items() if not name.startswith("_")})
         self.tile_latent_min_size = sample_size // 2 ** (len(block_out_channels) - 1)
 

@@ -1,7 +1,6 @@
 """The base as an unmodified diffusers pipeline: loaded from a folder, packaged into one."""
 
 import copy
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +37,7 @@ def load_base(
                 load_autoencoder(folder / "vae", dtype),
                 UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype, local_files_only=True),
                 CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype, local_files_only=True),
-                CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+                load_tokenizer(folder / "tokenizer"),
                 DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
             )
     except (OSError, ValueError, RuntimeError) as error:
@@ -87,18 +86,29 @@ def _no_progress_bars() -> Iterator[None]:
                 library.enable_progress_bar()
 
 
-def save_base(pipeline: StableDiffusionPipeline, folder: Path, dtype: torch.dtype = torch.float16) -> int:
-    """Write a copy of `pipeline` to `folder` in `dtype`, in files below 15 MiB; the folder's size in bytes."""
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer in `folder`; it pads to its own `model_max_length`."""
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def save_base(
+    folder: Path,
+    *,
+    vae: SpaceToDepthAutoencoderKL,
+    unet: UNet2DConditionModel,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    scheduler: DDIMScheduler,
+    dtype: torch.dtype = torch.float16,
+) -> int:
+    """Write copies of the parts to `folder` in `dtype`, in files below 15 MiB; the folder's size in bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = copy.deepcopy(pipeline.tokenizer)
+    tokenizer = copy.deepcopy(tokenizer)
     tokenizer.model_max_length = TEXT_LENGTH
-    vae, unet, text_encoder = (
-        cast_weights(copy.deepcopy(part).to("cpu"), dtype)
-        for part in (pipeline.vae, pipeline.unet, pipeline.text_encoder)
-    )
+    vae, unet, text_encoder = (cast_weights(copy.deepcopy(part).to("cpu"), dtype) for part in (vae, unet, text_encoder))
     for path in [*folder.rglob("*.safetensors"), *folder.rglob("*.safetensors.index.json")]:
         path.unlink()  # shards of an earlier save under other names would otherwise be packaged too
-    copied = assemble(vae, unet, text_encoder, tokenizer, pipeline.scheduler)
+    copied = assemble(vae, unet, text_encoder, tokenizer, scheduler)
     with _no_progress_bars():
         copied.save_pretrained(str(folder), safe_serialization=True, max_shard_size=MAX_SHARD)
     _forget_origins(folder)
@@ -107,13 +117,17 @@ def save_base(pipeline: StableDiffusionPipeline, folder: Path, dtype: torch.dtyp
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def base_sha256(folder: Path) -> str:
-    """One sha256 (64 hex digits) over the weights of the base in `folder`, by file name and content."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+def save_pipeline(base: StableDiffusionPipeline, folder: Path, dtype: torch.dtype = torch.float16) -> int:
+    """`save_base` of all parts of `base`."""
+    return save_base(
+        folder,
+        vae=base.vae,
+        unet=base.unet,
+        text_encoder=base.text_encoder,
+        tokenizer=base.tokenizer,
+        scheduler=base.scheduler,
+        dtype=dtype,
+    )
 
 
 def _forget_origins(folder: Path) -> None:

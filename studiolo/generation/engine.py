@@ -46,6 +46,8 @@ class Order:
     """Denoising steps."""
     guidance_scale: float = 2.0
     """Classifier-free guidance, at least 1."""
+    eta: float = 0.0
+    """Noise DDIM adds back at each step, 0 (none) to 1 (ancestral); it comes from the candidate's own generator."""
     face_lora: tuple[str, float] | None = None
     """(path of the safetensors file, weight)."""
     style_lora: tuple[str, float] | None = None
@@ -176,6 +178,7 @@ class Engine:
                 width=order.size_px,
                 num_inference_steps=order.steps,
                 guidance_scale=order.guidance_scale,
+                eta=order.eta,
                 generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
                 output_type="np",
                 callback_on_step_end=step_end,

@@ -27,9 +27,7 @@ TRIGGERS: dict[tuple[str, str], str] = {
 UNKNOWN_TRIGGER = "a person"
 """Not in the table: the trigger of an album whose gender or age no photo tells. Unknown is never guessed."""
 
-_REMOVED_TAGS = frozenset(
-    ("1girl", "1boy", "ear", "ears", "head", "face", "lips", "mouth", "3d", "asian", "teeth")
-)
+_REMOVED_TAGS = frozenset(("1girl", "1boy", "ear", "ears", "head", "face", "lips", "mouth", "3d", "asian", "teeth"))
 _REMOVED_ENDINGS = ("_man", "_woman", "_male", "_female", "_lips")
 _REMOVED_PARTS = ("nose", "body")
 _COMMON_PARTS = ("hair", "face", "mouth", "skin", "smile")

@@ -87,9 +87,7 @@ class Identity:
     trigger: str
     references: tuple[Reference, ...]
 
-    def key(
-        self, settings: Mapping[str, pydantic.BaseModel], weights_sha256: Mapping[str, str], seed: int = 0
-    ) -> str:
+    def key(self, settings: Mapping[str, pydantic.BaseModel], weights_sha256: Mapping[str, str], seed: int = 0) -> str:
         """Key of the unit "this identity's face-LoRA". The order of the references does not matter."""
         inputs = sorted([reference.photo_id, reference.sha256] for reference in self.references)
         return unit_key("identity", [self.identity_id, self.trigger, *inputs], settings, weights_sha256, seed)

@@ -88,6 +88,7 @@ def to_engine(
         "first_index": first_index,
         "steps": settings.steps,
         "guidance_scale": settings.guidance_scale,
+        "eta": settings.eta,
         "face_lora": None if face_lora_path is None else (face_lora_path, face_weight),
         "style_lora": None if style_lora_path is None else (style_lora_path, style_weight),
     }

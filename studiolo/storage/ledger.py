@@ -61,9 +61,7 @@ class Ledger:
         record = self.store.read_json(path)
         if not isinstance(record, dict):
             got = type(record).__name__
-            raise StoreError(
-                f"ledger {self.store.url}: {path}: got a {got}, wanted an object; delete it and run again"
-            )
+            raise StoreError(f"ledger {self.store.url}: {path}: got a {got}, wanted an object; delete it and run again")
         return record
 
 

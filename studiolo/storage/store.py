@@ -44,9 +44,7 @@ class Store:
             # Listings may not be cached: other workers write to the same place.
             self._fs, root = fsspec.core.url_to_fs(str(url), use_listings_cache=False)
         except ImportError as error:
-            raise SettingsError(
-                f"store {url}: {error}; install the package that reads {protocol}://"
-            ) from None
+            raise SettingsError(f"store {url}: {error}; install the package that reads {protocol}://") from None
         except (OSError, ValueError) as error:
             raise StoreError(f"store {url}: {error}; check the URL and the credentials") from error
         self._root = str(root).rstrip("/") or "/"
@@ -173,13 +171,9 @@ class Store:
         """Full path of `path` within the file system, after checking that it stays below the root."""
         parts = path.split("/")
         if not path or "\0" in path or "\\" in path or any(part in ("", ".", "..") for part in parts):
-            raise StoreError(
-                f"store {self.url}: got path {path!r}, wanted one like 'folder/name' below the store"
-            )
+            raise StoreError(f"store {self.url}: got path {path!r}, wanted one like 'folder/name' below the store")
         if path.endswith(_TEMPORARY):
-            raise StoreError(
-                f"store {self.url}: got path {path!r}; names ending in {_TEMPORARY} are temporary files"
-            )
+            raise StoreError(f"store {self.url}: got path {path!r}; names ending in {_TEMPORARY} are temporary files")
         return f"{self._root.rstrip('/')}/{path}"
 
     @contextmanager

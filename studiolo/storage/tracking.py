@@ -103,9 +103,7 @@ class MlflowTracker:
         Steps a curve already has are skipped, so that work done again after a crash does not double it.
         """
         with self._guard(f"log metrics of run {run}"):
-            points = [
-                point for name, value in metrics.items() for point in self._new_points(run, name, value)
-            ]
+            points = [point for name, value in metrics.items() for point in self._new_points(run, name, value)]
             for first in range(0, len(points), _METRICS_PER_BATCH):
                 self._client.log_batch(run, metrics=points[first : first + _METRICS_PER_BATCH])
 

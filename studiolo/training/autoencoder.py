@@ -75,7 +75,7 @@ class AutoencoderTrainer:
         self._masters = Masters([self._working], dtype)
         self._ema = Ema(self._masters.parameters, settings.ema_decay)
         self._optimiser = torch.optim.AdamW(
-            self._masters.parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
+            self._masters.parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
         )
 
     def step(self) -> float:

@@ -116,6 +116,7 @@ class BaseTrainer:
             lr=settings.learning_rate,
             betas=(0.9, 0.99),
             weight_decay=settings.weight_decay,
+            fused=True,
         )
 
     def step(self) -> float:

@@ -5,6 +5,7 @@ Shapes: N views, C latent channels, H and W of the latents, P prompts, L tokens,
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ FACE_CENTRE = (0.5, 0.54)
 _JITTER = 0.04  # of the view's side, either way
 
 _ENCODE_BATCH = 16
-_FLIPPED_WORDS = {"left": "right", "right": "left"}
+_OTHER_SIDE = {"left": "right", "right": "left"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +118,7 @@ def random_view(
 
 def flipped_caption(caption: str) -> str:
     """`caption` of the mirrored picture: left and right change places."""
-    return " ".join(
-        _FLIPPED_WORDS.get(word.rstrip(","), word.rstrip(",")) + "," * word.count(",") for word in caption.split(" ")
-    )
+    return re.sub(r"\b(left|right)\b", lambda side: _OTHER_SIDE[side[0]], caption)
 
 
 @torch.no_grad()

@@ -18,11 +18,12 @@ from diffusers.optimization import get_cosine_with_hard_restarts_schedule_with_w
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 import studiolo
 from studiolo.errors import TrainingError
+from studiolo.generation.adapters import unet_sha256
 from studiolo.settings import FaceLoraSettings
 from studiolo.training.cache import Cache, TrainingPhoto, build_cache
 from studiolo.training.losses import denoising_loss, min_snr_weights
@@ -54,7 +55,7 @@ class FaceLora:
         """
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / LORA_FILE
-        save_file(self.weights, path, metadata=self.metadata)
+        path.write_bytes(_with_sorted_metadata(save(self.weights, metadata=self.metadata)))
         return path
 
 
@@ -83,7 +84,7 @@ def train_face_lora(
     losses = _optimise(unet, cache, base.scheduler.alphas_cumprod, settings, identity_id, identity_seed, on_metric)
     return FaceLora(
         weights=_weights(unet),
-        metadata=_metadata(base, unet, settings, trigger, len(photos)),
+        metadata=_metadata(base, unet, settings, trigger, len(photos), seed),
         final_loss=float(np.mean(losses[-max(1, len(losses) // 10) :])),
     )
 
@@ -120,16 +121,16 @@ def _optimise(
         loss = _loss(unet, cache, alphas_cumprod_T, settings, generator)
         loss.backward()  # type: ignore[no-untyped-call]
         masters.take_gradients()
-        torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip).item()
+        losses.append(loss.item())
+        if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
+            raise TrainingError(
+                f"face-LoRA of {identity_id!r}: got a loss of {losses[-1]} and a gradient of length {norm} in step"
+                f" {step + 1}, wanted finite ones; use a learning rate below {settings.learning_rate:g}"
+            )
         optimiser.step()
         schedule.step()
         masters.give_weights()
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise TrainingError(
-                f"face-LoRA of {identity_id!r}: the loss is {losses[-1]} after {step + 1} steps, wanted a number;"
-                f" use a learning rate below {settings.learning_rate:g}"
-            )
         if on_metric is not None:
             on_metric(step + 1, losses[-1])
     set_trainable([unet], parameters)
@@ -178,6 +179,7 @@ def _metadata(
     settings: FaceLoraSettings,
     trigger: str,
     photos: int,
+    seed: int,
 ) -> dict[str, str]:
     config = unet.peft_config[_ADAPTER].to_dict()
     # diffusers reads the LoRA's configuration back from here, so alpha is not guessed from the rank
@@ -188,18 +190,23 @@ def _metadata(
         "base_sha256": unet_sha256(base.unet),
         "trigger": trigger,
         "photos": str(photos),
+        "seed": str(seed),
         "settings": settings.model_dump_json(exclude={"actors", "cpus_per_actor"}),
         "studiolo": studiolo.__version__,
     }
 
 
-def unet_sha256(unet: UNet2DConditionModel) -> str:
-    """sha256 (64 hex digits) over the UNet's weights by name, as float32: which base a LoRA belongs to."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(unet.state_dict().items()):
-        digest.update(f"{name}\0".encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """A safetensors file with its metadata in the order of their names: the library writes them in a random one.
+
+    The header is JSON behind its length (8 bytes), filled with blanks to a multiple of 8; tensors follow unchanged.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def _seed(seed: int, identity_id: str) -> int:

@@ -21,15 +21,21 @@ class Masters:
 
     def __init__(self, modules: Sequence[nn.Module], dtype: torch.dtype) -> None:
         self._working = [weight for module in modules for weight in module.parameters() if weight.requires_grad]
-        self.parameters = [weight.detach().to(torch.float32, copy=True) for weight in self._working]
+        self.parameters = [
+            weight.detach().float().clone(memory_format=torch.contiguous_format) for weight in self._working
+        ]
         for module in modules:
             cast_weights(module, dtype)
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def take_gradients(self) -> None:
-        """Move the modules' gradients to the masters; a weight without one keeps its master still."""
+        """Move the modules' gradients to the masters; a weight without one keeps its master still.
+
+        A gradient gets its master's memory layout: the modules are channels_last, and a fused optimiser walks
+        through both in memory order without comparing them, so that it would train noise.
+        """
         for master, working in zip(self.parameters, self._working, strict=True):
-            master.grad = None if working.grad is None else working.grad.float()
+            master.grad = None if working.grad is None else working.grad.float().contiguous()
             working.grad = None
 
     @torch.no_grad()

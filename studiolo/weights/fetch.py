@@ -167,9 +167,7 @@ def _locked(folder: Path) -> Iterator[None]:
         lock = filelock.FileLock(folder.with_suffix(".lock"))
         lock.acquire()
     except OSError as error:
-        raise WeightsError(
-            f"weights cache {folder}: {error}; set STUDIOLO_HOME to a folder you may write"
-        ) from None
+        raise WeightsError(f"weights cache {folder}: {error}; set STUDIOLO_HOME to a folder you may write") from None
     try:
         yield
     finally:
@@ -179,9 +177,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def _packaged(card: ModelCard, folder: Path) -> Path:
     problems = verify_card(card)
     if problems:
-        raise ChecksumError(
-            "\n".join(map(str, problems)) + "\nInstall Studiolo again: this model comes with it"
-        )
+        raise ChecksumError("\n".join(map(str, problems)) + "\nInstall Studiolo again: this model comes with it")
     return folder
 
 

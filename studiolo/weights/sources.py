@@ -89,9 +89,7 @@ def _everything(card: ModelCard, partial: Path) -> dict[str, Path]:
     paths = {path.relative_to(partial).as_posix(): path for path in partial.rglob("*") if path.is_file()}
     found = {name: path for name, path in sorted(paths.items()) if not name.startswith(".")}
     if not found:
-        raise WeightsError(
-            f"model {card.id}: the snapshot of {card.source} is empty. Check the network and pull again"
-        )
+        raise WeightsError(f"model {card.id}: the snapshot of {card.source} is empty. Check the network and pull again")
     return found
 
 

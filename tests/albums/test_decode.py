@@ -116,9 +116,7 @@ def test_a_truncated_file_is_damaged(kind: str, share: float) -> None:
     assert reason_of(data[: max(16, int(len(data) * share))]) == Reason.DAMAGED
 
 
-@given(
-    seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "MPO"])
-)
+@given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "MPO"]))
 @settings(deadline=None, derandomize=True, max_examples=150)
 def test_broken_bytes_give_pixels_or_a_reason_and_never_another_error(seed: int, kind: str) -> None:
     random = np.random.default_rng(seed)
@@ -136,13 +134,7 @@ def png_header(width: int, height: int) -> bytes:
     """A PNG that promises `width` x `height` pixels and holds none."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunks
-        + struct.pack(">I", 0)
-        + b"IDAT"
-        + struct.pack(">I", zlib.crc32(b"IDAT"))
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunks + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
 
 
 @pytest.mark.parametrize("size", [(12_001, 10_000), (20_000, 20_000), (2**31 - 1, 2**31 - 1)])
@@ -192,9 +184,7 @@ def test_grey_of_8_and_16_bits_agree() -> None:
     expected = np.repeat(grey[..., None], 3, axis=2)
     assert (decode(encode(grey), SETTINGS) == expected).all()
     for kind in ("PNG", "TIFF"):
-        assert (
-            decode(encode(Image.fromarray(grey.astype(np.uint16) * 257), kind), SETTINGS) == expected
-        ).all()
+        assert (decode(encode(Image.fromarray(grey.astype(np.uint16) * 257), kind), SETTINGS) == expected).all()
     floats = Image.fromarray((grey / 255).astype(np.float32))
     assert (decode(encode(floats, "TIFF"), SETTINGS) == expected).all()
     assert set(np.unique(decode(encode(Image.fromarray(grey > 127)), SETTINGS))) == {0, 255}

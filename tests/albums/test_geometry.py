@@ -54,9 +54,7 @@ def test_the_template_is_upright() -> None:
     assert alignment_deg(TEMPLATE_N2) == pytest.approx(0, abs=1e-9)
 
 
-@given(
-    angle_deg=ANGLES, scale=st.floats(0.05, 50), shift=st.tuples(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4))
-)
+@given(angle_deg=ANGLES, scale=st.floats(0.05, 50), shift=st.tuples(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4)))
 @PROPERTY
 def test_equation_1_recovers_any_angle(angle_deg: float, scale: float, shift: tuple[float, float]) -> None:
     landmarks = turned(TEMPLATE_N2, angle_deg) * scale + np.array(shift)
@@ -78,9 +76,7 @@ def test_arctan_alone_would_leave_this_face_upside_down() -> None:
     assert abs(alignment_deg(turned(TEMPLATE_N2, 90)) + 90) < 1e-6
 
 
-@pytest.mark.parametrize(
-    "landmarks", [np.zeros((5, 2)), np.arange(10.0).reshape(5, 2), np.full((5, 2), np.nan)]
-)
+@pytest.mark.parametrize("landmarks", [np.zeros((5, 2)), np.arange(10.0).reshape(5, 2), np.full((5, 2), np.nan)])
 def test_landmarks_without_a_solution_are_refused(landmarks: NDArray[np.float64]) -> None:
     with pytest.raises(ValueError, match="on one line or not finite"):
         alignment_deg(landmarks)
@@ -140,9 +136,7 @@ def test_shrinking_does_not_alias() -> None:
 
 @pytest.mark.parametrize("corner", [(60.0, 60.0), (560.0, 60.0), (60.0, 480.0), (560.0, 480.0)])
 @pytest.mark.parametrize("angle_deg", [0.0, 30.0])
-def test_no_black_wedge_and_no_second_face_at_the_border(
-    corner: tuple[float, float], angle_deg: float
-) -> None:
+def test_no_black_wedge_and_no_second_face_at_the_border(corner: tuple[float, float], angle_deg: float) -> None:
     bright = np.full((540, 620, 3), 180, np.uint8)
     centre = np.array(corner)
     cv2.circle(bright, (int(corner[0]), int(corner[1])), 25, (255, 0, 0), -1)

@@ -32,9 +32,7 @@ class Bands:
 BANDS = Bands()
 
 
-def face(
-    photo: str, place: Sequence[float], face_id: int = 0, area: float = 100.0, good: bool = True
-) -> FaceRef:
+def face(photo: str, place: Sequence[float], face_id: int = 0, area: float = 100.0, good: bool = True) -> FaceRef:
     """A face whose embedding is a point, so that distances can be read off."""
     return FaceRef(photo, face_id, tuple(float(x) for x in place), area, good)
 
@@ -69,9 +67,7 @@ def test_every_face_has_a_person_and_nobody_is_twice_in_a_photo(faces: list[Face
     for photo in {one.photo_id for one in faces}:
         shown = [member.person for (place, _), member in members.items() if place == photo]
         assert len(shown) == len(set(shown))
-    assert {member.person for member in members.values()} == set(
-        range(max(m.person for m in members.values()) + 1)
-    )
+    assert {member.person for member in members.values()} == set(range(max(m.person for m in members.values()) + 1))
     for member in members.values():
         assert (member.verdict == Verdict.DIFFERENT) == (member.person != OWNER)
 

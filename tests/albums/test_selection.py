@@ -167,9 +167,7 @@ def test_what_failed_before_keeps_its_reason() -> None:
 
 
 def test_the_first_of_equal_files_stays() -> None:
-    rows = decided(
-        photo("b.jpg", face(), content="x"), photo("a.jpg", face(), content="x"), photo("c.jpg", face())
-    )
+    rows = decided(photo("b.jpg", face(), content="x"), photo("a.jpg", face(), content="x"), photo("c.jpg", face()))
     assert [rows[name]["reason"] for name in ("a.jpg", "b.jpg", "c.jpg")] == ["", "duplicate", ""]
     assert "'a.jpg'" in rows["b.jpg"]["detail"]
 
@@ -207,7 +205,7 @@ def test_low_quality_says_the_number() -> None:
     assert (row["status"], row["reason"], row["detail"]) == (
         "dropped",
         "low_quality",
-        "quality 0.123, wanted 0.25",
+        "quality 0.123, wanted 0.4",
     )
     unscored = {**face(), "quality": None}
     assert reasons(photo("1.jpg", unscored)) == {"1.jpg": "low_quality"}

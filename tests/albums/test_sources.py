@@ -221,9 +221,7 @@ def test_a_manifest_may_point_anywhere(tmp_path: Path, memory: str) -> None:
         ("m.csv", "album_id,uri\nZoe\u0308,1\nZo\u00eb,2\n", "two albums are called"),
     ],
 )
-def test_a_manifest_that_does_not_fit_fails_before_any_work(
-    tmp_path: Path, name: str, data: str, message: str
-) -> None:
+def test_a_manifest_that_does_not_fit_fails_before_any_work(tmp_path: Path, name: str, data: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         list_albums(str(write(tmp_path / name, data.encode())))
 

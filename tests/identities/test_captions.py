@@ -18,9 +18,7 @@ from studiolo.identities.captions import (
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
 ROWS = st.lists(
-    st.fixed_dictionaries(
-        {"p_female": st.floats(0, 1) | st.none(), "age_years": st.floats(0, 100) | st.none()}
-    ),
+    st.fixed_dictionaries({"p_female": st.floats(0, 1) | st.none(), "age_years": st.floats(0, 100) | st.none()}),
     max_size=8,
 )
 
@@ -58,9 +56,7 @@ def test_one_odd_age_does_not_decide() -> None:
 
 @given(rows=ROWS, data=st.data())
 @PROPERTY
-def test_the_trigger_is_of_the_table_and_does_not_depend_on_the_order(
-    rows: list[Any], data: st.DataObject
-) -> None:
+def test_the_trigger_is_of_the_table_and_does_not_depend_on_the_order(rows: list[Any], data: st.DataObject) -> None:
     trigger = trigger_phrase(rows)
     assert trigger == trigger_phrase(data.draw(st.permutations(rows)))
     known = all(any(r[name] is not None for r in rows) for name in ("p_female", "age_years"))
@@ -165,11 +161,7 @@ def test_common_tags_are_in_more_than_half_the_photos() -> None:
     assert common_tags([]) == []
 
 
-@given(
-    photos=st.lists(
-        st.lists(st.sampled_from(["hair", "smile", "skin", "face", "hat", "blue eyes"])), max_size=6
-    )
-)
+@given(photos=st.lists(st.lists(st.sampled_from(["hair", "smile", "skin", "face", "hat", "blue eyes"])), max_size=6))
 @PROPERTY
 def test_common_tags_do_not_depend_on_order_and_are_never_of_the_identity(photos: list[list[str]]) -> None:
     tags = common_tags(photos)

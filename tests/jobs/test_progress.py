@@ -190,9 +190,7 @@ def test_a_terminal_gets_a_panel_with_every_stage_and_no_plain_lines() -> None:
         page = Console(file=io.StringIO(), width=100, color_system=None)
         page.print(progress.panel())
     assert isinstance(page.file, io.StringIO)
-    rows = {
-        row[1]: row for line in page.file.getvalue().splitlines() if (row := line.strip("│ ").split())[1:]
-    }
+    rows = {row[1]: row for line in page.file.getvalue().splitlines() if (row := line.strip("│ ").split())[1:]}
     assert [word for word in rows["perceive"] if re.search(r"\w", word)] == [
         "perceive", "4/4", "30.0/min", "3", "1", "00:00:08"
     ]  # fmt: skip

@@ -68,8 +68,9 @@ def test_references_are_crops_with_captions(finished):
     rows = store.read_table("references.parquet").to_pylist()
     assert rows
     for row in rows:
-        with Image.open(store.local_path(row["crop_path"])) as crop, Image.open(store.local_path(row["mask_path"])) as mask:
-            assert crop.size == mask.size == (256, 256)
+        for path in (row["crop_path"], row["mask_path"]):
+            with Image.open(store.local_path(path)) as picture:
+                assert picture.size == (256, 256)
         assert row["caption"].startswith(row["trigger"])
 
 

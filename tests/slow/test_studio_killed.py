@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run(albums: Path, out: Path, config: Path, kill_after_s: float | None = None) -> int:
     """Exit code of one job in a process group of its own; negative when it was killed."""
-    command = [sys.executable, "-m", "jobs", "studio", "--albums", str(albums), "--out", str(out), "--config", str(config)]
+    options = ["--albums", str(albums), "--out", str(out), "--config", str(config)]
+    command = [sys.executable, "-m", "jobs", "studio", *options]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     ) as job:

@@ -53,9 +53,7 @@ def test_failures_are_counted_and_leave_the_unit_pending(tmp_path: Path) -> None
     assert ledger.pending("identity", [_key(1)]) == []
 
 
-@pytest.mark.parametrize(
-    ("kind", "key"), [("album", "short"), ("album", "../" * 20 + "abcd"), ("../x", "0" * 64)]
-)
+@pytest.mark.parametrize(("kind", "key"), [("album", "short"), ("album", "../" * 20 + "abcd"), ("../x", "0" * 64)])
 def test_malformed_names_are_a_mistake_of_the_caller(tmp_path: Path, kind: str, key: str) -> None:
     with pytest.raises(ValueError, match="wanted"):
         Ledger(Store(tmp_path)).done(kind, key)

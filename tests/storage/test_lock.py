@@ -40,9 +40,7 @@ def test_the_lock_is_released_when_the_job_fails(store: Store) -> None:
     assert not store.exists(lock.LOCK_PATH)
 
 
-def test_the_heart_beats_and_a_live_lock_never_goes_stale(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_heart_beats_and_a_live_lock_never_goes_stale(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "BEAT_S", 0.02)
     monkeypatch.setattr(lock, "STALE_S", 0.4)
     with store.lock("studio") as held:

@@ -76,9 +76,7 @@ def test_artifacts_lie_beside_the_output(tracker: MlflowTracker, folder: Path) -
 
 
 @pytest.mark.parametrize(("ok", "status"), [(True, "FINISHED"), (False, "FAILED")])
-def test_a_finished_run_says_how_it_ended_and_opens_again(
-    tracker: MlflowTracker, ok: bool, status: str
-) -> None:
+def test_a_finished_run_says_how_it_ended_and_opens_again(tracker: MlflowTracker, ok: bool, status: str) -> None:
     run = tracker.start(f"end-{ok}", "end", {})
     assert _run(tracker, run).info.status == "RUNNING"
     tracker.finish(run, ok)
@@ -138,7 +136,4 @@ def test_failures_name_the_uri_and_what_was_tried(tmp_path: Path) -> None:
 def test_an_object_store_needs_a_tracking_uri() -> None:
     with pytest.raises(SettingsError, match="set tracking_uri"):
         MlflowTracker.beside(Store("memory://bucket/out"))
-    assert (
-        MlflowTracker.beside(Store("memory://bucket/out"), "http://localhost:5000").uri
-        == "http://localhost:5000"
-    )
+    assert MlflowTracker.beside(Store("memory://bucket/out"), "http://localhost:5000").uri == "http://localhost:5000"

@@ -40,6 +40,21 @@ def test_float32_masters_train_as_the_module_would_alone() -> None:
     assert torch.equal(module.weight, alone.weight)
 
 
+def test_a_fused_optimiser_moves_every_weight_by_its_own_gradient() -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Conv2d(8, 4, 3, bias=False)
+    masters = Masters([module], torch.float32)
+    before = masters.parameters[0].clone()
+    optimiser = torch.optim.AdamW(masters.parameters, lr=0.1, weight_decay=0, fused=True)
+    image = torch.randn(1, 8, 3, 3).contiguous(memory_format=torch.channels_last)
+    (module(image) * torch.tensor([1.0, -1, 1, -1]).view(1, 4, 1, 1)).sum().backward()
+    direction = module.weight.grad.sign().clone()
+    masters.take_gradients()
+    optimiser.step()
+    # Adam's first step is the learning rate against the gradient's sign
+    torch.testing.assert_close(masters.parameters[0], before - 0.1 * direction, atol=1e-4, rtol=0)
+
+
 def test_only_trainable_weights_have_masters() -> None:
     module = torch.nn.Sequential(torch.nn.Linear(4, 4).requires_grad_(False), torch.nn.Linear(4, 1))
     masters = Masters([module], torch.bfloat16)

@@ -65,9 +65,7 @@ def test_a_card_that_does_not_fit_is_refused(change):
         ModelCard.model_validate(PYPI | change)
 
 
-@pytest.mark.parametrize(
-    "path", ["../a.bin", "a/../../b", "/etc/passwd", "a//b", "C:\\a", "a\\..\\b", ".", ""]
-)
+@pytest.mark.parametrize("path", ["../a.bin", "a/../../b", "/etc/passwd", "a//b", "C:\\a", "a\\..\\b", ".", ""])
 @pytest.mark.parametrize("place", ["name", "member"])
 def test_paths_that_leave_their_folder_are_refused(path, place):
     with pytest.raises(pydantic.ValidationError, match="relative path"):

@@ -178,9 +178,7 @@ def hub_card(monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    return tiny_card(
-        source="huggingface:someone/tiny@" + "0" * 40, files=[{"name": "a.bin"}, {"name": "b.bin"}]
-    )
+    return tiny_card(source="huggingface:someone/tiny@" + "0" * 40, files=[{"name": "a.bin"}, {"name": "b.bin"}])
 
 
 def leave_download(card: ModelCard, **files: bytes) -> None:

@@ -1,0 +1,1 @@
+"""Measurements of Studiolo, one script a question: `python -m benchmarks.NAME [--quick]`."""

@@ -1,0 +1,175 @@
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from numpy.typing import NDArray
+
+from studiolo.errors import SettingsError, UsageError
+from studiolo.generation.engine import Engine, Order, Portrait, Step, candidate_seed
+from tests.generation.conftest import LoraFile
+
+
+def order(**changes: Any) -> Order:
+    fields = {"seed": 7, "identity_id": "anna", "prompt": "a portrait", "negative_prompt": "blurred", "steps": 3}
+    return Order(**{**fields, **changes})
+
+
+def pictures(engine: Engine, wanted: Order) -> dict[int, NDArray[np.uint8]]:
+    return {event.index: event.rgb_u8 for event in engine.submit(wanted) if isinstance(event, Portrait)}
+
+
+@pytest.fixture(scope="module")
+def engine(base: StableDiffusionPipeline) -> Engine:
+    return Engine(base, slots=4)
+
+
+@pytest.fixture(scope="module")
+def six(engine: Engine) -> dict[int, NDArray[np.uint8]]:
+    return pictures(engine, order(count=6))
+
+
+def test_portraits_are_different_pictures_of_the_bases_size(six: dict[int, NDArray[np.uint8]]) -> None:
+    assert list(six) == [0, 1, 2, 3, 4, 5]
+    assert all(image.shape == (64, 64, 3) and image.dtype == np.uint8 and image.std() > 5 for image in six.values())
+    assert len({image.tobytes() for image in six.values()}) == 6
+
+
+def test_same_order_same_bytes(engine: Engine, six: dict[int, NDArray[np.uint8]]) -> None:
+    again = pictures(engine, order(count=6))
+    assert all(np.array_equal(again[index], six[index]) for index in six)
+
+
+@pytest.mark.parametrize(("first_index", "count"), [(0, 1), (0, 4), (1, 2), (3, 1), (3, 3), (5, 1)])
+def test_bytes_do_not_depend_on_count_or_first_index(
+    engine: Engine, six: dict[int, NDArray[np.uint8]], first_index: int, count: int
+) -> None:
+    found = pictures(engine, order(count=count, first_index=first_index))
+    assert list(found) == list(range(first_index, first_index + count))
+    assert all(np.array_equal(image, six[index]) for index, image in found.items())
+
+
+def test_without_loras_it_is_the_plain_pipeline(
+    base: StableDiffusionPipeline, engine: Engine, six: dict[int, NDArray[np.uint8]]
+) -> None:
+    seeds = [candidate_seed(7, "anna", index) for index in range(4)]
+    plain = base(
+        ["a portrait"] * 4,
+        negative_prompt=["blurred"] * 4,
+        num_inference_steps=3,
+        guidance_scale=2.0,
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+    ).images
+    assert all(np.array_equal(np.asarray(plain[index]), six[index]) for index in range(4))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 8},
+        {"identity_id": "ben"},
+        {"prompt": "a studio photo"},
+        {"negative_prompt": ""},
+        {"steps": 4},
+        {"guidance_scale": 3.0},
+    ],
+)
+def test_each_word_of_the_order_counts(
+    engine: Engine, six: dict[int, NDArray[np.uint8]], changes: dict[str, Any]
+) -> None:
+    assert not np.array_equal(pictures(engine, order(**changes))[0], six[0])
+
+
+def test_the_size_can_be_chosen(engine: Engine) -> None:
+    assert pictures(engine, order(size_px=48))[0].shape == (48, 48, 3)
+
+
+def test_steps_come_as_they_happen(engine: Engine) -> None:
+    events = list(engine.submit(order(count=6)))
+    kinds = [type(event) for event in events]
+    assert kinds == [Step] * 3 + [Portrait] * 4 + [Step] * 3 + [Portrait] * 2
+    steps = [event for event in events if isinstance(event, Step)]
+    assert [(step.done, step.total) for step in steps] == [(done, 6) for done in range(1, 7)]
+
+
+def test_seeds() -> None:
+    seeds = {
+        candidate_seed(seed, identity, index)
+        for seed in (0, 1, 2**63 - 1)
+        for identity in ("anna", "ben", "", "anna\0" + "1")
+        for index in range(50)
+    }
+    assert len(seeds) == 3 * 4 * 50
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert max(seeds) > 2**62
+
+
+def test_portraits_carry_their_seed(engine: Engine) -> None:
+    made = [event for event in engine.submit(order(count=2, first_index=3)) if isinstance(event, Portrait)]
+    assert [(portrait.index, portrait.seed) for portrait in made] == [
+        (index, candidate_seed(7, "anna", index)) for index in (3, 4)
+    ]
+
+
+def test_closing_stops_the_work_and_leaves_no_thread(engine: Engine, six: dict[int, NDArray[np.uint8]]) -> None:
+    before = threading.active_count()
+    events = engine.submit(order(steps=200))
+    assert next(events) == Step(1, 200)
+    events.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+    assert np.array_equal(pictures(engine, order())[0], six[0])
+
+
+def test_two_orders_at_a_time_are_refused(engine: Engine, six: dict[int, NDArray[np.uint8]]) -> None:
+    first = engine.submit(order())
+    next(first)
+    with pytest.raises(UsageError, match="'ben' while another is being made"):
+        next(engine.submit(order(identity_id="ben")))
+    assert np.array_equal(next(event for event in first if isinstance(event, Portrait)).rgb_u8, six[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"count": 0}, "got 0 candidates"),
+        ({"steps": 0}, "in 0 steps"),
+        ({"steps": 1001}, "at most the base's 1000"),
+        ({"first_index": -1}, "from index -1"),
+        ({"seed": -1}, "seed -1"),
+        ({"seed": 2**63}, "seed < 2"),
+        ({"guidance_scale": 0.5}, "guidance scale of 0.5"),
+        ({"guidance_scale": float("nan")}, "guidance scale of nan"),
+        ({"face_lora": ("a.safetensors", float("inf"))}, "finite weights"),
+        ({"size_px": 50}, "multiple of 8"),
+        ({"size_px": 0}, "multiple of 8"),
+    ],
+)
+def test_orders_that_cannot_be_made_fail_before_any_work(engine: Engine, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        engine.submit(order(**changes))
+
+
+def test_an_engine_needs_a_slot(base: StableDiffusionPipeline) -> None:
+    with pytest.raises(SettingsError, match="0 slots"):
+        Engine(base, slots=0)
+
+
+def test_a_b_a(engine: Engine, six: dict[int, NDArray[np.uint8]], lora_file: LoraFile) -> None:
+    anna, ben = (str(lora_file("anna", 1)), 1.0), (str(lora_file("ben", 2)), 1.0)
+    style = (str(lora_file("style", 3)), 0.5)
+    first = pictures(engine, order(face_lora=anna))[0]
+    other = pictures(engine, order(face_lora=ben, style_lora=style))[0]
+    again = pictures(engine, order(face_lora=anna))[0]
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert not np.array_equal(first, six[0])
+    assert np.array_equal(pictures(engine, order())[0], six[0])
+
+
+def test_a_closed_order_leaves_no_lora(engine: Engine, six: dict[int, NDArray[np.uint8]], lora_file: LoraFile) -> None:
+    events = engine.submit(order(face_lora=(str(lora_file("anna", 1)), 1.0)))
+    next(events)
+    events.close()  # type: ignore[attr-defined]
+    assert np.array_equal(pictures(engine, order())[0], six[0])

@@ -1,0 +1,52 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.base_job import Run, run
+from studiolo.errors import SettingsError
+from studiolo.generation.base import load_base, save_pipeline
+from studiolo.generation.tiny import tiny_base
+
+PICTURES = 6
+
+
+@pytest.fixture
+def wanted(tmp_path) -> Run:
+    """A run of a second on a tiny base and pictures of noise."""
+    save_pipeline(tiny_base(), tmp_path / "init")
+    data = tmp_path / "data"
+    data.mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(PICTURES):
+        Image.fromarray(rng.integers(0, 255, (80, 80, 3), np.uint8)).save(data / f"{number}.png")
+        rows.append(json.dumps({"file": f"{number}.png", "trigger": "a handsome man", "tags": ["smile"]}))
+    (tmp_path / "captions.jsonl").write_text("\n".join(rows))
+    return Run(data, 0.02, tmp_path / "out", init=tmp_path / "init", captions=tmp_path / "captions.jsonl")
+
+
+def test_it_trains_packages_and_goes_on(wanted: Run) -> None:
+    run(wanted)
+    first = load_base(wanted.out / "base")
+    assert first.vae_scale_factor == 8
+    assert any(not np.array_equal(*pair) for pair in _weights(first, load_base(wanted.init)))
+    sheets = sorted((wanted.out / "sheets").iterdir())
+    assert sheets
+    run(wanted)  # the minutes are spent: packages the same again
+    assert all(np.array_equal(*pair) for pair in _weights(first, load_base(wanted.out / "base")))
+    assert sorted((wanted.out / "sheets").iterdir()) == sheets
+
+
+def _weights(first, second):
+    pairs = zip(first.unet.parameters(), second.unet.parameters(), strict=True)
+    return [(one.numpy(), two.numpy()) for one, two in pairs]
+
+
+def test_what_cannot_work_is_refused_first(wanted: Run, tmp_path) -> None:
+    with pytest.raises(SettingsError, match="cuda"):
+        run(Run(wanted.data, 1, wanted.out, device="cuda:99"))
+    with pytest.raises(SettingsError, match="wanted a folder"):
+        run(Run(tmp_path / "nowhere", 1, wanted.out))
+    assert not wanted.out.exists()

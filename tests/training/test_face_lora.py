@@ -1,0 +1,193 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from safetensors import safe_open
+
+from studiolo.errors import TrainingError
+from studiolo.generation.adapters import unet_sha256
+from studiolo.generation.tiny import tiny_base
+from studiolo.settings import FaceLoraSettings
+from studiolo.training import face_lora
+from studiolo.training.cache import TrainingPhoto
+from studiolo.training.face_lora import LORA_FILE, FaceLora, train_face_lora
+
+SETTINGS = FaceLoraSettings(rank=4, alpha=6.0, steps=12, batch_size=4, views_per_photo=2, learning_rate=5e-3)
+
+
+@pytest.fixture(scope="module")
+def base() -> StableDiffusionPipeline:
+    return tiny_base()
+
+
+def photos(count: int = 2, caption: str = "a handsome man, smile") -> list[TrainingPhoto]:
+    pictures = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        coarse = rng.integers(0, 256, (8, 8, 3), np.uint8)
+        mask = np.zeros((256, 256), np.float32)
+        mask[64:192, 64:192] = 1
+        pictures.append(TrainingPhoto(coarse.repeat(32, 0).repeat(32, 1), mask, caption))
+    return pictures
+
+
+def train(base: StableDiffusionPipeline, settings: FaceLoraSettings = SETTINGS, **options) -> FaceLora:
+    chosen = {"identity_id": "anna", "trigger": "a handsome man", "seed": 0, "photos": photos()} | options
+    return train_face_lora(base, settings=settings, **chosen)
+
+
+def image(base: StableDiffusionPipeline) -> np.ndarray:
+    generator = torch.Generator().manual_seed(1)
+    options = {"num_inference_steps": 4, "guidance_scale": 2.0, "output_type": "np", "generator": generator}
+    return base("a handsome man", **options).images[0]
+
+
+@pytest.fixture(scope="module")
+def lora(base: StableDiffusionPipeline) -> FaceLora:
+    return train(base)
+
+
+@pytest.fixture
+def trained_unets(monkeypatch: pytest.MonkeyPatch) -> list[UNet2DConditionModel]:
+    """The UNets with their trained adapters, which `train_face_lora` keeps to itself."""
+    unets: list[UNet2DConditionModel] = []
+    read = face_lora._weights
+    monkeypatch.setattr(face_lora, "_weights", lambda unet: unets.append(unet) or read(unet))
+    return unets
+
+
+def test_an_unmodified_pipeline_makes_the_image_of_the_trained_adapter(
+    base: StableDiffusionPipeline, trained_unets: list[UNet2DConditionModel], tmp_path: Path
+) -> None:
+    train(base).save(tmp_path)
+    trained = trained_unets[0].float().eval()
+    rounded = {name: weight for name, weight in trained.state_dict().items() if ".lora_" not in name}
+    loaded, own = tiny_base(), tiny_base()
+    loaded.unet.load_state_dict({name.replace(".base_layer", ""): weight for name, weight in rounded.items()})
+    without = image(loaded)
+    loaded.load_lora_weights(str(tmp_path), weight_name=LORA_FILE)
+    own.register_modules(unet=trained)
+    assert np.abs(image(own) - without).max() > 1e-2
+    np.testing.assert_allclose(image(loaded), image(own), atol=1e-5)
+
+
+def test_the_update_is_alpha_over_rank_times_the_product(
+    base: StableDiffusionPipeline, lora: FaceLora, tmp_path: Path
+) -> None:
+    lora.save(tmp_path)
+    loaded, merged = tiny_base(), tiny_base()
+    loaded.load_lora_weights(str(tmp_path), weight_name=LORA_FILE)
+    layers = {name.removeprefix("unet.").rsplit(".lora", 1)[0] for name in lora.weights}
+    # two transformer blocks down, up twice, and one in the middle: 8 projections and 2 feed-forward layers in each
+    assert len(layers) * 2 == len(lora.weights)
+    assert {layer.split("transformer_blocks.0.")[1] for layer in layers} == {
+        *(f"attn{i}.{name}" for i in (1, 2) for name in ("to_q", "to_k", "to_v", "to_out.0")),
+        "ff.net.0.proj",
+        "ff.net.2",
+    }
+    for layer in layers:
+        down, up = (
+            (lora.weights[f"unet.{layer}.lora{end}.weight"] for end in ("_A", "_B"))
+            if (f"unet.{layer}.lora_A.weight" in lora.weights)
+            else (lora.weights[f"unet.{layer}.lora.{end}.weight"] for end in ("down", "up"))
+        )
+        merged.unet.get_submodule(layer).weight.add_(6.0 / 4 * up @ down)
+    np.testing.assert_allclose(image(loaded), image(merged), atol=1e-5)
+
+
+def test_only_the_adapter_is_trained(base: StableDiffusionPipeline, trained_unets: list[UNet2DConditionModel]) -> None:
+    train(base)
+    parameters = dict(trained_unets[0].named_parameters())
+    assert {".lora_" in name for name, weight in parameters.items() if weight.requires_grad} == {True}
+    frozen = {name.replace(".base_layer", ""): weight for name, weight in parameters.items() if ".lora_" not in name}
+    original = dict(base.unet.named_parameters())
+    assert frozen.keys() == original.keys()
+    for name, weight in frozen.items():
+        assert torch.equal(weight, original[name].to(weight.dtype)), name
+    ups = [weight for name, weight in parameters.items() if ".lora_B." in name]
+    assert all(torch.count_nonzero(up) for up in ups)
+
+
+def test_training_leaves_the_pipeline_and_the_global_generator_alone() -> None:
+    base, untouched = tiny_base(), tiny_base()
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    train(base)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert unet_sha256(base.unet) == unet_sha256(untouched.unet)
+    assert base.get_active_adapters() == []
+    assert [name for name, _ in base.unet.named_modules()] == [name for name, _ in untouched.unet.named_modules()]
+    assert not base.unet.training
+    assert not any(weight.requires_grad for weight in base.unet.parameters())
+    assert np.array_equal(image(base), image(untouched))
+
+
+def test_the_same_inputs_give_the_same_bytes(base: StableDiffusionPipeline, lora: FaceLora, tmp_path: Path) -> None:
+    first = lora.save(tmp_path / "first").read_bytes()
+    assert train(base).save(tmp_path / "again").read_bytes() == first
+    # the library orders a file's metadata at random, for every file anew
+    assert {lora.save(tmp_path / str(index)).read_bytes() for index in range(8)} == {first}
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"identity_id": "berta"}, {"photos": photos(1)}])
+def test_other_inputs_give_another_lora(base: StableDiffusionPipeline, lora: FaceLora, change: dict) -> None:
+    other = train(base, **change)
+    assert other.weights.keys() == lora.weights.keys()
+    assert not any(torch.equal(other.weights[name], lora.weights[name]) for name in lora.weights if "up" in name)
+
+
+def test_the_file_tells_what_it_was_trained_on_and_how(
+    base: StableDiffusionPipeline, lora: FaceLora, tmp_path: Path
+) -> None:
+    with safe_open(lora.save(tmp_path), framework="pt") as file:
+        header = file.metadata()
+        assert set(file.keys()) == lora.weights.keys()
+        assert all(torch.equal(file.get_tensor(name), weight) for name, weight in lora.weights.items())
+    assert header == lora.metadata
+    assert header["base_sha256"] == unet_sha256(base.unet)
+    assert (header["trigger"], header["photos"], header["seed"]) == ("a handsome man", "2", "0")
+    settings = json.loads(header["settings"])
+    assert (settings["rank"], settings["alpha"], settings["steps"]) == (4, 6.0, 12)
+    assert {weight.dtype for weight in lora.weights.values()} == {torch.float32}
+
+
+def test_the_loss_falls_and_every_step_is_reported(base: StableDiffusionPipeline) -> None:
+    curve: list[tuple[int, float]] = []
+    settings = SETTINGS.model_copy(update={"steps": 150, "batch_size": 8})
+    lora = train(base, settings, on_metric=lambda step, loss: curve.append((step, loss)))
+    assert [step for step, _ in curve] == list(range(1, 151))
+    losses = [loss for _, loss in curve]
+    assert lora.final_loss == pytest.approx(np.mean(losses[-15:]))
+    assert lora.final_loss < 0.9 * np.mean(losses[:15])
+
+
+def test_with_full_caption_dropout_captions_do_not_matter(base: StableDiffusionPipeline) -> None:
+    dropped, kept = (SETTINGS.model_copy(update={"steps": 3, "caption_dropout": share}) for share in (1.0, 0.0))
+    captions = ("a handsome man, smile", "a handsome man, glasses")
+    one, other = (train(base, dropped, photos=photos(caption=caption)).weights for caption in captions)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    one, other = (train(base, kept, photos=photos(caption=caption)).weights for caption in captions)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_mask_matters_only_when_the_background_weighs_less(base: StableDiffusionPipeline) -> None:
+    def weights(background_weight: float, height: float) -> dict[str, torch.Tensor]:
+        settings = SETTINGS.model_copy(update={"steps": 3, "background_weight": background_weight})
+        masked = [TrainingPhoto(one.rgb_u8, one.mask * height, one.caption) for one in photos()]
+        return train(base, settings, photos=masked).weights
+
+    one, other = weights(1.0, 1.0), weights(1.0, 0.0)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    one, other = weights(0.1, 1.0), weights(0.1, 0.0)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_no_photos_and_divergence_name_the_identity(base: StableDiffusionPipeline) -> None:
+    with pytest.raises(TrainingError, match=r"'anna': got no photos, wanted at least 1"):
+        train(base, photos=[])
+    wild = SETTINGS.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(TrainingError, match=r"'anna': got a loss of .* use a learning rate below 1e\+30"):
+        train(base, wild)
