@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from studiolo.perception.similarity import Similarity
-from studiolo.perception.suite import Suite, open_suite
 
 from studiolo.albums.decode import decode
 from studiolo.albums.records import Verdict
+from studiolo.perception.similarity import Similarity
+from studiolo.perception.suite import Suite, open_suite
 from studiolo.portraits.scoring import Score, score_portrait, similarity_to
 from studiolo.settings import PerceptionSettings
 
