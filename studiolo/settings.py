@@ -88,6 +88,13 @@ class FaceLoraSettings(Section):
     cpus_per_actor: float = pydantic.Field(0.75, gt=0)
     """CPU slots an actor takes in the plan."""
 
+    @pydantic.field_validator("view_face_ratio")
+    @classmethod
+    def _rising_shares(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1] <= 1:
+            raise ValueError("wanted 0 < least <= largest <= 1")
+        return value
+
 
 class GenerationSettings(Section):
     """How portraits are made and judged."""

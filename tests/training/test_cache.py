@@ -7,8 +7,10 @@ from diffusers import StableDiffusionPipeline
 from hypothesis import given
 from hypothesis import strategies as st
 
+from studiolo.errors import SettingsError
 from studiolo.generation.tiny import tiny_base
 from studiolo.identities.references import CROP_FACE_RATIO, CROP_SIDE_PX
+from studiolo.settings import StudioSettings
 from studiolo.training.cache import (
     FACE_CENTRE,
     TrainingPhoto,
@@ -135,3 +137,9 @@ def test_left_and_right_change_places_as_words_only() -> None:
 @given(st.text(alphabet="left righ,-"))
 def test_flipping_a_caption_twice_gives_it_back(caption: str) -> None:
     assert flipped_caption(flipped_caption(caption)) == caption
+
+
+@pytest.mark.parametrize("face_ratio", [(0.9, 0.3), (0.0, 0.5), (0.5, 1.5)])
+def test_impossible_shares_of_the_face_are_refused_before_any_work(face_ratio: tuple[float, float]) -> None:
+    with pytest.raises(SettingsError, match=r"face_lora\.view_face_ratio.*wanted 0 < least <= largest <= 1"):
+        StudioSettings.load(None, {"albums": "a", "out": "b", "face_lora": {"view_face_ratio": face_ratio}})

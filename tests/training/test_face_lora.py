@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import convert_unet_state_dict_to_peft
 from safetensors import safe_open
 
 from studiolo.errors import TrainingError
@@ -80,20 +81,17 @@ def test_the_update_is_alpha_over_rank_times_the_product(
     lora.save(tmp_path)
     loaded, merged = tiny_base(), tiny_base()
     loaded.load_lora_weights(str(tmp_path), weight_name=LORA_FILE)
-    layers = {name.removeprefix("unet.").rsplit(".lora", 1)[0] for name in lora.weights}
-    # two transformer blocks down, up twice, and one in the middle: 8 projections and 2 feed-forward layers in each
-    assert len(layers) * 2 == len(lora.weights)
+    # diffusers writes attention as lora.down and lora.up, all else as lora_A and lora_B
+    factors = convert_unet_state_dict_to_peft(lora.weights)
+    layers = {name.removeprefix("unet.").rsplit(".lora", 1)[0] for name in factors}
+    assert len(layers) * 2 == len(factors) == len(lora.weights)
     assert {layer.split("transformer_blocks.0.")[1] for layer in layers} == {
         *(f"attn{i}.{name}" for i in (1, 2) for name in ("to_q", "to_k", "to_v", "to_out.0")),
         "ff.net.0.proj",
         "ff.net.2",
     }
     for layer in layers:
-        down, up = (
-            (lora.weights[f"unet.{layer}.lora{end}.weight"] for end in ("_A", "_B"))
-            if (f"unet.{layer}.lora_A.weight" in lora.weights)
-            else (lora.weights[f"unet.{layer}.lora.{end}.weight"] for end in ("down", "up"))
-        )
+        down, up = (factors[f"unet.{layer}.lora_{factor}.weight"] for factor in "AB")
         merged.unet.get_submodule(layer).weight.add_(6.0 / 4 * up @ down)
     np.testing.assert_allclose(image(loaded), image(merged), atol=1e-5)
 
@@ -136,7 +134,7 @@ def test_the_same_inputs_give_the_same_bytes(base: StableDiffusionPipeline, lora
 def test_other_inputs_give_another_lora(base: StableDiffusionPipeline, lora: FaceLora, change: dict) -> None:
     other = train(base, **change)
     assert other.weights.keys() == lora.weights.keys()
-    assert not any(torch.equal(other.weights[name], lora.weights[name]) for name in lora.weights if "up" in name)
+    assert not any(torch.equal(other.weights[name], lora.weights[name]) for name in lora.weights if ".lora.up." in name)
 
 
 def test_the_file_tells_what_it_was_trained_on_and_how(
@@ -156,12 +154,12 @@ def test_the_file_tells_what_it_was_trained_on_and_how(
 
 def test_the_loss_falls_and_every_step_is_reported(base: StableDiffusionPipeline) -> None:
     curve: list[tuple[int, float]] = []
-    settings = SETTINGS.model_copy(update={"steps": 150, "batch_size": 8})
+    settings = SETTINGS.model_copy(update={"steps": 40, "batch_size": 8, "learning_rate": 2e-2})
     lora = train(base, settings, on_metric=lambda step, loss: curve.append((step, loss)))
-    assert [step for step, _ in curve] == list(range(1, 151))
+    assert [step for step, _ in curve] == list(range(1, 41))
     losses = [loss for _, loss in curve]
-    assert lora.final_loss == pytest.approx(np.mean(losses[-15:]))
-    assert lora.final_loss < 0.9 * np.mean(losses[:15])
+    assert lora.final_loss == pytest.approx(np.mean(losses[-4:]))
+    assert np.mean(losses[-13:]) < 0.95 * np.mean(losses[:13])
 
 
 def test_with_full_caption_dropout_captions_do_not_matter(base: StableDiffusionPipeline) -> None:
