@@ -13,11 +13,10 @@ from studiolo.albums.records import PORTRAIT_SCHEMA
 from studiolo.generation.base import load_base
 from studiolo.generation.engine import Engine, Portrait
 from studiolo.generation.engine import Order as EngineOrder
-from studiolo.identities.artifacts import identity_folder, safe_segment
 from studiolo.perception.similarity import Similarity
 from studiolo.perception.suite import PERCEPTION_CARDS, open_suite
 from studiolo.portraits.files import encode_portrait, image_sha256
-from studiolo.portraits.orders import Order, to_engine
+from studiolo.portraits.orders import Order, portrait_id, portrait_path, to_engine
 from studiolo.portraits.ranking import Candidate, Ranked, candidates_in_round, rank_candidates, wants_retry
 from studiolo.portraits.scoring import Score, score_portrait
 from studiolo.portraits.styles import Style, load_style, style_lora_path
@@ -173,10 +172,10 @@ class Portraitist:
             "face_lora_sha256": work.row["lora_sha256"],
             **self.settings.model_dump(exclude={"actors", "cpus_per_actor"}),
         }
-        path = f"{identity_folder(work.order.identity_id)}/portraits/{safe_segment(work.order.style)}/{index:03d}.png"
+        path = portrait_path(work.order.identity_id, work.order.style, index)
         self.store.write_bytes(path, encode_portrait(made.image_rgb_u8, settings))
         return {
-            "portrait_id": _portrait_id(work.order.identity_id, work.order.style, index),
+            "portrait_id": portrait_id(work.order.identity_id, work.order.style, index),
             "identity_id": work.order.identity_id,
             "style": work.order.style,
             "index": index,
@@ -209,10 +208,6 @@ ORDER_INPUT = pa.schema(
     ]
 )
 """One row an order: what is wanted, and the identity it is wanted of."""
-
-
-def _portrait_id(identity_id: str, style: str, index: int) -> str:
-    return hashlib.sha256(f"{identity_id}\0{style}\0{index}".encode()).hexdigest()
 
 
 def _references_key(row: Row) -> str:

@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from studiolo.albums.geometry import invert, map_points
+
 RgbU8 = NDArray[np.uint8]
 
 _MAX_SHRINK = 16
@@ -24,19 +26,6 @@ def similarity_matrix(from_N2: ArrayLike, to_N2: ArrayLike) -> NDArray[np.float6
     sin = float((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()) / norm
     turn = np.array([[cos, -sin], [sin, cos]])
     return np.concatenate([turn, (target.mean(axis=0) - turn @ source.mean(axis=0))[:, None]], axis=1)
-
-
-def map_points(matrix: ArrayLike, points_px: ArrayLike) -> NDArray[np.float64]:
-    """`points_px` [..., 2] carried through `matrix` [2, 3]."""
-    m = np.asarray(matrix, np.float64)
-    return np.asarray(points_px, np.float64) @ m[:, :2].T + m[:, 2]
-
-
-def invert(matrix: ArrayLike) -> NDArray[np.float64]:
-    """The matrix [2, 3] that undoes `matrix`. Raises `numpy.linalg.LinAlgError` for a matrix of scale 0."""
-    m = np.asarray(matrix, np.float64)
-    turn = np.linalg.inv(m[:, :2])
-    return np.concatenate([turn, -(turn @ m[:, 2])[:, None]], axis=1)
 
 
 def scale_of(matrix: ArrayLike) -> float:

@@ -7,6 +7,7 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from studiolo.albums.geometry import invert, map_points
 from studiolo.perception import chips
 from studiolo.perception.runtime import LiteModel
 
@@ -66,7 +67,7 @@ class EmbeddedMesher:
         raw, logit = self._model(chip)
         points = raw.reshape(POINTS, 3).astype(np.float64)
         scale = max(chips.scale_of(matrix), 1e-9)
-        in_photo = chips.map_points(chips.invert(matrix), points[:, :2])
+        in_photo = map_points(invert(matrix), points[:, :2])
         stacked = np.concatenate([in_photo, points[:, 2:] / scale], axis=1)
         return Mesh(stacked.astype(np.float32), float(1 / (1 + np.exp(-float(logit.reshape(-1)[0])))))
 

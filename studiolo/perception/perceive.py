@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from studiolo.albums.geometry import map_points
 from studiolo.perception import chips
 from studiolo.perception.detect import Detection
 from studiolo.perception.expression import expression_of
@@ -81,7 +82,7 @@ def crop_around(suite: Suite, rgb_u8: RgbU8, face: Detection, mesh: Mesh) -> Cro
     matrix = _crop_matrix(rgb_u8, face)
     crop = chips.warp(rgb_u8, matrix, _CROP_SIDE_PX)
     points = mesh.points_px.copy()
-    points[:, :2] = chips.map_points(matrix, points[:, :2])
+    points[:, :2] = map_points(matrix, points[:, :2])
     person = suite.person_mask(crop)
     hw_px = (rgb_u8.shape[0], rgb_u8.shape[1])
     return Crop(

@@ -2,6 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from studiolo.albums.geometry import invert, map_points
 from studiolo.perception import chips
 
 
@@ -10,9 +11,9 @@ def test_similarity_matrix_recovers_the_map(angle: float, scale: float, x: float
     points = np.array([[0, 0], [10, 1], [4, 8], [-3, 5]], float)
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = np.concatenate([turn, [[x], [y]]], axis=1)
-    found = chips.similarity_matrix(points, chips.map_points(matrix, points))
+    found = chips.similarity_matrix(points, map_points(matrix, points))
     assert np.allclose(found, matrix, atol=1e-6 * max(1, scale, abs(x), abs(y)))
-    assert np.allclose(chips.map_points(chips.invert(matrix), chips.map_points(matrix, points)), points, atol=1e-6)
+    assert np.allclose(map_points(invert(matrix), map_points(matrix, points)), points, atol=1e-6)
 
 
 def test_warp_averages_when_it_shrinks():
