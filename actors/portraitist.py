@@ -128,6 +128,7 @@ class Portraitist:
                     style_lora_path=str(style_lora) if style_lora else None,
                     count=count,
                     first_index=len(work.made),
+                    fits=self.engine.fits,
                 )
                 self._candidates(work, EngineOrder(**fields))
                 ranked = self._judge(work)

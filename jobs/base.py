@@ -20,8 +20,11 @@ def base(
         typer.Option(help="JSONL with file, trigger and tags of each picture; made by the taggers when absent."),
     ] = None,
     autoencoder_share: Annotated[
-        float, typer.Option(help="Share of the minutes spent on the autoencoder first.", min=0, max=1)
-    ] = 0.2,
+        float,
+        typer.Option(
+            help="Share of the minutes spent on the autoencoder first; new latents, new denoiser.", min=0, max=1
+        ),
+    ] = 0.0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
 ) -> None:

@@ -1,6 +1,7 @@
 """The job behind `python -m jobs base`."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class Run:
     out: Path
     init: Path | None = None
     captions: Path | None = None
-    autoencoder_share: float = 0.2
+    autoencoder_share: float = 0.0
     device: str = "cpu"
     seed: int = 0
 
@@ -100,6 +101,10 @@ def _train_denoiser(
     trainer = BaseTrainer(base, latents, settings, budget, seed=wanted.seed, device=wanted.device)
     curve: list[tuple[int, float]] = []
 
+    def on_metric(step: int, loss: float) -> None:
+        curve.append((step, loss))
+        _say(f"step {step}, loss {loss:.4f}, {100 * budget.progress:.0f}% of {wanted.minutes:g} minutes")
+
     def on_sheet(step: int, sheet_rgb_u8: NDArray[np.uint8]) -> None:
         content = cv2.imencode(".png", sheet_rgb_u8[..., ::-1])[1].tobytes()
         Store(wanted.out).write_bytes(f"sheets/{step:07d}.png", content)
@@ -111,9 +116,13 @@ def _train_denoiser(
         trainer,
         wanted.out / "denoiser.pt",
         settings,
-        on_metric=lambda step, loss: curve.append((step, loss)),
+        on_metric=on_metric,
         on_sheet=on_sheet,
     )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _caption(data: Path, path: Path) -> Path:

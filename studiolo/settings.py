@@ -70,8 +70,8 @@ class FaceLoraSettings(Section):
     """Samples a step."""
     restarts: int = pydantic.Field(1, ge=1)
     """Cycles of the cosine schedule with restarts."""
-    min_snr_gamma: float = pydantic.Field(5.0, gt=0)
-    """Clamp of the signal-to-noise weighting of the loss."""
+    min_snr_gamma: float | None = pydantic.Field(5.0, gt=0)
+    """Clamp of the signal-to-noise weighting of the loss; null weighs all timesteps alike."""
     background_weight: float = pydantic.Field(0.1, ge=0, le=1)
     """Weight of the loss outside the head mask; 1 switches the mask off."""
     caption_dropout: float = pydantic.Field(0.1, ge=0, le=1)
@@ -81,6 +81,9 @@ class FaceLoraSettings(Section):
     view_face_ratio: tuple[float, float] = (0.62, 0.78)
     """Least and largest share of a view's side that the face's box takes. The embedded base knows close portraits;
     FaceChain's bases of 512 px take 0.35 to 0.45."""
+    look_share: float = pydantic.Field(0.25, ge=0, le=1)
+    """Share of the views turned into black and white or warm film, with these words in their captions, so that they
+    keep their sense beside the identity; 0 trains on the photos as they are, like FaceChain."""
     gradient_clip: float = pydantic.Field(1.0, gt=0)
     """Largest gradient norm."""
     actors: int = pydantic.Field(2, ge=1)

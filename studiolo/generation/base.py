@@ -48,6 +48,11 @@ def load_base(
     return pipeline.to(device)
 
 
+def fits(tokenizer: CLIPTokenizer, prompt: str) -> bool:
+    """Whether the text encoder reads `prompt` to its end: no more tokens than it has places for."""
+    return len(tokenizer(prompt, verbose=False).input_ids) <= tokenizer.model_max_length
+
+
 def assemble(
     vae: SpaceToDepthAutoencoderKL,
     unet: UNet2DConditionModel,

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from studiolo.errors import SettingsError, UsageError
 from studiolo.generation.adapters import Adapters
+from studiolo.generation.base import fits
 
 _PADDING_SEED = 0
 
@@ -83,6 +84,10 @@ class Engine:
         self._slots = slots
         self._adapters = Adapters(pipeline)
         self._busy = threading.Lock()
+
+    def fits(self, prompt: str) -> bool:
+        """Whether the base reads `prompt` to its end."""
+        return fits(self._pipeline.tokenizer, prompt)
 
     def submit(self, order: Order) -> Iterator[Step | Portrait]:
         """Steps as they happen and portraits as they are finished, by rising index.

@@ -8,7 +8,7 @@ are kept to the letter, also where they are blunt: "closed eyes" contains "eye" 
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 CHILD_BELOW_YEARS = 20.0
@@ -97,6 +97,22 @@ def keep_tags(tags: Iterable[str]) -> list[str]:
 def caption(trigger: str, tags: Iterable[str]) -> str:
     """`trigger, tag, tag`, without the tags that belong to the identity."""
     return ", ".join([trigger, *keep_tags(tags)])
+
+
+def fit_phrases(first: str, tags: Sequence[str], last: str, fits: Callable[[str], bool]) -> str:
+    """`first, tag, ..., last` with as many tags, from the left, as `fits` lets in; `first` and `last` always stay.
+
+    A text encoder reads a limited number of tokens and drops what comes behind them without a word, and behind the tags
+    stand the words that somebody ordered.
+
+    >>> fit_phrases("a girl", ["smile", "black hair"], "warm film photo", lambda text: len(text) < 40)
+    'a girl, smile, warm film photo'
+    """
+    for count in range(len(tags), -1, -1):
+        text = ", ".join(phrase for phrase in (first, *tags[:count], last) if phrase)
+        if fits(text):
+            break
+    return text
 
 
 def common_tags(tags_by_photo: Sequence[Iterable[str]]) -> list[str]:

@@ -3,7 +3,7 @@ on.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pydantic
@@ -68,11 +68,13 @@ def to_engine(
     style_lora_path: str | None = None,
     count: int | None = None,
     first_index: int = 0,
+    fits: Callable[[str], bool] = lambda text: True,
 ) -> dict[str, Any]:
     """Fields of the engine's order for `count` candidates (the order's count when None) from `first_index`
     on.
 
-    `identity` is a row of `IDENTITY_SCHEMA`. A LoRA is `None` when there is no file, else (path, weight); its
+    `identity` is a row of `IDENTITY_SCHEMA`; `fits` says whether the base reads a prompt to its end.
+    A LoRA is `None` when there is no file, else (path, weight); its
     weight is the setting times the style's multiplier, so both act and the default setting of 1 leaves the
     style's word.
     """
@@ -82,7 +84,7 @@ def to_engine(
     return {
         "seed": order.seed,
         "identity_id": order.identity_id,
-        "prompt": portrait_prompt(identity["trigger"], identity["common_tags"] or [], style.words),
+        "prompt": portrait_prompt(identity["trigger"], identity["common_tags"] or [], style.words, fits),
         "negative_prompt": style.negative_prompt,
         "count": order.count if count is None else count,
         "first_index": first_index,

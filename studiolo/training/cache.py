@@ -6,8 +6,9 @@ Shapes: N views, C latent channels, H and W of the latents, P prompts, L tokens,
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -17,7 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from studiolo.generation.base import fits
+from studiolo.identities.captions import fit_phrases
 from studiolo.identities.references import CROP_FACE_RATIO
+from studiolo.training.faces import LOOK_SHARES, put_look
 
 FACE_CENTRE = (0.5, 0.54)
 """Where the middle of the face lies in a view, as a share of its side: a little low, for the hair above it.
@@ -70,8 +74,12 @@ def build_cache(
     views_per_photo: int,
     face_ratio: tuple[float, float],
     rng: np.random.Generator,
+    look_share: float = 0.0,
 ) -> Cache:
-    """`views_per_photo` random views of every photo, each also flipped, through `base`'s encoders."""
+    """`views_per_photo` random views of every photo, each also flipped, through `base`'s encoders.
+
+    A share of `look_share` gets a look, see `random_look`.
+    """
     side_px = base.unet.config.sample_size * base.vae_scale_factor
     images: list[NDArray[np.uint8]] = []
     masks: list[NDArray[np.float32]] = []
@@ -79,9 +87,10 @@ def build_cache(
     for photo in photos:
         for _ in range(views_per_photo):
             image, mask = random_view(photo, side_px, face_ratio, rng)
+            image, caption = random_look(image, photo.caption, look_share, rng, partial(fits, base.tokenizer))
             images += [image, np.ascontiguousarray(image[:, ::-1])]
             masks += [mask, np.ascontiguousarray(mask[:, ::-1])]
-            captions += [photo.caption, flipped_caption(photo.caption)]
+            captions += [caption, flipped_caption(caption)]
     prompts = ["", *dict.fromkeys(captions)]
     mean, std = encode_images(base, images)
     mask_NHW = torch.from_numpy(np.stack(masks))
@@ -114,6 +123,25 @@ def random_view(
         interpolation=cv2.INTER_AREA,
     )
     return image, mask
+
+
+def random_look(
+    rgb_u8: NDArray[np.uint8],
+    caption: str,
+    share: float,
+    rng: np.random.Generator,
+    fits: Callable[[str], bool] = lambda text: True,
+) -> tuple[NDArray[np.uint8], str]:
+    """The view and its caption as they are or, with probability `share`, in one of the looks that the base knows.
+
+    The look's words go into the caption, in the place of its last tags when not all of it `fits`: an identity
+    learned from colour photos alone would take their sense away.
+    """
+    if rng.random() >= share:
+        return rgb_u8, caption
+    look = str(rng.choice(list(LOOK_SHARES)))
+    trigger, *tags = caption.split(", ")
+    return put_look(rgb_u8, look), fit_phrases(trigger, tags, look, fits)
 
 
 def flipped_caption(caption: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.optimization import get_cosine_with_hard_restarts_schedule_with_warmup
 from diffusers.utils import convert_state_dict_to_diffusers
@@ -26,7 +26,7 @@ from studiolo.errors import TrainingError
 from studiolo.generation.adapters import unet_sha256
 from studiolo.settings import FaceLoraSettings
 from studiolo.training.cache import Cache, TrainingPhoto, build_cache
-from studiolo.training.losses import denoising_loss, min_snr_weights
+from studiolo.training.losses import training_loss
 from studiolo.training.precision import Masters, set_trainable
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
@@ -79,9 +79,9 @@ def train_face_lora(
         raise TrainingError(f"face-LoRA of {identity_id!r}: got no photos, wanted at least 1")
     identity_seed = _seed(seed, identity_id)
     rng = np.random.default_rng(identity_seed)
-    cache = build_cache(base, photos, settings.views_per_photo, settings.view_face_ratio, rng)
+    cache = build_cache(base, photos, settings.views_per_photo, settings.view_face_ratio, rng, settings.look_share)
     unet = _with_adapter(base.unet, settings, identity_seed)
-    losses = _optimise(unet, cache, base.scheduler.alphas_cumprod, settings, identity_id, identity_seed, on_metric)
+    losses = _optimise(unet, cache, base.scheduler, settings, identity_id, identity_seed, on_metric)
     return FaceLora(
         weights=_weights(unet),
         metadata=_metadata(base, unet, settings, trigger, len(photos), seed),
@@ -102,7 +102,7 @@ def _with_adapter(base_unet: UNet2DConditionModel, settings: FaceLoraSettings, s
 def _optimise(
     unet: UNet2DConditionModel,
     cache: Cache,
-    alphas_cumprod_T: Tensor,
+    scheduler: DDIMScheduler,
     settings: FaceLoraSettings,
     identity_id: str,
     seed: int,
@@ -118,7 +118,7 @@ def _optimise(
     generator = torch.Generator().manual_seed(seed)
     losses: list[float] = []
     for step in range(settings.steps):
-        loss = _loss(unet, cache, alphas_cumprod_T, settings, generator)
+        loss = _loss(unet, cache, scheduler, settings, generator)
         loss.backward()  # type: ignore[no-untyped-call]
         masters.take_gradients()
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip).item()
@@ -140,7 +140,7 @@ def _optimise(
 def _loss(
     unet: UNet2DConditionModel,
     cache: Cache,
-    alphas_cumprod_T: Tensor,
+    scheduler: DDIMScheduler,
     settings: FaceLoraSettings,
     generator: torch.Generator,
 ) -> Tensor:
@@ -152,20 +152,18 @@ def _loss(
     mean_BCHW = cache.mean_NCHW[view_B]
     latents_BCHW = mean_BCHW + cache.std_NCHW[view_B] * torch.randn(mean_BCHW.shape, generator=generator)
     noise_BCHW = torch.randn(mean_BCHW.shape, generator=generator)
-    timesteps_B = torch.randint(len(alphas_cumprod_T), (size,), generator=generator)
+    timesteps_B = torch.randint(scheduler.config.num_train_timesteps, (size,), generator=generator)
     dropped_B = torch.rand(size, generator=generator) < settings.caption_dropout
-    prompts_BLD = cache.prompts_PLD[cache.prompt_N[view_B].masked_fill(dropped_B, 0)]
-    alpha_bar_B111 = alphas_cumprod_T[timesteps_B].view(-1, 1, 1, 1)
-    noisy_BCHW = alpha_bar_B111.sqrt() * latents_BCHW + (1 - alpha_bar_B111).sqrt() * noise_BCHW
-    predicted_BCHW = unet(
-        noisy_BCHW.to(unet.device, unet.dtype, memory_format=torch.channels_last),
-        timesteps_B.to(unet.device),
-        prompts_BLD.to(unet.device, unet.dtype),
-        return_dict=False,
-    )[0].cpu()
-    mask_BHW = settings.background_weight + (1 - settings.background_weight) * cache.mask_NHW[view_B]
-    weights_B = min_snr_weights(alphas_cumprod_T, timesteps_B, settings.min_snr_gamma)
-    return denoising_loss(predicted_BCHW, noise_BCHW, weights_B, mask_BHW)
+    return training_loss(
+        unet,
+        scheduler,
+        latents_BCHW,
+        noise_BCHW,
+        timesteps_B,
+        cache.prompts_PLD[cache.prompt_N[view_B].masked_fill(dropped_B, 0)],
+        min_snr_gamma=settings.min_snr_gamma,
+        mask_BHW=settings.background_weight + (1 - settings.background_weight) * cache.mask_NHW[view_B],
+    )
 
 
 def _weights(unet: UNet2DConditionModel) -> dict[str, Tensor]:

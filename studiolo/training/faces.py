@@ -27,8 +27,8 @@ BACKDROPS: dict[str, tuple[tuple[int, int, int], float]] = {
 """Colour (RGB) and share of each studio backdrop."""
 
 BACKDROP_SHARE = 0.28
-BLACK_AND_WHITE_SHARE = 0.12
-WARM_FILM_SHARE = 0.10
+LOOK_SHARES = {"black and white photo": 0.12, "warm film photo": 0.10}
+"""Share of the views that each look is put into, by its words."""
 WHOLE_PICTURE_SHARE = 0.3
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -100,6 +100,16 @@ def compose_caption(view: View, keep_tag: Sequence[bool], keep_style: Sequence[b
     return ", ".join([view.trigger, *(phrases[index] for index in order if kept[index])])
 
 
+def put_look(rgb_u8: NDArray[np.uint8], look: str) -> NDArray[np.uint8]:
+    """The picture [H, W, 3] with a look of `LOOK_SHARES`: no colour, or the golden tones of daylight film."""
+    pixels = rgb_u8.astype(np.float32)
+    if look == "black and white photo":
+        pixels = np.repeat((pixels @ _LUMA)[..., None], 3, -1)
+    else:
+        pixels = 16 + (pixels * _WARM_GAIN + _WARM_LIFT) * (228 / 255)
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
 def _view(face: Face, flipped: bool, side_px: int, rng: np.random.Generator) -> View:
     pixels, tags, style = face.rgb_u8.astype(np.float32), list(face.tags), list[str]()
     if face.person is not None and rng.random() < BACKDROP_SHARE:
@@ -107,16 +117,14 @@ def _view(face: Face, flipped: bool, side_px: int, rng: np.random.Generator) -> 
         pixels = _on_backdrop(pixels, face.person, name, rng)
         tags = [tag for tag in tags if not tag.endswith("background")]
         style += ["studio backdrop", f"{name} background"]
-    look = rng.random()
-    if look < BLACK_AND_WHITE_SHARE:
-        pixels = np.repeat((pixels @ _LUMA)[..., None], 3, -1)
+    rgb_u8 = np.clip(pixels, 0, 255).astype(np.uint8)
+    look = str(rng.choice([*LOOK_SHARES, ""], p=[*LOOK_SHARES.values(), 1 - sum(LOOK_SHARES.values())]))
+    if look == "black and white photo":
         tags = [tag for tag in tags if not tag.endswith((" clothes", " hair", " background"))]
         style = [phrase for phrase in style if not phrase.endswith("background") or phrase in _COLOURLESS]
-        style.append("black and white photo")
-    elif look < BLACK_AND_WHITE_SHARE + WARM_FILM_SHARE:
-        pixels = 16 + (pixels * _WARM_GAIN + _WARM_LIFT) * (228 / 255)
-        style.append("warm film photo")
-    rgb_u8 = np.clip(pixels, 0, 255).astype(np.uint8)
+    if look:
+        rgb_u8 = put_look(rgb_u8, look)
+        style.append(look)
     if flipped:
         rgb_u8, tags = rgb_u8[:, ::-1], [_mirrored(tag) for tag in tags]
     return View(_crop(rgb_u8, side_px, rng), face.trigger, tuple(tags), tuple(style))

@@ -51,6 +51,26 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path) -> None:
     assert torch.equal(one["generator"], two["generator"])
 
 
+def test_words_are_learned_at_their_own_rate() -> None:
+    """With the other rates at 0, only what reads the words moves: cross-attention and its norm."""
+    settings = BaseSettings(batch_size=4, warmup_steps=0, cross_attention_rate=0, text_rate=0, weight_decay=0)
+    training, fresh = trainer(3, settings), tiny_base()
+    for _ in range(3):
+        training.step()
+    base = training.averaged()
+    still = {
+        name
+        for (name, ours), theirs in zip(base.unet.named_parameters(), fresh.unet.parameters(), strict=True)
+        if torch.equal(ours, theirs)
+    }
+    words = {name for name, _ in base.unet.named_parameters() if ".attn2." in name}
+    assert words
+    assert still == words | {name.replace("attn2.to_q", "norm2") for name in words if name.endswith("to_q.weight")} | {
+        name.replace("attn2.to_q.weight", "norm2.bias") for name in words if name.endswith("to_q.weight")
+    }
+    assert all(map(torch.equal, base.text_encoder.parameters(), fresh.text_encoder.parameters()))
+
+
 def test_a_finished_run_does_nothing_more(tmp_path) -> None:
     run_training(trainer(steps=2), tmp_path / "a.pt", SETTINGS)
     metrics = []

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studiolo.errors import SettingsError
+from studiolo.generation.base import fits
 from studiolo.generation.tiny import tiny_base
 from studiolo.identities.references import CROP_FACE_RATIO, CROP_SIDE_PX
 from studiolo.settings import StudioSettings
@@ -18,8 +20,10 @@ from studiolo.training.cache import (
     encode_images,
     encode_prompts,
     flipped_caption,
+    random_look,
     random_view,
 )
+from studiolo.training.faces import LOOK_SHARES
 
 SIDE_PX = 64
 JITTER = 0.04
@@ -77,7 +81,11 @@ def test_the_cache_holds_every_view_beside_its_mirror_image(base: StableDiffusio
     photos = [photo(0), photo(1, "a handsome man, smile")]
     cache = build_cache(base, photos, 3, (0.62, 0.78), np.random.default_rng(0))
     rng = np.random.default_rng(0)
-    views = [random_view(one, SIDE_PX, (0.62, 0.78), rng) for one in photos for _ in range(3)]
+    views = []
+    for one in photos:
+        for _ in range(3):
+            views.append(random_view(one, SIDE_PX, (0.62, 0.78), rng))
+            rng.random()  # whether the view gets a look
     images = [np.ascontiguousarray(image) for view, _ in views for image in (view, view[:, ::-1])]
     mean, std = encode_images(base, images)
     assert cache.mean_NCHW.shape == (12, 8, 8, 8)
@@ -90,6 +98,34 @@ def test_the_cache_holds_every_view_beside_its_mirror_image(base: StableDiffusio
     prompts = ["", "a handsome man, looking left", "a handsome man, looking right", "a handsome man, smile"]
     assert cache.prompt_N.tolist() == [1, 2] * 3 + [3, 3] * 3
     torch.testing.assert_close(cache.prompts_PLD, encode_prompts(base, prompts))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_share_of_the_views_has_a_look_and_its_words(share: float) -> None:
+    view, rng = photo().rgb_u8, np.random.default_rng(0)
+    seen = dict.fromkeys(["", *LOOK_SHARES], 0)
+    for _ in range(400):
+        image, caption = random_look(view, "a girl, children", share, rng)
+        look = caption.removeprefix("a girl, children").removeprefix(", ")
+        seen[look] += 1
+        assert np.array_equal(image, view) == (look == "")
+        assert (np.ptp(image, axis=-1).max() == 0) == (look == "black and white photo")
+        if look == "warm film photo":
+            red, _, blue = (image.astype(int) - view).mean((0, 1))
+            assert red > blue + 20
+    assert seen.pop("") == pytest.approx((1 - share) * 400, abs=40)
+    assert list(seen.values()) == pytest.approx([share * 200] * 2, abs=40)
+
+
+def test_the_words_of_a_look_are_read_by_the_text_encoder(base: StableDiffusionPipeline) -> None:
+    caption = "a girl, " + ", ".join(["smile"] * 40)
+    reads = partial(fits, base.tokenizer)
+    assert not reads(caption)
+    for seed in range(4):
+        _, looked = random_look(photo().rgb_u8, caption, 1.0, np.random.default_rng(seed), reads)
+        assert looked.endswith(tuple(LOOK_SHARES))
+        assert looked.startswith("a girl, ")
+        assert reads(looked)
 
 
 def test_latents_are_those_of_the_autoencoder_scaled_for_the_denoiser(base: StableDiffusionPipeline) -> None:
