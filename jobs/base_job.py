@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
-from numpy.typing import NDArray
 
 from jobs.machine import versions
 from studiolo.albums.decode import decode
@@ -21,10 +20,11 @@ from studiolo.perception.regions import EmbeddedPersonMask
 from studiolo.settings import PerceptionSettings
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
-from studiolo.training.autoencoder import AutoencoderSettings, AutoencoderTrainer, psnr_db, run_autoencoder_training
-from studiolo.training.base import BaseSettings, BaseTrainer, encode_views, run_training
+from studiolo.training.autoencoder import AutoencoderSettings, AutoencoderTrainer, psnr_db
+from studiolo.training.base import BaseSettings, BaseTrainer, encode_views, sample_sheet
 from studiolo.training.checkpoints import Budget
 from studiolo.training.faces import Face, read_faces, views_of
+from studiolo.training.loop import train_until_spent
 from studiolo.weights.fetch import pull
 
 HELD_OUT = 64
@@ -81,7 +81,8 @@ def _train_autoencoder(
         seed=wanted.seed,
         device=wanted.device,
     )
-    run_autoencoder_training(trainer, wanted.out / "autoencoder.pt")
+    train_until_spent(trainer, wanted.out / "autoencoder.pt")
+    trainer.averaged()
     side_px = base.vae.config.sample_size
     held_out = [
         cv2.resize(picture, (side_px, side_px), interpolation=cv2.INTER_AREA) for picture in pictures[-HELD_OUT:]
@@ -105,19 +106,19 @@ def _train_denoiser(
         curve.append((step, loss))
         _say(f"step {step}, loss {loss:.4f}, {100 * budget.progress:.0f}% of {wanted.minutes:g} minutes")
 
-    def on_sheet(step: int, sheet_rgb_u8: NDArray[np.uint8]) -> None:
-        content = cv2.imencode(".png", sheet_rgb_u8[..., ::-1])[1].tobytes()
+    def on_checkpoint(step: int) -> None:
+        content = cv2.imencode(".png", sample_sheet(trainer.averaged())[..., ::-1])[1].tobytes()
         Store(wanted.out).write_bytes(f"sheets/{step:07d}.png", content)
         tracker.log_artifact(run_id, f"sheets/{step:07d}.png", content)
         tracker.log_metrics(run_id, {"loss": curve})
         save_pipeline(base, wanted.out / "base")
 
-    run_training(
+    train_until_spent(
         trainer,
         wanted.out / "denoiser.pt",
-        settings,
+        settings.checkpoint_minutes,
         on_metric=on_metric,
-        on_sheet=on_sheet,
+        on_checkpoint=on_checkpoint,
     )
 
 

@@ -8,7 +8,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
 from studiolo.generation.autoencoder import SpaceToDepthAutoencoderKL
-from studiolo.generation.base import TEXT_LENGTH
+from studiolo.generation.base import TEXT_LENGTH, assemble
 
 _WIDTH = 32
 _WORDS = ("a", "photo", "portrait", "of", "person", "man", "woman", "studio", "sks")
@@ -19,20 +19,7 @@ def tiny_base(seed: int = 0) -> StableDiffusionPipeline:
     """A base for 64 px with 8x8 latents of 8 channels, in float32, frozen; the same weights for the same `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        pipeline = StableDiffusionPipeline(
-            vae=_autoencoder(),
-            text_encoder=_text_encoder(),
-            tokenizer=tiny_tokenizer(),
-            unet=_unet(),
-            scheduler=_scheduler(),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-    for part in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
-        part.requires_grad_(False).eval()
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+        return assemble(_autoencoder(), _unet(), _text_encoder(), tiny_tokenizer(), _scheduler())
 
 
 def tiny_tokenizer() -> CLIPTokenizerFast:

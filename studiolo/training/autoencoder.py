@@ -6,7 +6,6 @@ Shapes: B batch, S side of a picture in pixels.
 import copy
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 from studiolo.errors import TrainingError
 from studiolo.generation.autoencoder import SpaceToDepthAutoencoderKL
 from studiolo.settings import Section
-from studiolo.training.checkpoints import Budget, load_checkpoint, save_checkpoint
+from studiolo.training.checkpoints import Budget
 from studiolo.training.precision import Ema, Masters, set_trainable
 
 
@@ -148,23 +147,6 @@ class AutoencoderTrainer:
                 crop = picture[int(y * room) :, int(x * room) :][:side, :side]
             crops.append(crop[:, ::-1] if flip < 0.5 else crop)
         return torch.from_numpy(np.stack(crops).astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
-
-
-def run_autoencoder_training(
-    trainer: AutoencoderTrainer, checkpoint: Path, checkpoint_minutes: float = 10.0
-) -> SpaceToDepthAutoencoderKL:
-    """Train until the budget is spent, going on from `checkpoint`; the averaged autoencoder."""
-    state = load_checkpoint(checkpoint)
-    if state is not None:
-        trainer.load_state_dict(state)
-    saved_s = trainer.budget.elapsed_s
-    while trainer.budget.progress < 1:
-        trainer.step()
-        if trainer.budget.elapsed_s - saved_s > 60 * checkpoint_minutes:
-            save_checkpoint(checkpoint, trainer.state_dict())
-            saved_s = trainer.budget.elapsed_s
-    save_checkpoint(checkpoint, trainer.state_dict())
-    return trainer.averaged()
 
 
 @torch.no_grad()

@@ -5,23 +5,21 @@ Shapes: N views, B batch, C latent channels, H and W of the latents, L tokens, D
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydantic
 import torch
 from diffusers import StableDiffusionPipeline
-from diffusers.models.attention_processor import AttnProcessor
 from numpy.typing import NDArray
 from torch import Tensor
 
 from studiolo.errors import TrainingError
 from studiolo.settings import Section
 from studiolo.training.cache import encode_images
-from studiolo.training.checkpoints import Budget, load_checkpoint, save_checkpoint
+from studiolo.training.checkpoints import Budget
 from studiolo.training.faces import View, compose_caption
 from studiolo.training.losses import training_loss
 from studiolo.training.precision import Ema, Masters, set_trainable
@@ -106,8 +104,6 @@ class BaseTrainer:
         self._generator = torch.Generator().manual_seed(seed)
         self._unet = copy.deepcopy(base.unet).requires_grad_(True).train().to(device)
         self._text = copy.deepcopy(base.text_encoder).requires_grad_(True).train().to(device)
-        if device == "cpu":
-            self._unet.set_attn_processor(AttnProcessor())  # a third faster a step than the fused one on a CPU
         # The text encoder is small and stays in float32.
         self._masters = (Masters([self._unet], dtype), Masters([self._text], torch.float32))
         self._parameters = [*self._masters[0].parameters, *self._masters[1].parameters]
@@ -240,48 +236,6 @@ class BaseTrainer:
         keep_tag = [draw < settings.tag_share for draw in draws[: len(view.tags)]]
         keep_style = [draw < settings.style_share for draw in draws[len(view.tags) :]]
         return compose_caption(view, keep_tag, keep_style, order)
-
-
-OnMetric = Callable[[int, float], None]
-OnSheet = Callable[[int, NDArray[np.uint8]], None]
-
-REPORT_EVERY = 50
-"""Steps whose losses are averaged for one point of the curve."""
-
-
-def run_training(
-    trainer: BaseTrainer,
-    checkpoint: Path,
-    settings: BaseSettings,
-    on_metric: OnMetric | None = None,
-    on_sheet: OnSheet | None = None,
-) -> None:
-    """Train until the budget is spent, going on from `checkpoint` when it is there.
-
-    `on_metric` gets (step, mean loss), `on_sheet` (step, sample sheet [H, W, 3]) at every checkpoint and at
-    the end.
-    """
-    state = load_checkpoint(checkpoint)
-    if state is not None:
-        trainer.load_state_dict(state)
-    losses: list[float] = []
-    saved_s = trainer.budget.elapsed_s
-    while trainer.budget.progress < 1:
-        losses.append(trainer.step())
-        if len(losses) == REPORT_EVERY:
-            if on_metric is not None:
-                on_metric(trainer.budget.spent_steps, float(np.mean(losses)))
-            losses.clear()
-        if trainer.budget.elapsed_s - saved_s > 60 * settings.checkpoint_minutes:
-            _keep(trainer, checkpoint, on_sheet)
-            saved_s = trainer.budget.elapsed_s
-    _keep(trainer, checkpoint, on_sheet)
-
-
-def _keep(trainer: BaseTrainer, checkpoint: Path, on_sheet: OnSheet | None) -> None:
-    save_checkpoint(checkpoint, trainer.state_dict())
-    if on_sheet is not None:
-        on_sheet(trainer.budget.spent_steps, sample_sheet(trainer.averaged()))
 
 
 SHEET_PROMPTS = (

@@ -8,9 +8,9 @@ from studiolo.training.autoencoder import (
     AutoencoderTrainer,
     psnr_db,
     reconstruction_loss,
-    run_autoencoder_training,
 )
 from studiolo.training.checkpoints import Budget, load_checkpoint
+from studiolo.training.loop import train_until_spent
 
 SETTINGS = AutoencoderSettings(batch_size=4)
 
@@ -52,12 +52,12 @@ def test_it_learns(pictures) -> None:
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(pictures, tmp_path) -> None:
-    run_autoencoder_training(trainer(pictures, 4), tmp_path / "whole.pt")
+    train_until_spent(trainer(pictures, 4), tmp_path / "whole.pt")
     first = trainer(pictures, 4)
     for _ in range(2):
         first.step()
     torch.save(first.state_dict(), tmp_path / "half.pt")
-    run_autoencoder_training(trainer(pictures, 4), tmp_path / "half.pt")
+    train_until_spent(trainer(pictures, 4), tmp_path / "half.pt")
     one, two = load_checkpoint(tmp_path / "whole.pt"), load_checkpoint(tmp_path / "half.pt")
     assert all(torch.equal(a, b) for a, b in zip(one["ema"], two["ema"], strict=True))
 

@@ -4,9 +4,10 @@ import torch
 
 from studiolo.errors import TrainingError
 from studiolo.generation.tiny import tiny_base
-from studiolo.training.base import BaseSettings, BaseTrainer, encode_views, run_training, sample_sheet
+from studiolo.training.base import BaseSettings, BaseTrainer, encode_views, sample_sheet
 from studiolo.training.checkpoints import Budget, load_checkpoint
 from studiolo.training.faces import Face, views_of
+from studiolo.training.loop import train_until_spent
 
 SIDE_PX = 64
 SETTINGS = BaseSettings(batch_size=4, warmup_steps=2)
@@ -37,13 +38,13 @@ def test_latents_have_unit_variance() -> None:
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path) -> None:
     whole = trainer(steps=6)
-    run_training(whole, tmp_path / "whole.pt", SETTINGS)
+    train_until_spent(whole, tmp_path / "whole.pt")
     first = trainer(steps=6)
     for _ in range(3):
         first.step()
     torch.save(first.state_dict(), tmp_path / "half.pt")
     second = trainer(steps=6)
-    run_training(second, tmp_path / "half.pt", SETTINGS)
+    train_until_spent(second, tmp_path / "half.pt")
     one, two = load_checkpoint(tmp_path / "whole.pt"), load_checkpoint(tmp_path / "half.pt")
     assert one["steps"] == two["steps"] == 6
     for name in ("masters", "ema"):
@@ -72,9 +73,9 @@ def test_words_are_learned_at_their_own_rate() -> None:
 
 
 def test_a_finished_run_does_nothing_more(tmp_path) -> None:
-    run_training(trainer(steps=2), tmp_path / "a.pt", SETTINGS)
+    train_until_spent(trainer(steps=2), tmp_path / "a.pt")
     metrics = []
-    run_training(trainer(steps=2), tmp_path / "a.pt", SETTINGS, on_metric=lambda *point: metrics.append(point))
+    train_until_spent(trainer(steps=2), tmp_path / "a.pt", on_metric=lambda *point: metrics.append(point))
     assert metrics == []
     assert load_checkpoint(tmp_path / "a.pt")["steps"] == 2
 
@@ -104,19 +105,19 @@ def test_a_loss_that_is_no_number_stops_the_run() -> None:
         [training.step() for _ in range(200)]
 
 
-def test_sheets_and_curve_are_reported(tmp_path) -> None:
-    settings = SETTINGS.model_copy(update={"checkpoint_minutes": 60})
-    metrics, sheets = [], []
-    run_training(
+def test_curve_and_checkpoints_are_reported(tmp_path) -> None:
+    metrics, checkpoints = [], []
+    train_until_spent(
         trainer(steps=50),
         tmp_path / "a.pt",
-        settings,
-        lambda *point: metrics.append(point),
-        lambda *s: sheets.append(s),
+        on_metric=lambda *point: metrics.append(point),
+        on_checkpoint=lambda step: checkpoints.append((step, load_checkpoint(tmp_path / "a.pt")["steps"])),
     )
     assert [step for step, _ in metrics] == [50]
-    assert [(step, sheet.shape) for step, sheet in sheets] == [(50, (3 * SIDE_PX, 8 * SIDE_PX, 3))]
+    assert checkpoints == [(50, 50)]
 
 
 def test_a_sheet_is_reproducible() -> None:
-    assert np.array_equal(sample_sheet(tiny_base(), rows=1, steps=2), sample_sheet(tiny_base(), rows=1, steps=2))
+    first, second = (sample_sheet(tiny_base(), rows=1, steps=2) for _ in range(2))
+    assert first.shape == (SIDE_PX, 8 * SIDE_PX, 3)
+    assert np.array_equal(first, second)
