@@ -1,8 +1,8 @@
 """Do portraits look like the person? Ten people, against photos used neither for training nor anywhere else.
 
-Each person's album loses `HELD_OUT` before the studio job sees it. The control makes the same candidates (prompts,
-seeds, styles) with the base alone. Figures before selection take every candidate with a face, after selection the
-accepted portraits.
+Each person's album loses `benchmarks.held_out` before the studio job sees it. The control makes the same candidates
+(prompts, seeds, styles) with the base alone. Figures before selection take every candidate with a face, after
+selection the accepted portraits.
 
     python -m benchmarks.likeness [--quick] [--keep FOLDER]
 """
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.portraitist import SEEING
+from benchmarks.held_out import is_held_out
 from benchmarks.report import write
 from jobs.studio_job import run
 from studiolo.albums.decode import decode
@@ -34,7 +35,6 @@ from studiolo.settings import PerceptionSettings, StudioSettings
 from studiolo.storage.store import Store
 from studiolo.weights.fetch import pull
 
-HELD_OUT = ("selfie*.jpg", "expression-*happy*", "expression-*thoughtful*", "expression-*determined*")
 STYLES = ("studio", "black-and-white")
 
 Embeddings = dict[str, NDArray[np.float32]]
@@ -75,7 +75,7 @@ def _prepare(work: Path, people: int) -> dict[str, list[bytes]]:
     folders = extract_people(work / "albums", people)
     held_out: dict[str, list[bytes]] = {}
     for folder in folders:
-        photos = sorted({path for pattern in HELD_OUT for path in folder.glob(pattern)})
+        photos = sorted(path for path in folder.iterdir() if is_held_out(path.name))
         held_out[folder.name] = [path.read_bytes() for path in photos]
         for path in photos:
             path.unlink()
