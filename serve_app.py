@@ -7,6 +7,7 @@ is scaled with the load. There are no keys, quotas or safety checks here yet: ke
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import pydantic
@@ -73,12 +74,14 @@ class PortraitModel:
 
     def __init__(self, slots: int) -> None:
         self._engine = Engine(load_base(pull(BASE_CARD)), slots=slots)
-        self._free = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
 
     async def generate(self, request: PortraitRequest) -> PortraitAnswer:
-        """Make the pictures of `request`, off the event loop."""
-        async with self._free:
-            return await asyncio.to_thread(self._generate, request)
+        """Make the pictures of `request`, off the event loop.
+
+        The thread outlives a request whose client went away: the next one waits for it, as for any other.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._generate, request)
 
     def _generate(self, request: PortraitRequest) -> PortraitAnswer:
         settings = request.model_dump() | {"eta": GenerationSettings().eta}
@@ -86,7 +89,7 @@ class PortraitModel:
         events = [event for event in self._engine.submit(order) if isinstance(event, Portrait)]
         images = []
         for event in sorted(events, key=lambda portrait: portrait.index):
-            content = encode_portrait(event.rgb_u8, settings | {"seed": event.seed, "model": BASE_CARD})
+            content = encode_portrait(event.rgb_u8, settings | {"seed": event.seed, "base": BASE_CARD})
             images.append(PortraitImage(seed=event.seed, png_base64=base64.b64encode(content).decode()))
         return PortraitAnswer(model=BASE_CARD, portraits=images)
 

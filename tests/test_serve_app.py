@@ -1,5 +1,6 @@
 """The endpoint over the real base: requests checked, pictures made, the same ones again."""
 
+import asyncio
 import base64
 import hashlib
 from collections.abc import Iterator
@@ -73,6 +74,19 @@ def test_one_png_cannot_hold_two_pictures(client: TestClient) -> None:
     answer = client.post("/portraits", json=QUICK | {"count": 2}, headers={"Accept": "image/png"})
     assert answer.status_code == 422
     assert "got count 2, wanted 1" in answer.json()["detail"]
+
+
+def test_a_client_that_goes_away_disturbs_nobody(weights: Path) -> None:
+    model = serve_app.PortraitModel(slots=1)
+    request = serve_app.PortraitRequest.model_validate(QUICK)
+
+    async def one_leaves() -> serve_app.PortraitAnswer:
+        left = asyncio.create_task(model.generate(request.model_copy(update={"steps": 8})))
+        await asyncio.sleep(0.05)
+        left.cancel()
+        return await model.generate(request)
+
+    assert asyncio.run(one_leaves()) == asyncio.run(model.generate(request))
 
 
 def test_a_full_queue_is_said_so() -> None:

@@ -153,13 +153,14 @@ def cast_weights(model: Model, dtype: torch.dtype) -> Model:
     return model
 
 
-def load_autoencoder(folder: Path, dtype: torch.dtype = torch.float32) -> SpaceToDepthAutoencoderKL:
-    """The autoencoder saved in `folder`, by this class or as the inner AutoencoderKL on 48 channels."""
-    kind = AutoencoderKL.load_config(str(folder)).get("_class_name")
-    if kind == SpaceToDepthAutoencoderKL.__name__:
-        return SpaceToDepthAutoencoderKL.from_pretrained(str(folder), torch_dtype=dtype, local_files_only=True)
-    inner = AutoencoderKL.from_pretrained(str(folder), torch_dtype=dtype, local_files_only=True)
-    return SpaceToDepthAutoencoderKL.from_inner(inner)
+def load_autoencoder(folder: Path, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
+    """The autoencoder saved in `folder`: ours, or a stock one; one on 48 channels becomes the inner part of ours."""
+    ours = AutoencoderKL.load_config(str(folder)).get("_class_name") == SpaceToDepthAutoencoderKL.__name__
+    kind = SpaceToDepthAutoencoderKL if ours else AutoencoderKL
+    autoencoder = kind.from_pretrained(str(folder), torch_dtype=dtype, local_files_only=True)
+    if ours or autoencoder.config.in_channels < FACTOR**2:
+        return autoencoder
+    return SpaceToDepthAutoencoderKL.from_inner(autoencoder)
 
 
 def _check(

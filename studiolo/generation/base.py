@@ -2,22 +2,23 @@
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.utils import logging as diffusers_logging
+from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from studiolo.errors import WeightsError
-from studiolo.generation.autoencoder import SpaceToDepthAutoencoderKL, cast_weights, load_autoencoder
+from studiolo.generation.autoencoder import cast_weights, load_autoencoder
 
 TEXT_LENGTH = 32
-"""Tokens of a prompt: the embedded base was trained at this length, so its tokenizer pads to it."""
+"""Tokens of a prompt to the embedded base; its tokenizer pads to them."""
 
 MAX_SHARD = "14MB"
 """Largest file of a packaged base (diffusers' MB are 10**6 bytes): below 15 MiB."""
@@ -60,8 +61,20 @@ def fits(tokenizer: CLIPTokenizer, prompt: str) -> bool:
     return len(tokenizer(prompt, verbose=False).input_ids) <= tokenizer.model_max_length
 
 
+def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
+    """Token ids [P, L] of prompts, padded and cut as the pipeline does."""
+    ids: Tensor = tokenizer(
+        list(prompts),
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).input_ids
+    return ids
+
+
 def assemble(
-    vae: SpaceToDepthAutoencoderKL,
+    vae: AutoencoderKL,
     unet: UNet2DConditionModel,
     text_encoder: CLIPTextModel,
     tokenizer: CLIPTokenizer,
@@ -105,43 +118,20 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def save_base(
-    folder: Path,
-    *,
-    vae: SpaceToDepthAutoencoderKL,
-    unet: UNet2DConditionModel,
-    text_encoder: CLIPTextModel,
-    tokenizer: CLIPTokenizer,
-    scheduler: DDIMScheduler,
-    dtype: torch.dtype = torch.float16,
-) -> int:
-    """Write copies of the parts to `folder` in `dtype`, in files below 15 MiB; the folder's size in bytes."""
+def save_pipeline(base: StableDiffusionPipeline, folder: Path, dtype: torch.dtype = torch.float16) -> int:
+    """Write a copy of `base` to `folder` in `dtype`, in files below 15 MiB; the folder's size in bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = copy.deepcopy(tokenizer)
-    tokenizer.model_max_length = TEXT_LENGTH
-    vae, unet, text_encoder = (cast_weights(copy.deepcopy(part).to("cpu"), dtype) for part in (vae, unet, text_encoder))
+    parts = (base.vae, base.unet, base.text_encoder)
+    vae, unet, text_encoder = (cast_weights(copy.deepcopy(part).to("cpu"), dtype) for part in parts)
     for path in [*folder.rglob("*.safetensors"), *folder.rglob("*.safetensors.index.json")]:
         path.unlink()  # shards of an earlier save under other names would otherwise be packaged too
-    copied = assemble(vae, unet, text_encoder, tokenizer, scheduler)
+    copied = assemble(vae, unet, text_encoder, base.tokenizer, base.scheduler)
     with _no_progress_bars():
         copied.save_pretrained(str(folder), safe_serialization=True, max_shard_size=MAX_SHARD)
     _forget_origins(folder)
     for path in folder.rglob("*.safetensors"):
         path.chmod(0o644)  # diffusers leaves them readable by their owner only
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def save_pipeline(base: StableDiffusionPipeline, folder: Path, dtype: torch.dtype = torch.float16) -> int:
-    """`save_base` of all parts of `base`."""
-    return save_base(
-        folder,
-        vae=base.vae,
-        unet=base.unet,
-        text_encoder=base.text_encoder,
-        tokenizer=base.tokenizer,
-        scheduler=base.scheduler,
-        dtype=dtype,
-    )
 
 
 def _forget_origins(folder: Path) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from studiolo.errors import TrainingError
+from studiolo.generation.base import tokenize
 from studiolo.settings import Section
 from studiolo.training.cache import encode_images
 from studiolo.training.checkpoints import Budget
@@ -204,7 +205,8 @@ class BaseTrainer:
         offset_BC11 = torch.randn((*mean_BCHW.shape[:2], 1, 1), generator=generator)
         noise_BCHW = noise_BCHW + settings.offset_noise * offset_BC11
         timesteps_B = torch.randint(self._base.scheduler.config.num_train_timesteps, (size,), generator=generator)
-        prompts_BLD = self._encode([self._caption(latents.views[view]) for view in view_B.tolist()])
+        tokens_BL = tokenize(self._base.tokenizer, [self._caption(latents.views[view]) for view in view_B.tolist()])
+        prompts_BLD = self._text(tokens_BL.to(self._text.device)).last_hidden_state
         return training_loss(
             self._unet,
             self._base.scheduler,
@@ -214,18 +216,6 @@ class BaseTrainer:
             prompts_BLD,
             min_snr_gamma=settings.min_snr_gamma,
         )
-
-    def _encode(self, captions: list[str]) -> Tensor:
-        tokenizer = self._base.tokenizer
-        tokens = tokenizer(
-            captions,
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids
-        text_BLD: Tensor = self._text(tokens.to(self._text.device)).last_hidden_state
-        return text_BLD
 
     def _caption(self, view: View) -> str:
         settings = self._settings

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from studiolo.generation.base import fits
+from studiolo.generation.base import fits, tokenize
 from studiolo.identities.captions import fit_phrases
 from studiolo.identities.references import CROP_FACE_RATIO
 from studiolo.training.faces import LOOK_SHARES, put_look
@@ -166,12 +166,5 @@ def encode_images(base: StableDiffusionPipeline, images: Sequence[NDArray[np.uin
 @torch.no_grad()
 def encode_prompts(base: StableDiffusionPipeline, prompts: Sequence[str]) -> Tensor:
     """Embeddings [P, L, D] of prompts, padded as the pipeline pads them."""
-    tokens = base.tokenizer(
-        list(prompts),
-        padding="max_length",
-        max_length=base.tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    ).input_ids
-    embeddings: Tensor = base.text_encoder(tokens.to(base.device)).last_hidden_state
+    embeddings: Tensor = base.text_encoder(tokenize(base.tokenizer, prompts).to(base.device)).last_hidden_state
     return embeddings.float().cpu()

@@ -3,11 +3,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from studiolo.errors import WeightsError
 from studiolo.generation.autoencoder import SpaceToDepthAutoencoderKL
-from studiolo.generation.base import TEXT_LENGTH, load_base, save_pipeline
+from studiolo.generation.base import TEXT_LENGTH, assemble, load_base, save_pipeline
 from studiolo.generation.tiny import tiny_base
 from studiolo.weights.fetch import pull
 
@@ -47,6 +47,24 @@ def test_packaging_halves_the_weights_and_leaves_the_base_alone(tmp_path) -> Non
     texts = [path.read_text() for path in tmp_path.rglob("*.json")]
     assert texts
     assert not any("name_or_path" in text for text in texts)
+
+
+def test_a_base_with_a_stock_autoencoder_and_long_prompts_is_taken_too(tmp_path) -> None:
+    tiny = tiny_base()
+    tiny.tokenizer.model_max_length = 20
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=8,
+        norm_num_groups=4,
+    )
+    base = assemble(vae, tiny.unet, tiny.text_encoder, tiny.tokenizer, tiny.scheduler)
+    save_pipeline(base, tmp_path, torch.float32)
+    loaded = load_base(tmp_path)
+    assert type(loaded.vae) is AutoencoderKL
+    assert loaded.tokenizer.model_max_length == 20
+    assert np.array_equal(sample(base), sample(loaded))
 
 
 def test_a_missing_part_is_named(tmp_path) -> None:

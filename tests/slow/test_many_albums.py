@@ -1,0 +1,61 @@
+"""The job under load: hundreds of customers, thousands of photos, none of them usable, every one accounted for."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+ALBUMS = 300
+REASONS = {"empty.jpg": "empty_file", "text.jpg": "not_an_image", "tiny.png": "too_small", "blank.png": "no_face"}
+
+
+@pytest.fixture(scope="module")
+def albums(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Albums of eight photos: four that fail and a copy of each."""
+    folder = tmp_path_factory.mktemp("albums")
+    Image.new("RGB", (40, 40), "grey").save(folder.parent / "tiny.png")
+    Image.new("RGB", (96, 96), "grey").save(folder.parent / "blank.png")
+    content = {"empty.jpg": b"", "text.jpg": b"this is no picture"}
+    content |= {name: (folder.parent / name).read_bytes() for name in ("tiny.png", "blank.png")}
+    for number in range(ALBUMS):
+        album = folder / f"customer {number:03d}"
+        album.mkdir()
+        for name, data in content.items():
+            (album / name).write_bytes(data)
+            (album / f"again-{name}").write_bytes(data)
+    return folder
+
+
+def run(albums: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "jobs", "studio", "--albums", str(albums), "--out", str(out)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_every_photo_of_hundreds_of_albums_ends_with_a_reason(albums: Path, tmp_path: Path) -> None:
+    finished = run(albums, tmp_path / "out")
+    assert finished.returncode == 3, finished.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    photos = 2 * len(REASONS) * ALBUMS
+    assert summary["photos_in"] == photos == summary["photos_dropped"] + summary["photos_failed"]
+    assert summary["identities"] == summary["identities_failed"] == ALBUMS
+    rows = [photo for album in pq.read_table(tmp_path / "out" / "albums.parquet").to_pylist() for photo in album["photos"]]
+    assert len({(row["album_id"], row["uri"]) for row in rows}) == photos
+    reasons = Counter((Path(row["uri"]).name.removeprefix("again-"), row["reason"]) for row in rows)
+    assert set(reasons) <= {*REASONS.items(), *((name, "duplicate") for name in REASONS)}
+    assert (tmp_path / "out" / "gallery" / "index.html").stat().st_size > 0
+
+    records = sorted((tmp_path / "out" / "ledger").rglob("*"))
+    again = run(albums, tmp_path / "out")
+    assert again.returncode == 3, again.stderr
+    assert sorted((tmp_path / "out" / "ledger").rglob("*")) == records
+    unchanged = ("photos_in", "photos_dropped", "photos_failed", "identities", "identities_failed")
+    summary_again = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert {name: summary_again[name] for name in unchanged} == {name: summary[name] for name in unchanged}
