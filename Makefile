@@ -28,7 +28,7 @@ demo: weights  ## sample albums in, ranked portraits and a gallery out
 	$(BIN)/python -m jobs samples --out $(SAMPLES) --people 3
 	@$(BIN)/python -m jobs studio --albums $(SAMPLES) --out $(OUT) --styles studio,black-and-white,warm-film --per-style 2; \
 	code=$$?; \
-	if [ $$code -eq 3 ]; then echo "One album holds nothing usable, on purpose: the job ends with 3 and says why in the gallery."; \
+	if [ $$code -eq 3 ]; then echo "The job ends with 3: see who failed above; of these, nothing-usable holds no usable photo on purpose."; \
 	elif [ $$code -ne 0 ]; then exit $$code; fi
 
 test: weights  ## the tests, offline

@@ -13,11 +13,11 @@ from diffusers import StableDiffusionPipeline
 
 from jobs.machine import versions
 from studiolo.albums.decode import decode
-from studiolo.errors import SettingsError
+from studiolo.errors import PhotoError, SettingsError
 from studiolo.generation.base import load_base, save_pipeline
 from studiolo.identities.captions import trigger_phrase
 from studiolo.perception.regions import EmbeddedPersonMask
-from studiolo.settings import PerceptionSettings
+from studiolo.settings import PerceptionSettings, require_path
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
 from studiolo.training.autoencoder import AutoencoderSettings, AutoencoderTrainer, psnr_db
@@ -50,11 +50,7 @@ class Run:
 
 def run(wanted: Run) -> None:
     """Train and package. Raises `SettingsError` before any work, `TrainingError` when the loss diverges."""
-    found = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    if wanted.device not in (*found, *(["cuda"] if len(found) > 1 else [])):
-        raise SettingsError(f"device: got {wanted.device!r}, wanted one that torch finds: {', '.join(found)}")
-    if not wanted.data.is_dir():
-        raise SettingsError(f"data: got {wanted.data}, wanted a folder of pictures")
+    _check(wanted)
     store = Store(wanted.out)
     with store.lock("base"):
         base = load_base(wanted.init or pull("embedded-base"))
@@ -63,9 +59,25 @@ def run(wanted: Run) -> None:
         tracker = MlflowTracker.beside(store)
         params = {"data": wanted.data, "pictures": len(faces), "minutes": wanted.minutes, "seed": wanted.seed}
         run_id = tracker.start(f"base {wanted.out.resolve()}", "base", {**params, **versions()})
-        _train_autoencoder(wanted, base, faces, tracker, run_id)
-        _train_denoiser(wanted, base, faces, tracker, run_id)
+        try:
+            _train_autoencoder(wanted, base, faces, tracker, run_id)
+            _train_denoiser(wanted, base, faces, tracker, run_id)
+        except BaseException:
+            tracker.finish(run_id, ok=False)
+            raise
         tracker.finish(run_id, ok=True)
+
+
+def _check(wanted: Run) -> None:
+    found = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if wanted.device not in (*found, *(["cuda"] if len(found) > 1 else [])):
+        raise SettingsError(f"device: got {wanted.device!r}, wanted one that torch finds: {', '.join(found)}")
+    require_path(wanted.data, "data", "a folder of pictures", folder=True)
+    if wanted.init is not None:
+        require_path(wanted.init, "init", "the folder of a base", folder=True)
+        require_path(wanted.init / "unet", "init", "the folder of a base, with its unet/", folder=True)
+    if wanted.captions is not None:
+        require_path(wanted.captions, "captions", "JSONL with file, trigger and tags")
 
 
 def _train_autoencoder(
@@ -136,7 +148,11 @@ def _caption(data: Path, path: Path) -> Path:
     suite = open_suite("embedded")
     lines = []
     for picture in sorted(item for item in data.iterdir() if item.suffix.lower() in _SUFFIXES):
-        faces = perceive_photo(suite, decode(picture.read_bytes(), _SEEING), _SEEING).faces
+        try:
+            faces = perceive_photo(suite, decode(picture.read_bytes(), _SEEING), _SEEING).faces
+        except (OSError, PhotoError) as error:
+            _say(f"left out: {picture.name}: {error}")
+            continue
         if faces:
             row = {"file": picture.name, "trigger": trigger_phrase([faces[0]["attributes"]]), "tags": faces[0]["tags"]}
             lines.append(json.dumps(row) + "\n")

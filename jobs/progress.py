@@ -52,6 +52,8 @@ class _Stage:
 
     def advance(self, now_s: float, count: int) -> None:
         """Count, and forget what is older than the window, yet keep a few events of a slow stage."""
+        if not count:
+            return
         self.done += count
         self.recent.append((now_s, self.done))
         while len(self.recent) > _WINDOW_EVENTS and now_s - self.recent[0][0] > _WINDOW_S:

@@ -1,7 +1,7 @@
 """What a finished job leaves: tables, the summary, the gallery and the contact sheet."""
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,18 +34,25 @@ def publish(
     identities: Sequence[Row],
     portraits: Sequence[Row],
     styles: Sequence[Style],
-    **figures: Any,
+    figures: Callable[[], Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Write everything people look at; returns the summary. `figures` are the job's own, see `portraits.summary`."""
+    """Write everything people look at, the summary last; returns it.
+
+    `figures()` are the job's own up to now, see `portraits.summary`.
+    """
     references = [reference for row in identities for reference in row["references"]]
     store.write_table("references.parquet", pa.Table.from_pylist(references, REFERENCE_SCHEMA))
     store.write_table("identities.parquet", pa.Table.from_pylist(list(identities), IDENTITY_SCHEMA))
     store.write_table("portraits.parquet", pa.Table.from_pylist(list(portraits), PORTRAIT_SCHEMA))
     similarities = list(_other_similarities(identities, portraits))
-    result = summary(albums, identities, portraits, other_similarities=similarities, **figures)
+
+    def summed() -> dict[str, Any]:
+        return summary(albums, identities, portraits, other_similarities=similarities, **figures())
+
     by_name = {style.name: style for style in styles}
-    write_gallery(_people(albums, identities, portraits), result, by_name, _files(store, sources))
+    write_gallery(_people(albums, identities, portraits), summed(), by_name, _files(store, sources))
     _write_sheet(store, identities, portraits, styles)
+    result = summed()
     store.write_json("summary.json", result)
     return result
 

@@ -52,7 +52,7 @@ def _section_markdown(prefix: str, section: type[Section]) -> list[str]:
                 _type(field),
                 _default(field),
                 _range(field),
-                field.description or "",
+                " ".join((field.description or "").split()),
             )
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
     title = f"`{prefix.removesuffix('.')}`" if prefix else "The job"
@@ -63,7 +63,7 @@ def _section_markdown(prefix: str, section: type[Section]) -> list[str]:
 def _type(field: FieldInfo) -> str:
     annotation: Any = field.annotation
     plain = isinstance(annotation, type) and not getattr(annotation, "__args__", ())
-    return f"`{annotation.__name__ if plain else annotation}`"
+    return f"`{annotation.__name__ if plain else str(annotation).removeprefix('typing.')}`"
 
 
 def _default(field: FieldInfo) -> str:

@@ -18,6 +18,10 @@ def studio(
     per_style: Annotated[int | None, typer.Option(help="Portraits wanted in each style.")] = None,
     suite: Annotated[str | None, typer.Option(help="Model suite.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the whole job.")] = None,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow tracking URI; a database beside the output when absent, where that is on this disk."),
+    ] = None,
     commercial: Annotated[bool | None, typer.Option(help="Refuse models whose licence forbids commercial use.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML file with any of the settings; the options above win.")
@@ -28,14 +32,14 @@ def studio(
     Ends with 0 when all is done, 3 when some identities failed (the gallery says why), 1 when the job failed, 2 when
     the request cannot be carried out. The same command again goes on where an interrupted one stopped.
     """
-    wanted = None if styles is None else tuple(name.strip() for name in styles.split(",") if name.strip())
     options = {
         "albums": albums,
         "out": out,
-        "styles": wanted,
+        "styles": styles,
         "per_style": per_style,
         "suite": suite,
         "seed": seed,
+        "tracking_uri": tracking_uri,
     }
     settings = StudioSettings.load(config, {**options, "commercial": commercial})
     from jobs.studio_job import run  # loads torch and Ray, which nobody waits for who only asks for help

@@ -1,7 +1,9 @@
 """The studio job, stage by stage: perceive, train, portraits, publish."""
 
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,12 +17,13 @@ from jobs.publish import publish
 from pipelines.graph import start, stop, stream
 from pipelines.plan import Stage, fit
 from studiolo.albums.records import FACE_LORA_SCHEMA, IDENTITY_SCHEMA, PERCEIVED_SCHEMA, Reason, Status
-from studiolo.albums.sources import INPUT_SCHEMA, AlbumSource, list_albums
+from studiolo.albums.sources import INPUT_SCHEMA, AlbumSource, is_local, list_albums, local_path
 from studiolo.errors import SettingsError, nearest
+from studiolo.generation.base import load_tokenizer
 from studiolo.keys import unit_key
 from studiolo.perception.suite import PERCEPTION_CARDS
 from studiolo.portraits.orders import order_seed
-from studiolo.portraits.styles import Style, load_style
+from studiolo.portraits.styles import Style, load_style, style_card, style_lora_path
 from studiolo.portraits.upscaling import CARDS as UPSCALER_CARDS
 from studiolo.settings import StudioSettings
 from studiolo.storage.store import Store
@@ -33,6 +36,9 @@ Row = dict[str, Any]
 GALLERY_INDEX = "gallery/index.html"
 
 STAGES = ("perceive", "train", "portraits", "publish")
+
+NAMED = 10
+"""The report names so many of the identities that failed."""
 
 
 def run(settings: StudioSettings) -> int:
@@ -55,12 +61,13 @@ def run(settings: StudioSettings) -> int:
             raise
         finally:
             stop()
-    _report(summary, str(store.local_path(GALLERY_INDEX) or f"{store.url}/{GALLERY_INDEX}"))
+    failed = [row for row in job.identities() if row["status"] != Status.OK]
+    _report(summary, failed, str(store.local_path(GALLERY_INDEX) or f"{store.url}/{GALLERY_INDEX}"))
     return 3 if summary["identities_failed"] else 0
 
 
-def _report(summary: Row, gallery: str) -> None:
-    """The result in a line for people, and the gallery's place alone on the last line for scripts."""
+def _report(summary: Row, failed: list[Row], gallery: str) -> None:
+    """The result and who failed for people, and the gallery's place alone on the last line for scripts."""
     print(
         f"{summary['photos_in']} photos: {summary['photos_ok']} used, {summary['photos_dropped']} not used, "
         f"{summary['photos_failed']} unreadable; {summary['identities']} people, "
@@ -68,20 +75,58 @@ def _report(summary: Row, gallery: str) -> None:
         f"{summary['portraits_accepted']} portraits accepted, {summary['portraits_rejected']} rejected",
         file=sys.stderr,
     )
+    for row in failed[:NAMED]:
+        print(f"failed: {row['identity_id']} ({row['stage']}: {row['reason']})", file=sys.stderr)
+    if len(failed) > NAMED:
+        print(f"failed: {len(failed) - NAMED} more, see identities.parquet", file=sys.stderr)
     print(gallery)
 
 
 def _check(settings: StudioSettings) -> tuple[list[AlbumSource], list[Style]]:
-    """Everything that can be wrong with a request, before any work: styles, suite, licences, albums, weights."""
+    """What can be wrong with a request, before any work: styles, suite, licences, places, albums, weights."""
     styles = [load_style(name, settings.style_folder) for name in settings.styles]
     suite(settings.suite)  # a misspelt suite is refused by name
     cards = [load_card(card_id) for card_id in cards_of(settings)]
     if settings.commercial:
-        require_commercial(cards)
+        require_commercial([*cards, *filter(None, map(style_card, styles))])
+    MlflowTracker.beside(Store(settings.out), settings.tracking_uri)
+    _check_apart(settings)
     sources = list_albums(settings.albums)
     for card in cards:
         pull(card.id)
+    for style in styles:
+        style_lora_path(style)
+    _warn_of_long(styles, pull(SUITE_BASE[settings.suite]) / "tokenizer")
     return sources, styles
+
+
+def _check_apart(settings: StudioSettings) -> None:
+    """Refuses albums and an output of which one lies in the other: the next run would take portraits for albums."""
+
+    def place(url: str) -> str:
+        if is_local(url):
+            return os.path.join(os.path.realpath(local_path(url)), "")
+        return url if "::" in url else Store(url).url.rstrip("/") + "/"  # into a chain such as an archive none writes
+
+    albums, out = place(settings.albums), place(settings.out)
+    if albums.startswith(out) or out.startswith(albums):
+        raise SettingsError(
+            f"out: got {settings.out!r}, and the albums are {settings.albums!r}; wanted two places of which neither"
+            " lies in the other"
+        )
+
+
+def _warn_of_long(styles: list[Style], tokenizer_folder: Path) -> None:
+    tokenizer = load_tokenizer(tokenizer_folder)
+    places = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+    for style in styles:
+        tokens = len(tokenizer(style.words, add_special_tokens=False, verbose=False).input_ids)
+        if tokens > places:
+            print(
+                f"warning: style {style.name!r}: its words are {tokens} tokens, of which the base reads the first"
+                f" {places} at most; shorten `prompt` or `add_prompt_style`",
+                file=sys.stderr,
+            )
 
 
 def cards_of(settings: StudioSettings) -> list[str]:
@@ -155,7 +200,7 @@ class _Job:
         """Face-LoRAs and styles -> ranked portraits."""
         settings = self.settings.generation
         orders = list(self._orders())
-        self.progress.stage("portraits")
+        self.progress.stage("portraits", total=len(orders))  # candidates are counted as accepted or rejected
         actor = Portraitist(
             self.store,
             self.settings.suite,
@@ -165,10 +210,13 @@ class _Job:
             self.settings.style_folder,
         )
         rows = pa.Table.from_pylist(orders, ORDER_INPUT)
+        finished: set[tuple[str, str]] = set()
         for row in stream(rows, actor, self.stages["generation"]):
             self.portraits.append(row)
+            order = (row["identity_id"], row["style"])  # its candidates come out together
             accepted = row["status"] == Status.OK
-            self.progress.advance(accepted=int(accepted), rejected=int(not accepted))
+            self.progress.advance(int(order not in finished), accepted=int(accepted), rejected=int(not accepted))
+            finished.add(order)
         self.portraits.sort(key=lambda row: (row["identity_id"], row["style"], row["index"]))
 
     def publish(self, sources: list[AlbumSource], memory: PeakMemory) -> Row:
@@ -181,9 +229,11 @@ class _Job:
             self.identities(),
             self.portraits,
             self.styles,
-            seconds_by_stage=self.progress.seconds_by_stage,
-            peak_rss_gib=memory.peak_gib,
-            versions=versions(),
+            lambda: {
+                "seconds_by_stage": self.progress.seconds_by_stage,
+                "peak_rss_gib": memory.peak_gib,
+                "versions": versions(),
+            },
         )
         figures = {name: value for name, value in summary.items() if isinstance(value, int | float)}
         self.tracker.log_metrics(self.run_id, figures)

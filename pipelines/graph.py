@@ -83,16 +83,20 @@ def _through_pool(rows: Dataset, actor: Actor, stage: Stage) -> Dataset:
 
 
 def start(cpus: int | None, object_store_mib: int) -> float:
-    """Start a local cluster, or join the one at `RAY_ADDRESS` (or already joined); returns its CPU slots.
+    """Start a local cluster of `cpus`, or join the one at `RAY_ADDRESS` (or already joined); returns its CPU slots.
 
-    A local cluster takes no token and writes none: nothing outside this machine reaches it.
+    A local cluster takes no token and writes none: nothing outside this machine reaches it. A cluster that is joined
+    counts with `cpus` when that is more than it has: it may grow to as many.
     """
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    local = address == "local"
     if not ray.is_initialized():
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        if local:
+            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        local = "RAY_ADDRESS" not in os.environ
         ray.init(
+            address,
             num_cpus=cpus if local else None,
             object_store_memory=object_store_mib * 2**20 if local else None,
             include_dashboard=False if local else None,
@@ -104,7 +108,8 @@ def start(cpus: int | None, object_store_mib: int) -> float:
     context.execution_no_progress_timeout_s = NO_PROGRESS_S
     context.max_errored_blocks = 0
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    return float(ray.cluster_resources().get("CPU", 0.0))
+    found = float(ray.cluster_resources().get("CPU", 0.0))
+    return found if local else max(found, float(cpus or 0))
 
 
 def stop() -> None:

@@ -4,8 +4,10 @@
 range raises `SettingsError` with the nearest valid name before any work is done.
 """
 
+import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 import yaml
@@ -115,8 +117,8 @@ class GenerationSettings(Section):
     """Weight of the style-LoRA, for styles that have one."""
     slots: int = pydantic.Field(4, ge=1)
     """Fixed batch of the denoiser; idle slots are padded so that bytes do not depend on neighbours."""
-    upscale: int = pydantic.Field(2, ge=1, le=4)
-    """Upscaling factor: 1, 2 or 4."""
+    upscale: Literal[1, 2, 4] = 2
+    """Upscaling factor."""
     accept_similarity: float = pydantic.Field(0.1, ge=0, le=1)
     """Least calibrated similarity of an accepted portrait. Below 0.1 the verdict is `different`, above 0.9 `same`."""
     retries: int = pydantic.Field(2, ge=0)
@@ -132,12 +134,12 @@ class GenerationSettings(Section):
 class StudioSettings(Section):
     """Everything the studio job can be told."""
 
-    albums: str
+    albums: str = pydantic.Field(min_length=1)
     """URL of a folder of album folders, or of a Parquet, CSV or JSONL manifest (columns: album_id, uri)."""
-    out: str
-    """URL of the output."""
+    out: str = pydantic.Field(min_length=1)
+    """URL of the output; apart from the albums."""
     styles: tuple[str, ...] = ("studio",)
-    """Names of the styles ordered for everyone."""
+    """Names of the styles ordered for everyone, each once; a list, or one line with commas."""
     per_style: int = pydantic.Field(4, ge=1)
     """Portraits wanted in each style."""
     suite: str = "embedded"
@@ -149,11 +151,11 @@ class StudioSettings(Section):
     seed: int = pydantic.Field(0, ge=0, lt=2**31)
     """Seed of the whole job."""
     cpus: int | None = pydantic.Field(None, gt=0)
-    """CPU slots of the local cluster; all cores when absent."""
+    """CPU slots of the local cluster; all cores when absent. Of a cluster that is joined, those it may grow to."""
     object_store_mib: int = pydantic.Field(256, ge=80)
     """Size of Ray's object store on a local cluster."""
     tracking_uri: str | None = None
-    """MLflow tracking URI; a database beside the output when absent."""
+    """MLflow tracking URI; a database beside the output when absent, which needs an output on this disk."""
     perception: PerceptionSettings = PerceptionSettings()
     """Reading photos and seeing faces."""
     selection: SelectionSettings = SelectionSettings()
@@ -163,15 +165,27 @@ class StudioSettings(Section):
     generation: GenerationSettings = GenerationSettings()
     """Making and judging portraits."""
 
+    @pydantic.field_validator("styles", mode="before")
+    @classmethod
+    def _split_line(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+    @pydantic.field_validator("styles")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("wanted at least one style")
+        if len(set(value)) < len(value):
+            raise ValueError("wanted each style once; `per_style` sets how many portraits it gets")
+        return value
+
     @classmethod
     def load(cls, config: Path | None, overrides: dict[str, Any]) -> "StudioSettings":
         """Settings of `config` (YAML, may be None) with `overrides` (None values ignored) on top.
 
         Raises `SettingsError` when the file cannot be read or any name or value does not fit.
         """
-        values: dict[str, Any] = {}
-        if config is not None:
-            values = _read_yaml(config)
+        values = {} if config is None else _read_yaml(config)
         values.update({name: value for name, value in overrides.items() if value is not None})
         try:
             return cls.model_validate(values)
@@ -179,7 +193,29 @@ class StudioSettings(Section):
             raise SettingsError("\n".join(_explain(cls, item) for item in error.errors())) from None
 
 
+def require_path(path: Path, what: str, wanted: str, *, folder: bool = False) -> None:
+    """Raises `SettingsError` unless a file, or with `folder` a folder, is at `path`.
+
+    The message begins with `what`, says what was `wanted`, and names the nearest entry where the path goes wrong.
+    """
+    if os.path.exists(path):
+        if os.path.isdir(path) is folder:
+            return
+        raise SettingsError(f"{what} {path}: got a {'file' if folder else 'folder'}, wanted {wanted}")
+    missing = path.absolute()
+    while not os.path.isdir(missing.parent):
+        missing = missing.parent
+    names: list[str] = []
+    with suppress(OSError):  # a folder that may not be listed
+        names = [name for name in os.listdir(missing.parent) if not name.startswith(".")]
+    hint = nearest(missing.name, names) if names else "it shows no entry"
+    if "did you mean" not in hint and len(names) > 10:
+        hint = f"none of its {len(names)} entries has a similar name"
+    raise SettingsError(f"{what} {path}: nothing is there, wanted {wanted}; in {missing.parent}: {hint}")
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
+    require_path(path, "settings file", "a YAML file")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -204,4 +240,5 @@ def _explain(model: type[pydantic.BaseModel], item: Any) -> str:
         return f"no setting is called {name!r}; {nearest(place[-1], section.model_fields)}"
     if item["type"] == "missing":
         return f"setting {name!r} is missing; give it on the command line or in the settings file"
-    return f"setting {name!r}: got {item['input']!r}; {item['msg'][0].lower()}{item['msg'][1:]}"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"setting {name!r}: got {item['input']!r}; {message[0].lower()}{message[1:]}"

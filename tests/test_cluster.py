@@ -64,3 +64,15 @@ def test_every_node_asks_for_the_token(raw: dict[str, Any]) -> None:
     for role in ("head", "worker"):
         (start,) = (command for command in raw[f"{role}_start_ray_commands"] if "ray start" in command)
         assert "RAY_AUTH_MODE=token" in start
+
+
+def test_a_job_finds_cpus_to_plan_with(raw: dict[str, Any]) -> None:
+    nodes = raw["available_node_types"].values()
+    assert sum(node.get("min_workers", 0) * node["resources"]["CPU"] for node in nodes) >= 2
+
+
+def test_its_commands_join_it_with_its_token() -> None:
+    comments = re.findall(r"^# (.*)$", (ROOT / "cluster.yaml").read_text(), re.MULTILINE)
+    commands = [line for line in comments if "cd studiolo &&" in line]
+    assert len(commands) == 2
+    assert all("RAY_ADDRESS=auto RAY_AUTH_MODE=token" in command for command in commands)

@@ -16,7 +16,9 @@ from typing import Any
 import pydantic
 
 from studiolo.errors import SettingsError, nearest
-from studiolo.settings import Section
+from studiolo.settings import Section, require_path
+from studiolo.weights.cards import ModelCard, load_card
+from studiolo.weights.fetch import pull
 
 _NAME = re.compile(r"[\w()&+.-]{1,100}")
 
@@ -78,24 +80,40 @@ def all_styles(folder: str | Path | None = None) -> dict[str, Style]:
     return {name: _read(name, *place) for name, place in sorted(_style_files(folder).items())}
 
 
+def style_card(style: Style) -> ModelCard | None:
+    """The card its style-LoRA comes from; None for a style without one, or with one in a folder of this disk.
+
+    A `model_id` that is a folder is taken as such, anything else is a model card's id: `SettingsError` when there is
+    none.
+    """
+    if style.bin_file is None or style.model_id is None or _own_folder(style.folder, style.model_id).is_dir():
+        return None
+    try:
+        return load_card(style.model_id)
+    except SettingsError as error:
+        raise SettingsError(
+            f"style {style.name!r}: got `model_id` {style.model_id!r}, no folder, and {error}"
+        ) from None
+
+
 def style_lora_path(style: Style) -> Path | None:
     """The style-LoRA's file on this disk, fetched when its card says from where; None for a style without
     one.
 
-    A `model_id` that is a folder is taken as such, anything else is a model card's id.
     Raises `SettingsError` when the file is not there, `WeightsError` when the card's files cannot be had.
     """
     if style.bin_file is None or style.model_id is None:
         return None
-    folder = Path(style.folder or ".") / Path(style.model_id).expanduser()
-    if not folder.is_dir():
-        from studiolo.weights.fetch import pull
-
-        folder = pull(style.model_id)
+    card = style_card(style)
+    folder = pull(card.id) if card else _own_folder(style.folder, style.model_id)
     path = folder / style.bin_file
     if not path.is_file():
         raise SettingsError(f"style {style.name!r}: no file {style.bin_file!r} in {folder}; correct `bin_file`")
     return path
+
+
+def _own_folder(style_folder: str | None, model_id: str) -> Path:
+    return Path(style_folder or ".") / Path(model_id).expanduser()
 
 
 def _style_files(folder: str | Path | None) -> dict[str, tuple[Traversable, str | None]]:
@@ -107,8 +125,7 @@ def _style_files(folder: str | Path | None) -> dict[str, tuple[Traversable, str 
     if folder is None:
         return files
     own = Path(folder).expanduser()
-    if not own.is_dir():
-        raise SettingsError(f"style folder {own}: no such folder; wanted one with NAME.json files")
+    require_path(own, "style folder", "a folder with NAME.json files", folder=True)
     files.update({path.stem: (path, str(own.absolute())) for path in own.glob("*.json")})
     return files
 

@@ -68,8 +68,10 @@ class MlflowTracker:
             return cls(uri)
         database = store.local_path("mlflow.db")
         if database is None:
-            message = "no database can lie beside it, wanted a tracking URI; set tracking_uri"
-            raise SettingsError(f"tracking: the output is {store.url}: {message}")
+            raise SettingsError(
+                f"tracking: got the output {store.url}, beside which no database can lie, wanted one on this disk or a"
+                " tracking URI (a server or PostgreSQL); give --tracking-uri, or set tracking_uri in the settings file"
+            )
         return cls(f"sqlite:///{database}", database.parent / "mlartifacts")
 
     def __getstate__(self) -> dict[str, object]:

@@ -70,7 +70,11 @@ def read_faces(folder: Path, captions: Path, person_mask: PersonMask | None = No
     not fit.
     """
     faces = []
-    for number, line in enumerate(captions.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = captions.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"captions {captions}: {error}; wanted JSONL with file, trigger and tags") from error
+    for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
             with Image.open(folder / row["file"]) as picture:

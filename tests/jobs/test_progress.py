@@ -139,6 +139,24 @@ def test_unknown_and_empty_totals() -> None:
     assert "train 0/0 rate=?" in lines[-1]
 
 
+def test_units_that_come_with_many_outcomes_keep_their_pace() -> None:
+    clock = Clock()
+    progress, out = _plain(clock)
+    with progress:
+        progress.stage("train", total=4)
+        for _ in range(3):
+            clock.now_s += 500
+            for candidate in range(12):
+                progress.advance(int(candidate == 0), accepted=int(candidate < 4), rejected=int(candidate >= 4))
+        clock.now_s += 100
+        progress.tick()
+    assert (
+        out.getvalue()
+        .splitlines()[-2]
+        .endswith("train 3/4 75% rate=7.2/h accepted=12 rejected=24 failed=0 eta=00:06:40")
+    )
+
+
 def test_a_job_that_breaks_off_says_where() -> None:
     clock = Clock()
     progress, out = _plain(clock)

@@ -1,12 +1,14 @@
 """Rows through a pool on a real cluster."""
 
 import os
+import subprocess
+import sys
 from collections import Counter
 
 import pyarrow as pa
 import pytest
 
-from pipelines.graph import OnWorker, stream
+from pipelines.graph import ROOT, OnWorker, stream
 from pipelines.plan import Stage
 
 
@@ -61,6 +63,34 @@ def test_a_broken_actor_is_an_exception_not_a_wait():
 
     with pytest.raises(Exception, match="no weights here"):
         list(stream(pa.table({"value": [1]}), Broken(), Stage("broken", 1, 0.5)))
+
+
+_START = """
+import os, ray
+from pipelines import graph
+seen = {}
+ray.init = lambda address, **options: seen.update(options, address=address)
+ray.is_initialized = lambda: False
+ray.cluster_resources = lambda: {"CPU": 8.0}
+print(graph.start(64, 100), seen["address"], seen["num_cpus"], os.environ.get("RAY_AUTH_MODE"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (None, "8.0 local 64 disabled"),
+        ("", "8.0 local 64 disabled"),
+        ("auto", "64.0 auto None None"),
+        ("10.0.0.1:6379", "64.0 10.0.0.1:6379 None None"),
+    ],
+)
+def test_only_ray_address_joins_a_cluster_and_its_token_is_kept(address, said):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {} if address is None else {"RAY_ADDRESS": address}
+    command = [sys.executable, "-c", _START]
+    result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == said
 
 
 def test_on_worker_opens_before_the_first_batch():

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from studiolo.errors import SettingsError
-from studiolo.portraits.styles import all_styles, load_style, style_lora_path
+from studiolo.portraits.styles import all_styles, load_style, style_card, style_lora_path
 
 FACECHAIN_FILE = {
     "name": "白雪公主(Snow White)",
@@ -68,6 +68,7 @@ def test_lora_lies_beside_the_style_file(tmp_path: Path):
     put(tmp_path, "snow", FACECHAIN_FILE)
     (tmp_path / "loras").mkdir()
     style = load_style("snow", tmp_path)
+    assert style_card(style) is None
     with pytest.raises(SettingsError, match="blancanievesV2"):
         style_lora_path(style)
     (tmp_path / "loras" / "blancanievesV2.safetensors").write_bytes(b"")
@@ -99,5 +100,17 @@ def test_damaged_file_and_missing_folder_are_settings_errors(tmp_path: Path):
     (tmp_path / "mine.json").write_text("{")
     with pytest.raises(SettingsError, match="mine"):
         all_styles(tmp_path)
-    with pytest.raises(SettingsError, match="no such folder"):
-        load_style("studio", tmp_path / "absent")
+    (tmp_path / "styles").mkdir()
+    with pytest.raises(SettingsError, match=r"nothing is there.*did you mean 'styles'"):
+        load_style("studio", tmp_path / "stlyes")
+
+
+def test_a_lora_out_of_a_card_is_known_by_its_card(tmp_path: Path):
+    put(tmp_path, "snow", {**FACECHAIN_FILE, "model_id": "facechain-style-zjz"})
+    card = style_card(load_style("snow", tmp_path))
+    assert card is not None
+    assert card.id == "facechain-style-zjz"
+    put(tmp_path, "snow", {**FACECHAIN_FILE, "model_id": "facechain-style-zjj"})
+    for look in (style_card, style_lora_path):
+        with pytest.raises(SettingsError, match=r"style 'snow'.*did you mean 'facechain-style-zjz'"):
+            look(load_style("snow", tmp_path))

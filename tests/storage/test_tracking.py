@@ -134,6 +134,6 @@ def test_failures_name_the_uri_and_what_was_tried(tmp_path: Path) -> None:
 
 
 def test_an_object_store_needs_a_tracking_uri() -> None:
-    with pytest.raises(SettingsError, match="set tracking_uri"):
+    with pytest.raises(SettingsError, match="give --tracking-uri"):
         MlflowTracker.beside(Store("memory://bucket/out"))
     assert MlflowTracker.beside(Store("memory://bucket/out"), "http://localhost:5000").uri == "http://localhost:5000"

@@ -81,3 +81,11 @@ def test_bad_captions_are_named(tmp_path, text: str) -> None:
     (tmp_path / "c.jsonl").write_text(text)
     with pytest.raises(SettingsError, match=r"c\.jsonl"):
         read_faces(tmp_path, tmp_path / "c.jsonl")
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
+def test_captions_that_cannot_be_read_are_named(tmp_path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "c.jsonl").write_bytes(content)
+    with pytest.raises(SettingsError, match=r"c\.jsonl"):
+        read_faces(tmp_path, tmp_path / "c.jsonl")

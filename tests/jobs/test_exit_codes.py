@@ -1,0 +1,53 @@
+"""Exit codes of `python -m jobs studio` as a shell sees them; 3 is in test_studio_killed.py."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from studiolo.storage.store import Store
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def albums(tmp_path: Path, weights: Path) -> Path:
+    """Two albums of one empty file."""
+    for name in ("anna", "ben"):
+        (tmp_path / "albums" / name).mkdir(parents=True)
+        (tmp_path / "albums" / name / "photo.jpg").write_bytes(b"")
+    return tmp_path / "albums"
+
+
+def studio(*options: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "jobs", "studio", *map(str, options)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def says(result: subprocess.CompletedProcess[str], code: int, message: str) -> None:
+    assert result.returncode == code, result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_2_for_what_is_misspelt(albums: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "bad.yaml").write_text("genration: {steps: 3}")
+    says(studio("--albums", albums, "--out", out, "--config", tmp_path / "bad.yaml"), 2, "'generation'")
+    says(studio("--albums", albums, "--out", out, "--config", tmp_path / "bda.yaml"), 2, "'bad.yaml'")
+    says(studio("--albums", albums, "--out", out, "--styles", "stduio"), 2, "'studio'")
+    says(studio("--albums", tmp_path / "ablums", "--out", out), 2, "'albums'")
+    assert not out.exists()
+
+
+def test_2_for_a_plan_that_does_not_fit(albums: Path, tmp_path: Path) -> None:
+    (tmp_path / "studio.yaml").write_text("{cpus: 1, object_store_mib: 100, perception: {cpus_per_actor: 2}}")
+    result = studio("--albums", albums, "--out", tmp_path / "out", "--config", tmp_path / "studio.yaml")
+    says(result, 2, "perception.cpus_per_actor")
+
+
+def test_1_for_a_job_that_cannot_go_on(albums: Path, tmp_path: Path) -> None:
+    with Store(tmp_path / "out").lock("another"):
+        says(studio("--albums", albums, "--out", tmp_path / "out"), 1, "wanted no other live job")
