@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from actors.trainer import Trainer
 from jobs.machine import PeakMemory, versions
 from jobs.progress import Progress
 from jobs.publish import publish
-from pipelines.graph import start, stop, stream
+from pipelines.graph import Actor, start, stop, stream
 from pipelines.plan import Stage, fit
 from studiolo.albums.records import FACE_LORA_SCHEMA, IDENTITY_SCHEMA, PERCEIVED_SCHEMA, Reason, Status
 from studiolo.albums.sources import INPUT_SCHEMA, AlbumSource, is_local, list_albums, local_path
@@ -26,6 +27,7 @@ from studiolo.portraits.orders import order_seed
 from studiolo.portraits.styles import Style, load_style, style_card, style_lora_path
 from studiolo.portraits.upscaling import CARDS as UPSCALER_CARDS
 from studiolo.settings import StudioSettings
+from studiolo.storage.lock import Lock
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
 from studiolo.weights.cards import SUITE_BASE, load_card, require_commercial, suite
@@ -46,19 +48,14 @@ def run(settings: StudioSettings) -> int:
     sources, styles = _check(settings)
     store = Store(settings.out)
     with store.lock("studio") as lock, PeakMemory() as memory, Progress(STAGES) as progress:
-        job = _Job(settings, styles, store, progress)
+        job = _Job(settings, styles, store, lock, progress)
         try:
             job.plan(sources)
-            job.perceive(sources)
-            lock.check()
-            job.train()
-            lock.check()
-            job.portray()
-            lock.check()
-            summary = job.publish(sources, memory)
-        except BaseException:
-            job.tracker.finish(job.run_id, ok=False)
-            raise
+            with job.tracked():
+                job.perceive(sources)
+                job.train()
+                job.portray()
+                summary = job.publish(sources, memory)
         finally:
             stop()
     failed = [row for row in job.identities() if row["status"] != Status.OK]
@@ -142,15 +139,17 @@ def cards_of(settings: StudioSettings) -> list[str]:
 class _Job:
     """The three stages of one run and the rows they leave."""
 
-    def __init__(self, settings: StudioSettings, styles: list[Style], store: Store, progress: Progress) -> None:
+    def __init__(
+        self, settings: StudioSettings, styles: list[Style], store: Store, lock: Lock, progress: Progress
+    ) -> None:
         self.settings = settings
         self.styles = styles
         self.store = store
+        self.lock = lock
         self.progress = progress
         self.base = SUITE_BASE[settings.suite]
         self.tracker = MlflowTracker.beside(store, settings.tracking_uri)
-        content = settings.model_dump(mode="json", exclude={"tracking_uri"})
-        self.run_id = self.tracker.start(unit_key("job", [content], {}, {}), "studio", _flat(content))
+        self.run_id = ""
         self.stages: dict[str, Stage] = {}
         self.albums: list[Row] = []
         self.loras: dict[str, Row] = {}
@@ -164,13 +163,31 @@ class _Job:
             settings = getattr(self.settings, name)
             self.stages[name] = fit(Stage(name, settings.actors, settings.cpus_per_actor), cpus, units)
 
+    @contextmanager
+    def tracked(self) -> Iterator[None]:
+        """The job's parent run, which fails with whatever is raised inside."""
+        content = self.settings.model_dump(mode="json", exclude={"tracking_uri"})
+        self.run_id = self.tracker.start(unit_key("job", [content], {}, {}), "studio", _flat(content))
+        try:
+            yield
+        except BaseException:
+            self.tracker.finish(self.run_id, ok=False)
+            raise
+        self.tracker.finish(self.run_id, ok=True)
+
+    def stream(self, rows: pa.Table, actor: Actor, stage: str) -> Iterator[Row]:
+        """Rows through the pool of `stage`, for as long as the output is ours alone."""
+        for row in stream(rows, actor, self.stages[stage]):
+            self.lock.check()
+            yield row
+
     def perceive(self, sources: list[AlbumSource]) -> None:
         """Albums -> annotated photos, people, references."""
         settings = self.settings.perception
         self.progress.stage("perceive", total=sum(len(source.photos) for source in sources))
         actor = Perceiver(self.store, self.settings.suite, settings, self.settings.selection)
         rows = pa.Table.from_pylist([source.row() for source in sources], INPUT_SCHEMA)
-        for row in stream(rows, actor, self.stages["perception"]):
+        for row in self.stream(rows, actor, "perception"):
             self.albums.append(row)
             statuses = [photo["status"] for photo in row["photos"]]
             self.progress.advance(
@@ -189,7 +206,7 @@ class _Job:
         self.progress.stage("train", total=len(ready))
         actor = Trainer(self.store, self.base, settings, self.settings.seed, self.tracker, self.run_id)
         rows = pa.Table.from_pylist([_pick(row, IDENTITY_SCHEMA) for row in ready], IDENTITY_SCHEMA)
-        for row in stream(rows, actor, self.stages["face_lora"]):
+        for row in self.stream(rows, actor, "face_lora"):
             self.loras[row["identity_id"]] = row
             trained = row["status"] == Status.OK
             self.progress.advance(accepted=int(trained), failed=int(not trained))
@@ -211,7 +228,7 @@ class _Job:
         )
         rows = pa.Table.from_pylist(orders, ORDER_INPUT)
         finished: set[tuple[str, str]] = set()
-        for row in stream(rows, actor, self.stages["generation"]):
+        for row in self.stream(rows, actor, "generation"):
             self.portraits.append(row)
             order = (row["identity_id"], row["style"])  # its candidates come out together
             accepted = row["status"] == Status.OK
@@ -220,7 +237,7 @@ class _Job:
         self.portraits.sort(key=lambda row: (row["identity_id"], row["style"], row["index"]))
 
     def publish(self, sources: list[AlbumSource], memory: PeakMemory) -> Row:
-        """Tables, gallery, contact sheet and summary; closes the parent run."""
+        """Tables, gallery, contact sheet and summary."""
         self.progress.stage("publish", total=1)
         summary = publish(
             self.store,
@@ -237,7 +254,6 @@ class _Job:
         )
         figures = {name: value for name, value in summary.items() if isinstance(value, int | float)}
         self.tracker.log_metrics(self.run_id, figures)
-        self.tracker.finish(self.run_id, ok=True)
         self.progress.advance()
         return summary
 

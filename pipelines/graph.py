@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data.exceptions import ExecutionTimeoutError
 
 from pipelines.plan import Stage
 from studiolo.errors import StudioloError
@@ -20,8 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MAX_RESTARTS = 2
 """A pool restarts a dead worker this often; Ray's own default has no end."""
 
-NO_PROGRESS_S = 1800
-"""A graph that moves nothing for so long is an error, not a wait."""
+NO_PROGRESS_S = 6 * 3600
+"""A graph of which no unit ends for so long is an error, not a wait; a long training is none."""
 
 
 class Actor(Protocol):
@@ -60,7 +61,7 @@ def stream(table: pa.Table, actor: Actor, stage: Stage) -> Iterator[dict[str, An
     try:
         for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from batch.to_pylist()
-    except ray.exceptions.RayError as error:
+    except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
         # The last line of Ray's account is the worker's own exception; the account itself stays as the cause.
         cause = str(error).strip().splitlines()[-1]
         raise StudioloError(f"stage {stage.name!r}: a worker failed: {cause}") from error
@@ -75,7 +76,7 @@ def _through_pool(rows: Dataset, actor: Actor, stage: Stage) -> Dataset:
             fn_constructor_args=(actor,),
             batch_size=None,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=stage.actors, max_tasks_in_flight_per_actor=2),
+            compute=ActorPoolStrategy(size=stage.actors, max_tasks_in_flight_per_actor=1),
             num_cpus=stage.cpus_per_actor,
             max_restarts=MAX_RESTARTS,
             max_task_retries=MAX_RESTARTS,

@@ -1,15 +1,13 @@
 """CPU slots, planned before anything starts.
 
-Ray Data waits without a word when the actors and reads of a graph want more CPUs than the cluster has. So every graph
-states what it takes, and a graph that does not fit is a `PlanError` with the numbers.
+Ray Data waits without a word when the actors of a graph want more CPUs than the cluster has. So every graph states
+what it takes, and a graph that does not fit is a `PlanError` with the numbers. Our graphs read from memory: nothing
+but their actors takes a slot.
 """
 
 from dataclasses import dataclass
 
 from studiolo.errors import PlanError
-
-READ_SLOTS = 0.25
-"""CPU slots kept free for Ray's own tasks: reading the input blocks."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +27,13 @@ class Stage:
 def fit(stage: Stage, cpus: float, work: int) -> Stage:
     """`stage` with no more actors than there are units of `work`, checked against the `cpus` of the cluster.
 
-    Raises `PlanError` with the numbers when the pool and the reads do not fit.
+    Raises `PlanError` with the numbers when the pool does not fit.
     """
     stage = Stage(stage.name, max(1, min(stage.actors, work)), stage.cpus_per_actor)
-    needed = stage.cpus + READ_SLOTS
-    if needed > cpus + 1e-6:
+    if stage.cpus > cpus + 1e-6:
         raise PlanError(
-            f"stage {stage.name!r} does not fit: {stage.actors} actors x {stage.cpus_per_actor:g} CPU slots + "
-            f"{READ_SLOTS:g} for reads = {needed:g}, and the cluster has {cpus:g}; lower {stage.name}.actors or "
+            f"stage {stage.name!r} does not fit: {stage.actors} actors x {stage.cpus_per_actor:g} CPU slots = "
+            f"{stage.cpus:g}, and the cluster has {cpus:g}; lower {stage.name}.actors or "
             f"{stage.name}.cpus_per_actor, or give more CPUs"
         )
     return stage

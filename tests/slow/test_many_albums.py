@@ -46,7 +46,9 @@ def test_every_photo_of_hundreds_of_albums_ends_with_a_reason(albums: Path, tmp_
     photos = 2 * len(REASONS) * ALBUMS
     assert summary["photos_in"] == photos == summary["photos_dropped"] + summary["photos_failed"]
     assert summary["identities"] == summary["identities_failed"] == ALBUMS
-    rows = [photo for album in pq.read_table(tmp_path / "out" / "albums.parquet").to_pylist() for photo in album["photos"]]
+    rows = [
+        photo for album in pq.read_table(tmp_path / "out" / "albums.parquet").to_pylist() for photo in album["photos"]
+    ]
     assert len({(row["album_id"], row["uri"]) for row in rows}) == photos
     reasons = Counter((Path(row["uri"]).name.removeprefix("again-"), row["reason"]) for row in rows)
     assert set(reasons) <= {*REASONS.items(), *((name, "duplicate") for name in REASONS)}
