@@ -33,7 +33,7 @@ _SEEN = (Reason.UNSAFE, Reason.FACE_TOO_SMALL, Reason.NO_FACE)
 class Perceiver:
     """Rows of `INPUT_SCHEMA` in, rows of `PERCEIVED_SCHEMA` out; crops and masks of references go to the store.
 
-    An album whose key is in the ledger is not perceived again. An album that nothing can be made of is a row with the
+    An album that the ledger calls done is not perceived again. An album that nothing can be made of is a row with the
     reasons; only a broken store or a broken model is an exception.
     """
 
@@ -46,7 +46,7 @@ class Perceiver:
     def open(self, device: str = "cpu") -> None:
         """Load the suite's models; the embedded ones run on the CPU wherever they are."""
         self.suite: Suite = open_suite(self.suite_name)
-        self.similarity = Similarity.load()
+        self.similarity = Similarity.load(self.suite_name)
         self.ledger = Ledger(self.store)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -55,24 +55,38 @@ class Perceiver:
 
     def _album(self, row: Row) -> Row:
         places = {photo["uri"]: photo["absolute_uri"] for photo in row["photos"]}
+        contents = {uri: _fingerprint(place) for uri, place in places.items()}
         source = AlbumSource(row["album_id"], row["album_uri"], tuple(places.items()))
         key = source.key(
-            {uri: _fingerprint(place) for uri, place in places.items()},
+            contents,
             {"perception": self.perception, "selection": self.selection},
-            weights_sha256(PERCEPTION_CARDS[self.suite_name]),
+            weights_sha256(PERCEPTION_CARDS[self.suite_name]) | {"similarity": self.similarity.sha256},
         )
         record = self.ledger.done("album", key)
         if record is None:
             record = self._perceive(source, places)
-            self.ledger.complete("album", key, record)
-        return record
+            if all(
+                contents[photo["uri"]] == _content(photo) for photo in record["photos"]
+            ):  # else the key is another's
+                files = [item[path] for item in record["references"] for path in ("crop_path", "mask_path")]
+                self.ledger.complete("album", key, record, files)
+        return {**record, "album_uri": source.album_uri}  # the same album may have moved
 
     def _perceive(self, source: AlbumSource, places: dict[str, str]) -> Row:
-        """Photos are read one by one, and the chosen ones once more: an album may be larger than memory."""
+        """Photos are read one by one, and the chosen ones once more: an album may be larger than memory.
+
+        A chosen photo that cannot be had a second time fails, and the others are chosen from anew.
+        """
         photos = [self._photo(source.album_id, uri, place) for uri, place in places.items()]
-        album = {"album_id": source.album_id, "album_uri": source.album_uri, "photos": photos}
-        album = select(album, self.selection, self.similarity)
-        return {**album, **self._identity(album, places)}
+        while True:
+            album = {"album_id": source.album_id, "album_uri": source.album_uri, "photos": photos}
+            album = select(album, self.selection, self.similarity)
+            identity, lost = self._identity(album, places)
+            if not lost:
+                return {**album, **identity}
+            for photo in photos:
+                if photo["photo_id"] in lost:
+                    photo.update(_refusal(lost[photo["photo_id"]]), content_sha256="")
 
     def _photo(self, album_id: str, uri: str, place: str) -> Row:
         """One row of `records.PHOTO`; what the photo's content does wrong ends in it."""
@@ -85,9 +99,7 @@ class Perceiver:
             row.update(height_px=rgb_u8.shape[0], width_px=rgb_u8.shape[1])
             self._see(row, rgb_u8)
         except PhotoError as error:
-            status = Status.DROPPED if error.reason in _SEEN else Status.FAILED
-            row.update(status=status.value, stage="perceive" if status == Status.DROPPED else "read")
-            row.update(reason=str(error.reason), detail=error.detail)
+            row.update(_refusal(error))
         return row
 
     def _see(self, row: Row, rgb_u8: NDArray[np.uint8]) -> None:
@@ -98,41 +110,38 @@ class Perceiver:
         unsafe_score = self.suite.safety.score(perceived.rgb_u8)
         if unsafe_score > self.selection.unsafe_above:
             raise PhotoError(Reason.UNSAFE, f"score {unsafe_score:.2f}, limit {self.selection.unsafe_above:g}")
+        if not faces and perceived.too_small_px:
+            detail = f"{perceived.too_small_px:.0f} px across, wanted {self.perception.min_face_px}"
+            raise PhotoError(Reason.FACE_TOO_SMALL, detail)
 
-    def _identity(self, album: Row, places: dict[str, str]) -> Row:
-        identity: Row = {
-            "identity_id": album["album_id"],
-            "stage": "select",
-            "trigger": "",
-            "common_tags": [],
-            "references": [],
-        }
+    def _identity(self, album: Row, places: dict[str, str]) -> tuple[Row, dict[str, PhotoError]]:
+        """The album's identity with its references, and the chosen photos that could not be read again, by id."""
+        identity: Row = {"identity_id": album["album_id"], "stage": "select", "trigger": ""}
+        identity.update(common_tags=[], references=[])
         try:
             chosen = require_references(album, self.selection)
         except IdentityError as error:
-            return {
-                **identity,
-                "status": Status.FAILED.value,
-                "reason": str(error.reason),
-                "detail": error.detail,
-            }
+            identity.update(status=Status.FAILED.value, reason=str(error.reason), detail=error.detail)
+            return identity, {}
         faces = [owner_face(photo) for photo in chosen]
         trigger = trigger_phrase(face["attributes"] for face in faces)
-        references = []
+        lost: dict[str, PhotoError] = {}
         for photo, face in zip(chosen, faces, strict=True):
-            references.append(self._reference(album["album_id"], photo, face, trigger, places[photo["uri"]]))
-        return {
-            **identity,
-            "status": Status.OK.value,
-            "reason": "",
-            "detail": "",
-            "trigger": trigger,
-            "common_tags": common_tags([face["tags"] for face in faces]),
-            "references": references,
-        }
+            try:
+                reference = self._reference(album["album_id"], photo, face, trigger, places[photo["uri"]])
+                identity["references"].append(reference)
+            except PhotoError as error:
+                lost[photo["photo_id"]] = error
+        identity.update(status=Status.OK.value, reason="", detail="")
+        identity.update(trigger=trigger, common_tags=common_tags([face["tags"] for face in faces]))
+        return identity, lost
 
     def _reference(self, album_id: str, photo: Row, face: Row, trigger: str, place: str) -> Row:
-        upright = np.rot90(decode(read_bytes(place), self.perception), photo["rotation_deg"] // 90)
+        """One row of `records.REFERENCE`. Raises `PhotoError` when the photo is not what it was at the first look."""
+        content = read_bytes(place)
+        if content_sha256(content) != photo["content_sha256"]:
+            raise PhotoError(Reason.UNREADABLE, "the file changed while the album was read")
+        upright = np.rot90(decode(content, self.perception), photo["rotation_deg"] // 90)
         reference = prepare_reference(np.ascontiguousarray(upright), photo, face, trigger, self.suite.regions)
         row = reference.row(album_id, album_id)
         self.store.write_bytes(row["crop_path"], png_bytes(reference.crop_rgb_u8))
@@ -154,6 +163,17 @@ def _alignable(face: Row) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _refusal(error: PhotoError) -> Row:
+    """What a photo's row says of why it cannot be used."""
+    status, stage = (Status.DROPPED, "perceive") if error.reason in _SEEN else (Status.FAILED, "read")
+    return {"status": status.value, "stage": stage, "reason": str(error.reason), "detail": error.detail}
+
+
+def _content(photo: Row) -> str:
+    """The fingerprint of the photo as it was read."""
+    return str(photo["content_sha256"] or photo["reason"])
 
 
 def _fingerprint(place: str) -> str:

@@ -57,7 +57,7 @@ class Portraitist:
     """Rows of orders in (`ORDER_INPUT`), rows of `PORTRAIT_SCHEMA` out; pictures go to the store.
 
     A round makes candidates for the portraits still missing, all are scored, and while too few are accepted another
-    round follows within the budget. An order whose key is in the ledger is not made again.
+    round follows within the budget. An order that the ledger calls done is not made again.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Portraitist:
         """Load the base, the perception suite and the upscaler."""
         self.engine = Engine(load_base(pull(self.base), device=device), slots=self.settings.slots)
         self.suite = open_suite(self.suite_name)
-        self.similarity = Similarity.load()
+        self.similarity = Similarity.load(self.suite_name)
         self.upscaler = open_upscaler(self.settings.upscale)
         self.ledger = Ledger(self.store)
 
@@ -97,6 +97,7 @@ class Portraitist:
             count=row["count"],
             seed=row["seed"],
             generation=self.settings,
+            unsafe_above=self.unsafe_above,
         )
         style_lora = style_lora_path(style)
         weights = self._weights() | ({"style-lora": sha256_of(style_lora)} if style_lora else {})
@@ -104,7 +105,8 @@ class Portraitist:
         record = self.ledger.done("order", key)
         if record is None:
             portraits = self._make(_Round(order, style, row), style_lora)
-            self.ledger.complete("order", key, {"portraits": portraits})
+            files = [portrait["path"] for portrait in portraits]
+            self.ledger.complete("order", key, {"portraits": portraits}, files)
             return portraits
         found: list[Row] = record["portraits"]
         return found
@@ -112,7 +114,7 @@ class Portraitist:
     def _weights(self) -> dict[str, str]:
         upscaler = UPSCALER_CARDS.get(self.settings.upscale)
         cards = [self.base, *PERCEPTION_CARDS[self.suite_name], *([upscaler] if upscaler else [])]
-        return weights_sha256(cards)
+        return weights_sha256(cards) | {"similarity": self.similarity.sha256}
 
     def _make(self, work: _Round, style_lora: Path | None) -> list[Row]:
         ranked: list[Ranked] = []
@@ -157,7 +159,7 @@ class Portraitist:
             )
             for index, made in work.made.items()
         ]
-        return rank_candidates(candidates, work.order.count, self.settings.accept_similarity, self.unsafe_above)
+        return rank_candidates(candidates, work.order.count, self.settings.accept_similarity, work.order.unsafe_above)
 
     def _deliver(self, work: _Round, item: Ranked, prompt: str) -> Row:
         """Store one candidate and return its row of `PORTRAIT_SCHEMA`."""

@@ -36,7 +36,8 @@ _SAMPLES = 4
 class Trainer:
     """Rows of `IDENTITY_SCHEMA` in, rows of `FACE_LORA_SCHEMA` out; weights go to the store, curves to the tracker.
 
-    An identity whose key is in the ledger is not trained again. Training that fails is a row with the reason.
+    An identity that the ledger calls done is not trained again; in a new job it gets a run of its own all the same.
+    Training that fails is a row with the reason.
     """
 
     def __init__(
@@ -74,18 +75,20 @@ class Trainer:
         photos = [self._photo(reference) for reference in identity["references"]]
         key = self.key(identity, photos)
         record = self.ledger.done("identity", key)
-        if record is not None:
-            return {**record, "resumed": True}
         run = self.tracker.start(
             key,
             identity["identity_id"],
             {**self.settings.model_dump(), "photos": len(photos)},
             self.parent_run,
         )
-        row = self._train(identity, photos, run)
-        self.tracker.finish(run, ok=row["status"] == Status.OK)
+        row = self._train(identity, photos, run) if record is None else {**record, "resumed": True}
         if row["status"] == Status.OK:
-            self.ledger.complete("identity", key, row)
+            self.tracker.log_metrics(run, {"final_loss": row["final_loss"], "seconds": row["seconds"]})
+        self.tracker.finish(run, ok=row["status"] == Status.OK)
+        if record is not None:
+            return row
+        if row["status"] == Status.OK:
+            self.ledger.complete("identity", key, row, [row["path"]])
         else:
             self.ledger.fail("identity", key, row["reason"], row["detail"])
         return row

@@ -14,6 +14,7 @@ from studiolo.errors import PhotoError
 from studiolo.perception.similarity import Similarity
 from studiolo.portraits.files import decode_portrait
 from studiolo.portraits.gallery import write_gallery
+from studiolo.portraits.orphans import remove_orphans
 from studiolo.portraits.scoring import similarity_to
 from studiolo.portraits.sheets import SheetRow, Tile, contact_sheet
 from studiolo.portraits.styles import Style
@@ -34,6 +35,7 @@ def publish(
     identities: Sequence[Row],
     portraits: Sequence[Row],
     styles: Sequence[Style],
+    per_style: int,
     figures: Callable[[], Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Write everything people look at, the summary last; returns it.
@@ -47,11 +49,15 @@ def publish(
     similarities = list(_other_similarities(identities, portraits))
 
     def summed() -> dict[str, Any]:
-        return summary(albums, identities, portraits, other_similarities=similarities, **figures())
+        return summary(albums, identities, portraits, wanted=wanted, other_similarities=similarities, **figures())
 
+    wanted = {style.name: per_style for style in styles}
     by_name = {style.name: style for style in styles}
-    write_gallery(_people(albums, identities, portraits), summed(), by_name, _files(store, sources))
+    named = {str(row["path"]) for row in portraits}
+    files = _files(store, sources, named)
+    write_gallery(_people(albums, identities, portraits), summed(), by_name, wanted, files)
     _write_sheet(store, identities, portraits, styles)
+    remove_orphans(store, named)
     result = summed()
     store.write_json("summary.json", result)
     return result
@@ -67,7 +73,8 @@ def _people(
         yield identity, album, made.get(identity["identity_id"], [])
 
 
-def _files(store: Store, sources: Sequence[AlbumSource]) -> GalleryFiles:
+def _files(store: Store, sources: Sequence[AlbumSource], named: set[str]) -> GalleryFiles:
+    """The gallery's access to files; adds the path of each that it writes to `named`."""
     places = {(source.album_uri, uri): absolute for source in sources for uri, absolute in source.photos}
 
     def read_photo(album_uri: str, uri: str) -> bytes:
@@ -75,7 +82,11 @@ def _files(store: Store, sources: Sequence[AlbumSource]) -> GalleryFiles:
             raise PhotoError(Reason.UNREADABLE, f"{uri!r} is no photo of {album_uri!r}")
         return read_bytes(places[album_uri, uri])
 
-    return GalleryFiles(read=store.read_bytes, write=store.write_bytes, read_photo=read_photo)
+    def write(path: str, content: bytes) -> None:
+        store.write_bytes(path, content)
+        named.add(path)
+
+    return GalleryFiles(read=store.read_bytes, write=write, read_photo=read_photo)
 
 
 def _other_similarities(identities: Sequence[Row], portraits: Iterable[Row]) -> Iterator[float]:
@@ -117,7 +128,9 @@ def _write_sheet(
             row = best.get((identity["identity_id"], style.name))
             tiles.append(_tile(store, row) if row else None)
         rows.append(SheetRow(identity["identity_id"], tiles))
-    if rows:
+    if not rows:
+        store.remove("contact-sheet.png")  # an earlier run's
+    else:
         sheet = Image.fromarray(contact_sheet(rows, ["album", *(style.title for style in styles)]))
         buffer = io.BytesIO()
         sheet.save(buffer, "PNG")

@@ -1,10 +1,8 @@
 """The studio job, stage by stage: perceive, train, portraits, publish."""
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,23 +13,19 @@ from actors.trainer import Trainer
 from jobs.machine import PeakMemory, versions
 from jobs.progress import Progress
 from jobs.publish import publish
+from jobs.studio_check import check_request
 from pipelines.graph import Actor, start, stop, stream
 from pipelines.plan import Stage, fit
 from studiolo.albums.records import FACE_LORA_SCHEMA, IDENTITY_SCHEMA, PERCEIVED_SCHEMA, Reason, Status
-from studiolo.albums.sources import INPUT_SCHEMA, AlbumSource, is_local, list_albums, local_path
-from studiolo.errors import SettingsError, nearest
-from studiolo.generation.base import load_tokenizer
+from studiolo.albums.sources import INPUT_SCHEMA, AlbumSource
 from studiolo.keys import unit_key
-from studiolo.perception.suite import PERCEPTION_CARDS
 from studiolo.portraits.orders import order_seed
-from studiolo.portraits.styles import Style, load_style, style_card, style_lora_path
-from studiolo.portraits.upscaling import CARDS as UPSCALER_CARDS
+from studiolo.portraits.styles import Style
 from studiolo.settings import StudioSettings
 from studiolo.storage.lock import Lock
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
-from studiolo.weights.cards import SUITE_BASE, load_card, require_commercial, suite
-from studiolo.weights.fetch import pull
+from studiolo.weights.cards import SUITE_BASE
 
 Row = dict[str, Any]
 
@@ -45,7 +39,7 @@ NAMED = 10
 
 def run(settings: StudioSettings) -> int:
     """Carry out the job; returns the exit code 0 or 3. Raises `UsageError` before any work, `StudioloError` after."""
-    sources, styles = _check(settings)
+    sources, styles = check_request(settings)
     store = Store(settings.out)
     with store.lock("studio") as lock, PeakMemory() as memory, Progress(STAGES) as progress:
         job = _Job(settings, styles, store, lock, progress)
@@ -66,10 +60,11 @@ def run(settings: StudioSettings) -> int:
 def _report(summary: Row, failed: list[Row], gallery: str) -> None:
     """The result and who failed for people, and the gallery's place alone on the last line for scripts."""
     print(
-        f"{summary['photos_in']} photos: {summary['photos_ok']} used, {summary['photos_dropped']} not used, "
-        f"{summary['photos_failed']} unreadable; {summary['identities']} people, "
+        f"{summary['photos_in']} photos: {summary['photos_ok']} used, {summary['photos_dropped']} left out, "
+        f"{summary['photos_failed']} could not be used; {summary['identities']} people, "
         f"{summary['identities_failed']} failed; "
-        f"{summary['portraits_accepted']} portraits accepted, {summary['portraits_rejected']} rejected",
+        f"{summary['portraits_accepted']} portraits accepted, {summary['portraits_rejected']} rejected; "
+        f"{summary['orders_short']} of {summary['orders']} orders are short of portraits",
         file=sys.stderr,
     )
     for row in failed[:NAMED]:
@@ -77,63 +72,6 @@ def _report(summary: Row, failed: list[Row], gallery: str) -> None:
     if len(failed) > NAMED:
         print(f"failed: {len(failed) - NAMED} more, see identities.parquet", file=sys.stderr)
     print(gallery)
-
-
-def _check(settings: StudioSettings) -> tuple[list[AlbumSource], list[Style]]:
-    """What can be wrong with a request, before any work: styles, suite, licences, places, albums, weights."""
-    styles = [load_style(name, settings.style_folder) for name in settings.styles]
-    suite(settings.suite)  # a misspelt suite is refused by name
-    cards = [load_card(card_id) for card_id in cards_of(settings)]
-    if settings.commercial:
-        require_commercial([*cards, *filter(None, map(style_card, styles))])
-    MlflowTracker.beside(Store(settings.out), settings.tracking_uri)
-    _check_apart(settings)
-    sources = list_albums(settings.albums)
-    for card in cards:
-        pull(card.id)
-    for style in styles:
-        style_lora_path(style)
-    _warn_of_long(styles, pull(SUITE_BASE[settings.suite]) / "tokenizer")
-    return sources, styles
-
-
-def _check_apart(settings: StudioSettings) -> None:
-    """Refuses albums and an output of which one lies in the other: the next run would take portraits for albums."""
-
-    def place(url: str) -> str:
-        if is_local(url):
-            return os.path.join(os.path.realpath(local_path(url)), "")
-        return url if "::" in url else Store(url).url.rstrip("/") + "/"  # into a chain such as an archive none writes
-
-    albums, out = place(settings.albums), place(settings.out)
-    if albums.startswith(out) or out.startswith(albums):
-        raise SettingsError(
-            f"out: got {settings.out!r}, and the albums are {settings.albums!r}; wanted two places of which neither"
-            " lies in the other"
-        )
-
-
-def _warn_of_long(styles: list[Style], tokenizer_folder: Path) -> None:
-    tokenizer = load_tokenizer(tokenizer_folder)
-    places = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
-    for style in styles:
-        tokens = len(tokenizer(style.words, add_special_tokens=False, verbose=False).input_ids)
-        if tokens > places:
-            print(
-                f"warning: style {style.name!r}: its words are {tokens} tokens, of which the base reads the first"
-                f" {places} at most; shorten `prompt` or `add_prompt_style`",
-                file=sys.stderr,
-            )
-
-
-def cards_of(settings: StudioSettings) -> list[str]:
-    """Ids of the models a job with these settings uses."""
-    if settings.suite not in PERCEPTION_CARDS:
-        raise SettingsError(
-            f"suite {settings.suite!r} has no perception yet; {nearest(settings.suite, PERCEPTION_CARDS)}"
-        )
-    upscaler = UPSCALER_CARDS.get(settings.generation.upscale)
-    return [*PERCEPTION_CARDS[settings.suite], SUITE_BASE[settings.suite], *([upscaler] if upscaler else [])]
 
 
 class _Job:
@@ -246,6 +184,7 @@ class _Job:
             self.identities(),
             self.portraits,
             self.styles,
+            self.settings.per_style,
             lambda: {
                 "seconds_by_stage": self.progress.seconds_by_stage,
                 "peak_rss_gib": memory.peak_gib,

@@ -3,7 +3,7 @@
 StudioloError
 ├── UsageError             the caller asked for something that cannot be done: fails before any work, exit code 2
 │   ├── SettingsError      a setting, style, suite or path that does not exist or does not fit
-│   ├── PlanError          the CPU slots or memory asked for exceed what the cluster has
+│   ├── PlanError          the CPU slots asked for exceed what the cluster has
 │   └── LicenceError       a commercial job would use a model whose licence forbids it
 ├── WeightsError           a model file could not be had
 │   └── ChecksumError      a model file is not the one its card names
@@ -34,7 +34,7 @@ class SettingsError(UsageError):
 
 
 class PlanError(UsageError):
-    """The plan needs more CPU slots or memory than the cluster has."""
+    """The plan needs more CPU slots than the cluster has."""
 
 
 class LicenceError(UsageError):

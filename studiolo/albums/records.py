@@ -68,7 +68,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.NO_FACE: "We found no face in this picture.",
     Reason.FACE_TOO_SMALL: "The face is too small; come closer or send the original file.",
     Reason.SEVERAL_FACES: "There are several people and none stands out as the subject.",
-    Reason.LOW_QUALITY: "The face is too blurred, too dark, turned away or has its eyes closed.",
+    Reason.LOW_QUALITY: "The face is not clear enough: sharpness, light, size, direction and open eyes count together.",
     Reason.OTHER_PERSON: "This looks like a different person from the rest of the album.",
     Reason.UNSAFE: "The picture did not pass the safety check.",
     Reason.SURPLUS: "A good picture, but there were enough better ones.",

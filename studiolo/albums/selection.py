@@ -21,9 +21,19 @@ from typing import Any
 from studiolo.albums.people import OWNER, FaceRef, Member, Similarity, group_faces
 from studiolo.albums.records import Reason, Status, Verdict
 from studiolo.errors import IdentityError
+from studiolo.perception.quality import weakest_part
 from studiolo.settings import SelectionSettings
 
 STAGE = "select"
+
+_FAULTS = {
+    "size": "mostly because the face is small",
+    "sharpness": "mostly because the face is blurred",
+    "exposure": "mostly because the face is too dark or too bright",
+    "pose": "mostly because the face is turned away",
+    "eyes": "mostly because the eyes are closed",
+}
+"""What a customer reads of the weakest part of a face's quality."""
 
 Row = dict[str, Any]
 
@@ -133,7 +143,7 @@ def _judge(photo: Row, members: Mapping[tuple[str, int], Member], settings: Sele
         detail = f"{len(faces)} faces, the largest {ratio} times the second, wanted {wanted}"
         _drop(photo, Reason.SEVERAL_FACES, detail)
     elif _quality(subject) < settings.min_quality:
-        _drop(photo, Reason.LOW_QUALITY, f"quality {_quality(subject):.3f}, wanted {settings.min_quality:g}")
+        _drop(photo, Reason.LOW_QUALITY, _why_low(subject, settings.min_quality))
     elif owner is not subject:
         other = members[photo["photo_id"], subject["face_id"]]
         photo.update(person=other.person, verdict=other.verdict.value)
@@ -156,6 +166,16 @@ def _quality(face: Mapping[str, Any]) -> float:
     quality = face.get("quality")
     score = quality.get("score") if quality else None
     return float(score) if score is not None and score == score else 0.0
+
+
+def _why_low(face: Mapping[str, Any], wanted: float) -> str:
+    """What takes most from the face's quality, in plain words, and the numbers."""
+    numbers = f"quality {_quality(face):.2f}, wanted {wanted:g}"
+    parts = face.get("quality")
+    if not parts or any(parts[name] is None or parts[name] != parts[name] for name in _FAULTS):
+        return numbers
+    part = weakest_part(parts)
+    return f"{_FAULTS[part]} ({part} {parts[part]:.2f}; {numbers})"
 
 
 def _area_px2(face: Mapping[str, Any]) -> float:

@@ -1,23 +1,20 @@
-"""References: the crops an identity is learned from, and the identity as a unit of work.
+"""References: the crops an identity is learned from.
 
 A stored crop holds the face at 0.35 of its side, the loose end of the paper's 0.35-0.45, so that the trainer can
 cut its random views from it with the face larger and still move them about.
 """
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import pydantic
 from numpy.typing import NDArray
 
 from studiolo.albums.geometry import align_and_crop, inside_mask, map_points
 from studiolo.albums.records import Verdict
 from studiolo.identities import artifacts
 from studiolo.identities.captions import caption
-from studiolo.keys import unit_key
 
 CROP_SIDE_PX = 256
 CROP_FACE_RATIO = 0.35
@@ -55,14 +52,6 @@ class Reference:
     embedding: NDArray[np.float32]
     """[128] of the face in the photo."""
 
-    @property
-    def sha256(self) -> str:
-        """Hash of what the trainer reads: pixels, regions and words."""
-        digest = hashlib.sha256(self.crop_rgb_u8.tobytes())
-        digest.update(self.regions_u8.tobytes())
-        digest.update(f"{self.crop_rgb_u8.shape}\0{self.trigger}\0{self.caption}".encode())
-        return digest.hexdigest()
-
     def row(self, identity_id: str, album_id: str) -> dict[str, Any]:
         """This reference as a row of `REFERENCE_SCHEMA`."""
         return {
@@ -77,25 +66,6 @@ class Reference:
             "verdict": self.verdict.value,
             "embedding": self.embedding.tolist(),
         }
-
-
-@dataclass(frozen=True, eq=False)
-class Identity:
-    """One person to learn: the owner of an album. `identity_id` is the album's id."""
-
-    identity_id: str
-    trigger: str
-    references: tuple[Reference, ...]
-
-    def key(self, settings: Mapping[str, pydantic.BaseModel], weights_sha256: Mapping[str, str], seed: int = 0) -> str:
-        """Key of the unit "this identity's face-LoRA". The order of the references does not matter."""
-        inputs = sorted([reference.photo_id, reference.sha256] for reference in self.references)
-        return unit_key("identity", [self.identity_id, self.trigger, *inputs], settings, weights_sha256, seed)
-
-    @property
-    def lora_path(self) -> str:
-        """Where the face-LoRA is kept, relative to the output."""
-        return artifacts.lora_path(self.identity_id)
 
 
 def prepare_reference(
@@ -131,9 +101,3 @@ def prepare_reference(
         verdict=Verdict(photo["verdict"]),
         embedding=np.asarray(face["embedding"], np.float32),
     )
-
-
-def rows(identity: Identity, album_id: str) -> Sequence[dict[str, Any]]:
-    """The identity's rows of `references.parquet`, by photo id."""
-    ordered = sorted(identity.references, key=lambda reference: reference.photo_id)
-    return [reference.row(identity.identity_id, album_id) for reference in ordered]

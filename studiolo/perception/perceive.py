@@ -36,6 +36,8 @@ class PerceivedPhoto:
     """Anticlockwise turn that made it upright: 0, 90, 180 or 270."""
     faces: list[Face]
     """Rows of `records.FACE`, the largest first; empty without a face."""
+    too_small_px: float
+    """Shorter side of the largest face that does not count because it is too small; 0 without one."""
 
 
 def perceive_photo(suite: Suite, rgb_u8: RgbU8, settings: PerceptionSettings) -> PerceivedPhoto:
@@ -45,7 +47,9 @@ def perceive_photo(suite: Suite, rgb_u8: RgbU8, settings: PerceptionSettings) ->
     `settings.min_face_px` and the mesh on it `settings.mesh_score`. No content of a photo raises.
     """
     upright = make_upright(np.ascontiguousarray(rgb_u8), suite.detector, settings.detector_score)
-    seen = [face for face in upright.faces if _short_side_px(face) >= settings.min_face_px and _has_extent(face)]
+    found = [face for face in upright.faces if _has_extent(face)]
+    seen = [face for face in found if _short_side_px(face) >= settings.min_face_px]
+    too_small_px = max((side for side in map(_short_side_px, found) if side < settings.min_face_px), default=0.0)
     meshes = [suite.mesher(upright.rgb_u8, face.landmarks_px) for face in seen]
     kept = [pair for pair in zip(seen, meshes, strict=True) if pair[1].score >= settings.mesh_score]
     embeddings = suite.embedder(upright.rgb_u8, [face.landmarks_px for face, _ in kept])
@@ -53,7 +57,7 @@ def perceive_photo(suite: Suite, rgb_u8: RgbU8, settings: PerceptionSettings) ->
         _face_row(suite, upright.rgb_u8, face_id, face, mesh, embedding)
         for face_id, ((face, mesh), embedding) in enumerate(zip(kept, embeddings, strict=True))
     ]
-    return PerceivedPhoto(upright.rgb_u8, upright.rotation_deg, faces)
+    return PerceivedPhoto(upright.rgb_u8, upright.rotation_deg, faces, too_small_px)
 
 
 def _face_row(

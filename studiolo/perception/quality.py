@@ -15,6 +15,7 @@ one part at that floor keeps the score of a perfect face below 0.09 (sharpness) 
     eyes        (eye aspect ratio - 0.06) / (0.16 - 0.06) in 0..1
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import cv2
@@ -70,6 +71,11 @@ def combine(parts: dict[str, float]) -> float:
     """Weighted geometric mean of the five parts."""
     logs = [weight * np.log(max(parts[name], _FLOOR)) for name, weight in WEIGHTS.items()]
     return float(np.exp(sum(logs)))
+
+
+def weakest_part(parts: Mapping[str, float]) -> str:
+    """Name of the part, one of `WEIGHTS`, that takes most from the score; `parts` is a `records.QUALITY`."""
+    return min(WEIGHTS, key=lambda name: WEIGHTS[name] * np.log(max(parts[name], _FLOOR)))
 
 
 def size_score(side_px: float) -> float:

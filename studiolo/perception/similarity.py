@@ -4,8 +4,9 @@ The constants are made by `python -m benchmarks.calibration` and kept in `calibr
 docs/similarity.md shows the curves.
 """
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
@@ -48,6 +49,11 @@ class Similarity:
                 f"similarity of suite {suite!r}: {path.name}: {error!r}; "
                 "make it with `python -m benchmarks.calibration --keep`"
             ) from None
+
+    @property
+    def sha256(self) -> str:
+        """Hash (64 hex digits) of the constants, for the keys of what they decide."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def score(self, distance: float) -> float:
         """Calibrated similarity, 0..1, falling with the distance (>= 0)."""

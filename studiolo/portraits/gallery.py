@@ -30,19 +30,20 @@ def write_gallery(
     people: Iterable[tuple[Row, Row, Sequence[Row]]],
     figures: Mapping[str, Any],
     styles: Mapping[str, Style],
+    wanted: Mapping[str, int],
     files: GalleryFiles,
     title: str = "Portraits",
 ) -> str:
     """All pages for `people`: (identity row, album row, its portrait rows). Returns the index's path in the
     output.
 
-    `people` may be a generator: only small cards of them are kept. For pages made elsewhere use
-    `write_person_page` and `write_index`.
+    `wanted` are the portraits ordered for everyone, by style. `people` may be a generator: only small cards of them
+    are kept. For pages made elsewhere use `write_person_page` and `write_index`.
     """
     cards: list[View] = []
     sections: list[View] = []
     for identity, album, portraits in people:
-        view = write_person_page(identity, album, portraits, styles, files)
+        view = write_person_page(identity, album, portraits, styles, wanted, files)
         cards.append(card(view))
         if len(cards) <= INLINE_PEOPLE:
             sections.append(view)
@@ -50,10 +51,15 @@ def write_gallery(
 
 
 def write_person_page(
-    identity: Row, album: Row, portraits: Sequence[Row], styles: Mapping[str, Style], files: GalleryFiles
+    identity: Row,
+    album: Row,
+    portraits: Sequence[Row],
+    styles: Mapping[str, Style],
+    wanted: Mapping[str, int],
+    files: GalleryFiles,
 ) -> View:
     """One person's page and thumbnails; returns the view, of which the index needs `card(view)`."""
-    view = person_view(identity, album, portraits, styles, files)
+    view = person_view(identity, album, portraits, styles, wanted, files)
     page = _templates().get_template("person.html.j2")
     html = page.render(person=view, root="../", version=studiolo.__version__)
     files.write(f"{GALLERY}/{view['page']}", html.encode(errors="replace"))

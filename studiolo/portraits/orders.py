@@ -28,14 +28,17 @@ class Order(Section):
     """Seed of the order, see `order_seed`."""
     generation: GenerationSettings = GenerationSettings()
     """How portraits are made and judged."""
+    unsafe_above: float = pydantic.Field(0.8, ge=0, le=1)
+    """A portrait scored above this by the safety model is rejected."""
 
     def key(self, style: Style, identity_key: str, face_lora_sha256: str, weights_sha256: Mapping[str, str]) -> str:
         """sha256 (64 hex digits) of all that decides the portraits' bytes.
 
         `identity_key` stands for the references they are judged against, `weights_sha256` for every model
-        file used, the style-LoRA's included.
+        file used, the style-LoRA's and the calibration of similarity included.
         """
-        inputs = [self.identity_id, self.count, style.model_dump(mode="json"), identity_key, face_lora_sha256]
+        look = style.model_dump(mode="json")
+        inputs = [self.identity_id, self.count, self.unsafe_above, look, identity_key, face_lora_sha256]
         return unit_key("order", inputs, {"generation": self.generation}, weights_sha256, self.seed)
 
 

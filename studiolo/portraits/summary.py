@@ -16,6 +16,7 @@ def summary(
     identities: Iterable[Row],
     portraits: Iterable[Row],
     *,
+    wanted: Mapping[str, int],
     other_similarities: Iterable[float],
     seconds_by_stage: Mapping[str, float],
     peak_rss_gib: float,
@@ -24,14 +25,19 @@ def summary(
     """Figures of one job, as JSON values.
 
     `albums`, `identities`, `portraits` are rows of `ALBUM_SCHEMA`, `IDENTITY_SCHEMA` (or any with `status`
-    and `reason`) and `PORTRAIT_SCHEMA`; each is read once, so generators do. `other_similarities` are
-    calibrated similarities (0..1) of accepted portraits to other identities' references. A median of nothing
-    is None. Raises `StudioloError` when a photo or portrait has no outcome: then something was lost.
+    and `reason`) and `PORTRAIT_SCHEMA`; each is read once, so generators do. `wanted` are the portraits ordered for
+    everyone, by style: an order is a person and a style, and short when fewer were accepted, be it that the person
+    failed. `other_similarities` are calibrated similarities (0..1) of accepted portraits to other identities'
+    references. A median of nothing is None. Raises `StudioloError` when a photo or portrait has no outcome: then
+    something was lost.
     """
     photos, photo_reasons = _count_photos(albums)
-    people, people_reasons = _count("identity", "identity_id", identities)
+    persons = list(identities)
+    people, people_reasons = _count("identity", "identity_id", persons)
     rows = list(portraits)
     made, portrait_reasons = _count("portrait", "portrait_id", rows)
+    accepted = Counter((row["identity_id"], row["style"]) for row in rows if row["status"] == Status.OK)
+    short = sum(accepted[person["identity_id"], style] < wanted[style] for person in persons for style in wanted)
     own = [float(row["similarity"]) for row in rows if row["status"] == Status.OK]
     return {
         "photos_in": photos.total(),
@@ -40,6 +46,9 @@ def summary(
         "photos_failed": photos[Status.FAILED],
         "identities": people.total(),
         "identities_failed": people[Status.FAILED],
+        "orders": len(persons) * len(wanted),
+        "orders_short": short,
+        "portraits_wanted": len(persons) * sum(wanted.values()),
         "portraits_accepted": made[Status.OK],
         "portraits_rejected": made[Status.DROPPED] + made[Status.FAILED],
         "similarity_own_median": _median(own),

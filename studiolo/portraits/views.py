@@ -17,11 +17,23 @@ from studiolo.portraits.thumbs import GalleryFiles, Thumb, photo_thumb, portrait
 Row = Mapping[str, Any]
 View = dict[str, Any]
 
+_LACKING = {
+    Reason.LOW_SIMILARITY: ("looked enough like the person", "not enough like the person"),
+    Reason.NOT_ONE_FACE: ("showed exactly one clear face", "without exactly one clear face"),
+    Reason.UNSAFE: ("passed the safety check", "stopped by the safety check"),
+}
+"""What rejected candidates lack: after "none of them", and after a number of them."""
+
 
 def person_view(
-    identity: Row, album: Row, portraits: Sequence[Row], styles: Mapping[str, Style], files: GalleryFiles
+    identity: Row,
+    album: Row,
+    portraits: Sequence[Row],
+    styles: Mapping[str, Style],
+    wanted: Mapping[str, int],
+    files: GalleryFiles,
 ) -> View:
-    """The view of one person, its thumbnails written.
+    """The view of one person, its thumbnails written. `wanted`: portraits ordered, by style.
 
     Rows of `IDENTITY_SCHEMA`, `ALBUM_SCHEMA` and `PORTRAIT_SCHEMA` (all of this identity, in any order). A
     photo without an outcome is shown as one, so the numbers always add up to what came in.
@@ -31,11 +43,15 @@ def person_view(
     references = [_reference(item, photos, files) for item in identity["references"] or []]
     made = sorted(portraits, key=lambda row: (row["style"], row["rank"] or 10**9, row["index"]))
     accepted = [row for row in made if row["status"] == Status.OK]
+    failed = identity["status"] == Status.FAILED
+    shown = _styles(made, name, styles, wanted, files) if made or not failed else []
+    photos_at_fault = failed and identity["stage"] == "select"
     unused = [_photo(item, album, files) for item in photos if item["status"] != Status.OK]
     return {
         "id": name,
         "page": f"people/{quote(safe_segment(name))}.html",
-        "failed": identity["status"] == Status.FAILED,
+        "failed": failed,
+        "photos_at_fault": photos_at_fault,
         "sentence": _sentence(identity["reason"]),
         "detail": identity["detail"] or "",
         "trigger": identity["trigger"] or "",
@@ -43,19 +59,22 @@ def person_view(
         "photos_used": len(photos) - len(unused),
         "references": references,
         "unsure": sum(item["unsure"] for item in references),
-        "styles": _styles(accepted, name, styles, files),
+        "styles": shown,
+        "short": sum(bool(style["shortfall"]) for style in shown),
+        "wanted": sum(wanted.values()),
         "rejected": [_portrait(row, name, styles, files) for row in made if row["status"] != Status.OK],
         "accepted": len(accepted),
         "unused": unused,
-        "reasons": reason_counts(Counter(item["reason"] for item in photos if item["status"] != Status.OK)),
+        "reasons": reason_counts(_reasons(photos)) if photos_at_fault else [],
     }
 
 
 def card(view: View) -> View:
     """The part of a view that the index needs of a person; small, so that many thousands fit in memory."""
-    best = max((item["portraits"][0] for item in view["styles"]), key=lambda item: item["similarity"], default=None)
+    firsts = (portrait for style in view["styles"] for portrait in style["portraits"][:1])
+    best = max(firsts, key=lambda item: item["similarity"], default=None)
     picture = best or next(iter(view["references"]), None)
-    names = ("id", "page", "failed", "sentence", "photos_in", "photos_used", "accepted", "unsure")
+    names = ("id", "page", "failed", "sentence", "photos_in", "photos_used", "accepted", "wanted", "short", "unsure")
     return {name: view[name] for name in names} | {
         "thumb": picture["thumb"] if picture else None,
         "similarity": best["similarity"] if best else None,
@@ -66,6 +85,10 @@ def reason_counts(counts: Mapping[str, int]) -> list[View]:
     """`{sentence, count}` of each reason, the most frequent first."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [{"sentence": _sentence(reason), "count": count} for reason, count in ordered]
+
+
+def _reasons(rows: Sequence[Row]) -> Counter[str]:
+    return Counter(str(row["reason"]) for row in rows if row["status"] != Status.OK)
 
 
 def _reference(row: Row, photos: Sequence[Row], files: GalleryFiles) -> View:
@@ -81,18 +104,42 @@ def _reference(row: Row, photos: Sequence[Row], files: GalleryFiles) -> View:
     }
 
 
-def _styles(accepted: Sequence[Row], name: str, styles: Mapping[str, Style], files: GalleryFiles) -> list[View]:
-    """One entry for each style with an accepted portrait, in the order of `styles`, then any other."""
-    present = {row["style"] for row in accepted}
-    ordered = [style for style in styles if style in present] + sorted(present - set(styles))
-    return [
-        {
-            "title": _title(style, styles),
-            "description": styles[style].description if style in styles else "",
-            "portraits": [_portrait(row, name, styles, files) for row in accepted if row["style"] == style],
-        }
-        for style in ordered
-    ]
+def _styles(
+    made: Sequence[Row], name: str, styles: Mapping[str, Style], wanted: Mapping[str, int], files: GalleryFiles
+) -> list[View]:
+    """One entry for each style ordered, whatever came of it."""
+    views = []
+    for style, count in wanted.items():
+        rows = [row for row in made if row["style"] == style]
+        accepted = [row for row in rows if row["status"] == Status.OK]
+        views.append(
+            {
+                "title": _title(style, styles),
+                "description": styles[style].description if style in styles else "",
+                "portraits": [_portrait(row, name, styles, files) for row in accepted],
+                "shortfall": shortfall(len(accepted), count, _reasons(rows)),
+            }
+        )
+    return views
+
+
+def shortfall(accepted: int, wanted: int, rejected: Mapping[str, int]) -> str:
+    """What a customer reads of an order with too few portraits; empty when there are as many as wanted.
+
+    `rejected` counts the order's rejected candidates by reason.
+    """
+    if accepted >= wanted:
+        return ""
+    head, total, other = f"{accepted} of {wanted} – ", sum(rejected.values()), "other " if accepted else ""
+    causes = [(_LACKING.get(Reason(reason), (reason, reason)), count) for reason, count in sorted(rejected.items())]
+    if not total:
+        return f"{head}no {other}candidate was made"
+    if total == 1:
+        return f"{head}the only {other}candidate was {causes[0][0][1]}"
+    if len(causes) == 1:
+        return f"{head}none of the {other}{total} candidates {causes[0][0][0]}"
+    parts = (f"{count} {'was' if count == 1 else 'were'} {words[1]}" for words, count in causes)
+    return f"{head}of the {other}{total} candidates, {', '.join(parts)}"
 
 
 def _portrait(row: Row, name: str, styles: Mapping[str, Style], files: GalleryFiles) -> View:

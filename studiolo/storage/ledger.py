@@ -1,10 +1,12 @@
 """Which units of work are finished: one small record a unit, written after everything it speaks of.
 
 A key is the sha256 of all a unit depends on (its inputs, its section of the settings, the weights, the
-library), so a record never goes out of date: a changed input is another key. Resuming means doing the units
-without a record.
+library), so a record never goes out of date: a changed input is another key. The paths of a unit's files do not hold
+its key, so a run with other settings writes over them: the record holds their hashes, and counts only while the files
+are those. Resuming means doing the units without such a record.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -26,17 +28,21 @@ class Ledger:
         self.store = store
 
     def done(self, kind: str, key: str) -> dict[str, Any] | None:
-        """The record the unit was completed with; None while it is not complete."""
-        return self._read(_path("done", kind, key))
+        """The record the unit was completed with; None while it is not complete, or one of its files is gone or has
+        other bytes than it was completed with.
+        """
+        stored = self._read(_path("done", kind, key))
+        if stored is None or "files" not in stored:
+            return None
+        if any(not self.store.exists(path) or self._sha256(path) != sha256 for path, sha256 in stored["files"].items()):
+            return None
+        record: dict[str, Any] = stored["record"]
+        return record
 
-    def complete(self, kind: str, key: str, record: dict[str, Any]) -> None:
-        """Mark the unit complete. Call it last: all files `record` names must be in the store already."""
-        self.store.write_json(_path("done", kind, key), record)
-
-    def pending(self, kind: str, keys: Iterable[str]) -> list[str]:
-        """Those of `keys` without a completion record, in their order, by one listing of the store."""
-        finished = set(self.store.list(_folder("done", kind)))
-        return [key for key in keys if _path("done", kind, key) not in finished]
+    def complete(self, kind: str, key: str, record: dict[str, Any], files: Iterable[str] = ()) -> None:
+        """Mark the unit complete. Call it last: its `files`, paths of the store, must be there already."""
+        hashes = {path: self._sha256(path) for path in files}
+        self.store.write_json(_path("done", kind, key), {"record": record, "files": hashes})
 
     def fail(self, kind: str, key: str, reason: str, detail: str = "") -> None:
         """Record that one more attempt at the unit failed; the unit stays pending.
@@ -55,6 +61,9 @@ class Ledger:
         failure = self.failure(kind, key)
         return int(failure["attempts"]) if failure else 0
 
+    def _sha256(self, path: str) -> str:
+        return hashlib.sha256(self.store.read_bytes(path)).hexdigest()
+
     def _read(self, path: str) -> dict[str, Any] | None:
         if not self.store.exists(path):
             return None
@@ -65,13 +74,9 @@ class Ledger:
         return record
 
 
-def _folder(outcome: str, kind: str) -> str:
+def _path(outcome: str, kind: str, key: str) -> str:
     if not _KIND.fullmatch(kind):
         raise ValueError(f"ledger: got kind {kind!r}, wanted lower-case letters, digits, - and _")
-    return f"ledger/{outcome}/{kind}"
-
-
-def _path(outcome: str, kind: str, key: str) -> str:
     if not _KEY.fullmatch(key):
         raise ValueError(f"ledger: got key {key!r}, wanted the 64 hexadecimal digits of a sha256")
-    return f"{_folder(outcome, kind)}/{key}.json"
+    return f"ledger/{outcome}/{kind}/{key}.json"

@@ -91,10 +91,14 @@ class Store:
         return [path for path in paths if path != LOCK_PATH and not path.endswith(_TEMPORARY)]
 
     def remove(self, path: str) -> None:
-        """Delete the file at `path`; no error when it is already gone."""
+        """Delete the file at `path` and the folders that this leaves empty; no error when it is already gone."""
         place = self._place(path)
         with self._guard("remove", path), suppress(FileNotFoundError):
             self._fs.rm_file(place)
+        if self._local:
+            with suppress(OSError):  # the first folder that is not empty ends it
+                for folder in Path(place).relative_to(self._local).parents[:-1]:
+                    (self._local / folder).rmdir()
 
     def read_json(self, path: str) -> Any:
         """The JSON value in `path`."""

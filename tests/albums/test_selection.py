@@ -205,7 +205,7 @@ def test_low_quality_says_the_number() -> None:
     assert (row["status"], row["reason"], row["detail"]) == (
         "dropped",
         "low_quality",
-        "quality 0.123, wanted 0.4",
+        "mostly because the face is blurred (sharpness 0.12; quality 0.12, wanted 0.4)",
     )
     unscored = {**face(), "quality": None}
     assert reasons(photo("1.jpg", unscored)) == {"1.jpg": "low_quality"}
@@ -249,3 +249,16 @@ def test_an_album_that_is_not_enough_says_why() -> None:
     assert [row["uri"] for row in require_references(good, SETTINGS)] == ["1.jpg"]
     with pytest.raises(IdentityError, match="1 of 1 usable, wanted 2"):
         require_references(good, SelectionSettings(min_references=2))
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [("size", "small"), ("sharpness", "blurred"), ("exposure", "dark"), ("pose", "turned"), ("eyes", "closed")],
+)
+def test_a_face_of_low_quality_is_told_its_weakest_part(part: str, words: str) -> None:
+    seen = face(quality=0.8)
+    seen["quality"] |= {"score": 0.25, part: 0.02}
+    row = decided(photo("a.jpg", seen))["a.jpg"]
+    assert row["reason"] == Reason.LOW_QUALITY
+    assert words in row["detail"]
+    assert f"{part} 0.02; quality 0.25, wanted 0.4" in row["detail"]

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,14 @@ from studiolo.albums.geometry import (
     map_points,
 )
 from studiolo.albums.records import REFERENCE_SCHEMA, Verdict
+from studiolo.identities.artifacts import lora_path
 from studiolo.identities.references import (
     BACKGROUND,
     CROP_FACE_RATIO,
     CROP_SIDE_PX,
-    Identity,
     Reference,
     prepare_reference,
-    rows,
 )
-from studiolo.settings import FaceLoraSettings
 
 
 def everywhere(rgb_u8: NDArray[np.uint8], landmarks_px: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -87,36 +84,9 @@ def test_regions_of_another_size_are_refused() -> None:
 
 
 def test_rows_fit_the_schema() -> None:
-    identity = Identity("Anna K", "a mature man", (reference("b"), reference("a")))
-    listed = rows(identity, "Anna K")
-    table = pa.Table.from_pylist(list(listed), REFERENCE_SCHEMA)
-    assert table.column("photo_id").to_pylist() == ["a" * 64, "b" * 64]
-    assert set(listed[0]) == set(REFERENCE_SCHEMA.names)
-    folder = identity.lora_path.split("/")[1]
-    assert all(row["crop_path"].startswith(f"identities/{folder}/references/") for row in listed)
-
-
-def test_the_key_of_an_identity_follows_all_it_learns_from() -> None:
-    a, b = reference("a"), reference("b")
-    sections = {"face_lora": FaceLoraSettings()}
-
-    def key(*references: Reference, **other: Any) -> str:
-        return Identity("anna", "a mature man", references).key(**{"settings": sections, "weights_sha256": {}, **other})
-
-    assert key(a, b) == key(b, a)
-    changed = a.crop_rgb_u8.copy()
-    changed[0, 0, 0] ^= 1
-    keys = {
-        key(a, b),
-        key(a),
-        key(replace(a, crop_rgb_u8=changed), b),
-        key(replace(a, regions_u8=np.zeros_like(a.regions_u8)), b),
-        key(replace(a, caption="other"), b),
-        key(a, b, seed=1),
-        key(a, b, weights_sha256={"embedded-base": "00"}),
-        key(a, b, settings={"face_lora": FaceLoraSettings(rank=4)}),
-        Identity("zoe", "a mature man", (a, b)).key(sections, {}),
-    }
-    assert len(keys) == 9
-    spread = {"face_lora": FaceLoraSettings(actors=7)}
-    assert key(a, b, settings=spread) == key(a, b)
+    row = reference("b").row("Anna K", "Anna K")
+    table = pa.Table.from_pylist([row], REFERENCE_SCHEMA)
+    assert table.column("photo_id").to_pylist() == ["b" * 64]
+    assert set(row) == set(REFERENCE_SCHEMA.names)
+    folder = lora_path("Anna K").split("/")[1]
+    assert row["crop_path"].startswith(f"identities/{folder}/references/")

@@ -1,6 +1,7 @@
 """What the studio job refuses or says before any work, and what it measures at its end; no cluster."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 from jobs import publish as publishing
 from jobs import studio_job
 from jobs.__main__ import app
+from jobs.studio_check import check_request
 from studiolo.errors import LicenceError, SettingsError
 from studiolo.settings import StudioSettings
 from studiolo.storage.store import Store
@@ -43,13 +45,13 @@ def style(folder: Path, **values: object) -> dict[str, object]:
 
 def test_an_output_that_is_not_on_this_disk_needs_a_tracking_uri(albums, monkeypatch):
     with pytest.raises(SettingsError, match="give --tracking-uri"):
-        studio_job._check(wanted(albums, "memory://bucket/out"))
+        check_request(wanted(albums, "memory://bucket/out"))
     assert Store("memory://bucket/out").list() == []
     taken: list[StudioSettings] = []
     monkeypatch.setattr(studio_job, "run", lambda settings: taken.append(settings) or 0)
     options = ["--albums", str(albums), "--out", "memory://bucket/out", "--tracking-uri", "http://localhost:5000"]
     assert CliRunner().invoke(app, ["studio", *options]).exit_code == 0
-    assert len(studio_job._check(taken[0])[0]) == 1
+    assert len(check_request(taken[0])[0]) == 1
 
 
 @pytest.mark.parametrize("out", [".", "out", "anna", "..", "../link/out", "file://{albums}/out", "{albums}/../albums/"])
@@ -57,17 +59,17 @@ def test_albums_and_output_lie_apart(albums, out):
     (albums.parent / "link").symlink_to(albums)
     place = out.format(albums=albums) if "{" in out else str(albums / out)
     with pytest.raises(SettingsError, match="neither lies in the other"):
-        studio_job._check(wanted(albums, place))
+        check_request(wanted(albums, place))
 
 
 def test_remote_places_are_compared_too(albums):
     for out in ("memory://bucket/albums/out", "memory:///bucket/albums/", "memory://bucket"):
         with pytest.raises(SettingsError, match="neither lies in the other"):
-            studio_job._check(wanted("memory://bucket/albums", out, tracking_uri="http://localhost:5000"))
+            check_request(wanted("memory://bucket/albums", out, tracking_uri="http://localhost:5000"))
 
 
 def test_a_name_that_begins_like_the_albums_is_another_place(albums):
-    sources, _ = studio_job._check(wanted(albums, f"{albums}-out"))
+    sources, _ = check_request(wanted(albums, f"{albums}-out"))
     assert [source.album_id for source in sources] == ["anna"]
 
 
@@ -76,20 +78,20 @@ def test_style_loras_are_looked_for(albums, own_styles, tmp_path):
     for model_id, message in (("laros", "no folder, and no model card"), ("loras", "no file 'snow.safetensors'")):
         chosen = style(own_styles, model_id=model_id, bin_file="snow.safetensors")
         with pytest.raises(SettingsError, match=message):
-            studio_job._check(wanted(albums, tmp_path / "out", **chosen))
+            check_request(wanted(albums, tmp_path / "out", **chosen))
     assert not (tmp_path / "out").exists()
 
 
 def test_the_licence_of_a_style_lora_counts(albums, own_styles, tmp_path):
     chosen = style(own_styles, model_id="facechain-style-zjz", bin_file="zjz.safetensors")
     with pytest.raises(LicenceError, match="facechain-style-zjz"):
-        studio_job._check(wanted(albums, tmp_path / "out", commercial=True, **chosen))
+        check_request(wanted(albums, tmp_path / "out", commercial=True, **chosen))
 
 
 def test_a_style_of_too_many_words_is_named(albums, own_styles, tmp_path, capsys):
-    studio_job._check(wanted(albums, tmp_path / "out", **style(own_styles, prompt=", ".join(["film"] * 7))))
+    check_request(wanted(albums, tmp_path / "out", **style(own_styles, prompt=", ".join(["film"] * 7))))
     assert capsys.readouterr().err == ""
-    studio_job._check(wanted(albums, tmp_path / "out", **style(own_styles, prompt=", ".join(["film"] * 8))))
+    check_request(wanted(albums, tmp_path / "out", **style(own_styles, prompt=", ".join(["film"] * 8))))
     assert "style 'mine': its words are 31 tokens, of which the base reads the first 30" in capsys.readouterr().err
 
 
@@ -103,17 +105,15 @@ def test_the_summary_measures_the_gallery_too(tmp_path, monkeypatch):
 
     monkeypatch.setattr(publishing, "write_gallery", write_gallery)
     figures = {"seconds_by_stage": seconds, "peak_rss_gib": 1.0, "versions": {}}
-    result = publishing.publish(Store(tmp_path), [], [], [], [], [], lambda: figures)
+    result = publishing.publish(Store(tmp_path), [], [], [], [], [], 1, lambda: figures)
     assert result["seconds_by_stage"] == {"publish": 7.5}
     assert json.loads((tmp_path / "summary.json").read_text()) == result
 
 
 def test_the_report_names_who_failed(capsys):
     rows = [{"identity_id": f"N{number}", "stage": "train", "reason": "diverged"} for number in range(13)]
-    summary = dict.fromkeys(
-        ("photos_in", "photos_ok", "photos_dropped", "photos_failed", "identities", "identities_failed"), 13
-    )
-    studio_job._report(summary | {"portraits_accepted": 0, "portraits_rejected": 0}, rows, "gallery/index.html")
+    summary = defaultdict(int, identities=13, identities_failed=13)
+    studio_job._report(summary, rows, "gallery/index.html")
     said = capsys.readouterr()
     assert said.out == "gallery/index.html\n"
     assert "failed: N9 (train: diverged)\nfailed: 3 more" in said.err

@@ -6,7 +6,15 @@ from studiolo.perception import chips
 from studiolo.perception.detect import RgbU8
 from studiolo.perception.perceive import PerceivedPhoto, perceive_photo
 from studiolo.perception.pose import Pose
-from studiolo.perception.quality import FACE_SIDE_PX, WEIGHTS, combine, exposure_score, quality_of, sharpness_score
+from studiolo.perception.quality import (
+    FACE_SIDE_PX,
+    WEIGHTS,
+    combine,
+    exposure_score,
+    quality_of,
+    sharpness_score,
+    weakest_part,
+)
 from studiolo.perception.suite import Suite
 from studiolo.settings import PerceptionSettings, SelectionSettings
 
@@ -84,3 +92,12 @@ def test_sharpness_does_not_depend_on_the_size_of_the_photo(
     assert 0.2 < whole["sharpness"] < 0.8
     assert small["sharpness"] == pytest.approx(whole["sharpness"], abs=0.1)
     assert small["size"] < whole["size"]
+
+
+@pytest.mark.parametrize("part", sorted(WEIGHTS))
+def test_the_part_that_takes_most_is_named(part: str):
+    assert weakest_part(dict.fromkeys(WEIGHTS, 0.9) | {part: 0.05}) == part
+
+
+def test_shut_eyes_are_not_blamed_for_a_blur():
+    assert weakest_part(dict.fromkeys(WEIGHTS, 1.0) | {"eyes": 0.0, "sharpness": 0.05}) == "sharpness"

@@ -6,12 +6,12 @@ from urllib.parse import unquote
 
 import pytest
 
-from studiolo.albums.records import Reason
+from studiolo.albums.records import Reason, Status
 from studiolo.portraits.gallery import INLINE_PEOPLE, write_gallery, write_index, write_person_page
 from studiolo.portraits.styles import all_styles
-from studiolo.portraits.views import card
+from studiolo.portraits.views import card, shortfall
 from tests.portraits.job_rows import ODD_NAME, Job
-from tests.portraits.test_summary import figures
+from tests.portraits.test_summary import WANTED, figures
 
 
 class Page(HTMLParser):
@@ -32,7 +32,7 @@ class Page(HTMLParser):
 
 
 def gallery(job: Job) -> dict[str, Page]:
-    write_gallery(job.people, figures(job), all_styles(), job.access)
+    write_gallery(job.people, figures(job), all_styles(), WANTED, job.access)
     return {path: Page(content) for path, content in job.files.items() if path.endswith(".html")}
 
 
@@ -91,7 +91,7 @@ def test_failed_identity_lists_its_reasons(job: Job):
     page = gallery(job)["gallery/people/nobody.html"]
     assert Reason.NOTHING_USABLE.sentence() in page.text
     assert f"1 × {Reason.LOW_QUALITY.sentence()}" in page.text
-    assert "0 portraits · 0 of 2 pictures used" in page.text
+    assert "0 portraits of 4 ordered · 0 of 2 pictures used" in page.text
 
 
 def test_portraits_stand_in_the_order_of_their_ranks(job: Job):
@@ -101,6 +101,59 @@ def test_portraits_stand_in_the_order_of_their_ranks(job: Job):
     assert studio.index("Best likeness 0.93") < studio.index("No. 2 likeness 0.86")
     assert "likeness unsure" in studio
     assert "please check" in text
+
+
+@pytest.mark.parametrize(
+    ("accepted", "rejected", "words"),
+    [
+        (2, {"low_similarity": 4}, ""),
+        (0, {"low_similarity": 6}, "0 of 2 – none of the 6 candidates looked enough like the person"),
+        (1, {"not_one_face": 1}, "1 of 2 – the only other candidate was without exactly one clear face"),
+        (1, {"unsafe": 3}, "1 of 2 – none of the other 3 candidates passed the safety check"),
+        (
+            0,
+            {"low_similarity": 4, "unsafe": 1},
+            "0 of 2 – of the 5 candidates, 4 were not enough like the person, 1 was stopped by the safety check",
+        ),
+        (0, {}, "0 of 2 – no candidate was made"),
+    ],
+)
+def test_an_order_with_too_few_portraits_says_why(accepted: int, rejected: dict[str, int], words: str):
+    assert shortfall(accepted, 2, rejected) == words
+
+
+def test_a_style_without_any_portrait_does_not_vanish(job: Job):
+    rows = job.people[0][2]
+    for row in rows:
+        if row["style"] == "warm-film":
+            row.update(status=Status.DROPPED, reason=Reason.LOW_SIMILARITY, rank=0)
+    page = gallery(job)["gallery/people/anna.html"].text
+    assert "0 of 2 – none of the 5 candidates looked enough like the person" in page
+    assert "2 portraits of 4 ordered" in page
+    assert "12 ordered, 4 orders short" in gallery(job)["gallery/index.html"].text
+    for i in range(INLINE_PEOPLE):
+        job.add(f"customer-{i:03}", ("studio", "warm-film"))
+    cards = gallery(job)["gallery/index.html"].text
+    assert cards.count("1 style short") == 2  # anna, and the person of odd name without warm film
+
+
+def test_references_show_their_verdict_and_portraits_their_quality(job: Job):
+    text = gallery(job)["gallery/people/anna.html"].text
+    assert "same · quality 0.81" in text
+    assert "unsure · quality 0.81" in text
+    assert "Best likeness 0.93 quality 0.70" in text
+
+
+def test_a_person_without_an_accepted_portrait_is_not_told_of_photos(job: Job):
+    identity, _, rows = job.people[0]
+    identity.update(status=Status.FAILED, stage="portraits", reason=Reason.NONE_ACCEPTED)
+    for row in rows:
+        row.update(status=Status.DROPPED, reason=Reason.LOW_SIMILARITY, rank=0)
+    page = gallery(job)["gallery/people/anna.html"]
+    assert Reason.NONE_ACCEPTED.sentence() in page.text
+    assert page.text.count("none of the 5 candidates looked enough") == 2
+    assert "1 × " not in page.text
+    assert not [tag for tag, attributes in page.tags if tag == "details" and "open" in attributes]
 
 
 def test_rejected_portraits_are_folded_away_with_their_reasons(job: Job):
@@ -126,7 +179,7 @@ def test_figures_of_the_job_are_shown(job: Job):
         "6 portraits of 2 people, from 10 pictures",
         "4 used",
         "3 not used",
-        "3 unreadable",
+        "3 could not be used",
         "0.20",
     ):
         assert words in text
@@ -154,7 +207,7 @@ def test_many_people_become_cards(job: Job):
 def test_pages_made_apart_equal_those_made_together(job: Job):
     gallery(job)
     together = dict(job.files)
-    views = [write_person_page(*person, all_styles(), job.access) for person in reversed(job.people)]
+    views = [write_person_page(*person, all_styles(), WANTED, job.access) for person in reversed(job.people)]
     write_index([card(view) for view in views], figures(job), job.access, views)
     assert job.files == together
 
@@ -167,7 +220,7 @@ def test_photo_that_cannot_be_read_any_more_has_no_thumbnail(job: Job):
         raise StoreError(f"{album_uri}/{uri} is gone")
 
     files = GalleryFiles(job.access.read, job.access.write, gone)
-    view = write_person_page(*job.people[0], all_styles(), files)
+    view = write_person_page(*job.people[0], all_styles(), WANTED, files)
     assert [item["thumb"] for item in view["unused"]] == [None, None]
 
 

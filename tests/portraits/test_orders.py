@@ -20,6 +20,7 @@ def test_key_depends_on_everything_that_decides_the_bytes():
         key(order=ORDER.model_copy(update={"identity_id": "berta"})),
         key(order=ORDER.model_copy(update={"count": 3})),
         key(order=ORDER.model_copy(update={"seed": 6})),
+        key(order=ORDER.model_copy(update={"unsafe_above": 0.3})),
         key(order=ORDER.model_copy(update={"generation": GenerationSettings(steps=31)})),
         key(style=load_style("plain")),
         key(style=load_style("studio").model_copy(update={"negative_prompt": "hat"})),

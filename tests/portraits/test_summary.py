@@ -7,12 +7,15 @@ from studiolo.errors import StudioloError
 from studiolo.portraits.summary import summary
 from tests.portraits.job_rows import Job
 
+WANTED = {"studio": 2, "warm-film": 2}
+
 
 def figures(job: Job, others: tuple[float, ...] = (0.1, 0.3)) -> dict[str, Any]:
     return summary(
         (album for _, album, _ in job.people),
         (identity for identity, _, _ in job.people),
         (row for _, _, rows in job.people for row in rows),
+        wanted=WANTED,
         other_similarities=others,
         seconds_by_stage={"perceive": 12.34567},
         peak_rss_gib=3.21987,
@@ -28,6 +31,9 @@ def test_figures_of_a_small_job(job: Job):
         "photos_failed": 3,
         "identities": 3,
         "identities_failed": 1,
+        "orders": 6,
+        "orders_short": 3,
+        "portraits_wanted": 12,
         "portraits_accepted": 6,
         "portraits_rejected": 9,
         "similarity_own_median": 0.895,

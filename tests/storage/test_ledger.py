@@ -31,14 +31,28 @@ def test_a_unit_is_done_once_its_record_is_written(tmp_path: Path) -> None:
     assert again.done("album", _key(2)) is None
 
 
-def test_pending_keeps_the_order_and_drops_what_is_done() -> None:
-    ledger = Ledger(Store("memory://pending"))
-    keys = [_key(number) for number in range(20)]
-    assert ledger.pending("order", keys) == keys
-    for key in keys[::3]:
-        ledger.complete("order", key, {})
-    ledger.complete("identity", keys[1], {})
-    assert ledger.pending("order", keys) == [key for index, key in enumerate(keys) if index % 3]
+@pytest.mark.parametrize("url", ["{tmp_path}", "memory://{tmp_path}"])
+def test_a_record_counts_only_while_its_files_are_those_it_was_written_for(tmp_path: Path, url: str) -> None:
+    store = Store(url.format(tmp_path=tmp_path))
+    ledger = Ledger(store)
+    for key, content in ((_key("first"), b"one"), (_key("second"), b"two")):
+        store.write_bytes("people/a.png", content)
+        store.write_bytes("people/b.png", b"both")
+        ledger.complete("order", key, {"made": content.decode()}, ["people/a.png", "people/b.png"])
+    assert ledger.done("order", _key("first")) is None  # the second run's bytes lie there
+    assert ledger.done("order", _key("second")) == {"made": "two"}
+    store.write_bytes("people/a.png", b"one")
+    assert ledger.done("order", _key("first")) == {"made": "one"}
+    store.remove("people/b.png")
+    assert ledger.done("order", _key("first")) is None
+    assert ledger.done("order", _key("second")) is None
+
+
+def test_a_unit_is_not_complete_without_its_files(tmp_path: Path) -> None:
+    ledger = Ledger(Store(tmp_path))
+    with pytest.raises(StoreError, match="it is not there"):
+        ledger.complete("order", _key(1), {}, ["gone.png"])
+    assert ledger.done("order", _key(1)) is None
 
 
 def test_failures_are_counted_and_leave_the_unit_pending(tmp_path: Path) -> None:
@@ -48,9 +62,9 @@ def test_failures_are_counted_and_leave_the_unit_pending(tmp_path: Path) -> None
     ledger.fail("identity", _key(1), "nothing_usable")
     assert ledger.failure("identity", _key(1)) == {"reason": "nothing_usable", "detail": "", "attempts": 2}
     assert ledger.attempts("identity", _key(1)) == 2
-    assert ledger.pending("identity", [_key(1)]) == [_key(1)]
+    assert ledger.done("identity", _key(1)) is None
     ledger.complete("identity", _key(1), {"lora": "path"})
-    assert ledger.pending("identity", [_key(1)]) == []
+    assert ledger.done("identity", _key(1)) == {"lora": "path"}
 
 
 @pytest.mark.parametrize(("kind", "key"), [("album", "short"), ("album", "../" * 20 + "abcd"), ("../x", "0" * 64)])
@@ -75,10 +89,13 @@ store = Store(sys.argv[1])
 ledger = Ledger(store)
 print("ready", flush=True)
 keys = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(5000)]
-for key in ledger.pending("album", keys):
+for key in keys:
+    if ledger.done("album", key) is not None:
+        continue
     content = key.encode() * 400
     store.write_bytes(f"albums/{key}", content)
-    ledger.complete("album", key, {"path": f"albums/{key}", "sha256": hashlib.sha256(content).hexdigest()})
+    record = {"path": f"albums/{key}", "sha256": hashlib.sha256(content).hexdigest()}
+    ledger.complete("album", key, record, [record["path"]])
 """
 
 

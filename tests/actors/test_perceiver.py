@@ -1,0 +1,116 @@
+"""Albums whose files change under the job's hands, on the real models."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from actors import perceiver as module
+from actors.perceiver import Perceiver
+from studiolo.albums.records import Reason
+from studiolo.albums.sources import INPUT_SCHEMA, list_albums, read_bytes
+from studiolo.settings import PerceptionSettings, SelectionSettings
+from studiolo.storage.store import Store
+
+NAMES = ("portrait.jpg", "selfie.jpg", "expression-02-happy.jpg")
+
+
+@pytest.fixture
+def albums(people: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "albums" / "anna"
+    folder.mkdir(parents=True)
+    for name in NAMES:
+        shutil.copy(people / "P001" / name, folder / name)
+    return folder.parent
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def opened() -> Perceiver:
+    """The models, opened once."""
+    actor = Perceiver(Store("memory://unused"), "embedded", PerceptionSettings(), SelectionSettings())
+    actor.open()
+    return actor
+
+
+def perceive(opened: Perceiver, store: Store, albums: Path, **selection: Any) -> dict[str, Any]:
+    actor = Perceiver(store, "embedded", PerceptionSettings(), SelectionSettings(**selection))
+    actor.suite, actor.similarity, actor.ledger = opened.suite, opened.similarity, module.Ledger(store)
+    rows = pa.Table.from_pylist([source.row() for source in list_albums(str(albums))], INPUT_SCHEMA)
+    result: dict[str, Any] = actor(rows).to_pylist()[0]
+    return result
+
+
+def outcomes(row: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    return {photo["uri"]: (photo["status"], photo["reason"]) for photo in row["photos"]}
+
+
+@pytest.mark.parametrize("fault", ["deleted", "changed"])
+def test_a_photo_lost_between_two_looks_is_one_failed_row(
+    opened: Perceiver, store: Store, albums: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+):
+    whole = perceive(opened, Store(albums.parent / "whole"), albums, max_references=2)
+    lost = next(p for p in whole["photos"] if p["photo_id"] == whole["references"][0]["photo_id"])["uri"]
+    assert ("dropped", Reason.SURPLUS) in outcomes(whole).values()
+
+    def select_then_lose(*arguments: Any) -> Any:
+        if fault == "deleted":
+            (albums / "anna" / lost).unlink(missing_ok=True)
+        else:
+            Image.new("RGB", (200, 200), "red").save(albums / "anna" / lost)
+        return selected(*arguments)
+
+    selected = module.select
+    monkeypatch.setattr(module, "select", select_then_lose)
+    row = perceive(opened, store, albums, max_references=2)
+    assert row["status"] == "ok"
+    assert outcomes(row) == {name: ("ok", "") for name in NAMES} | {lost: ("failed", Reason.UNREADABLE)}
+    assert len(row["references"]) == 2
+    assert all(store.exists(reference["crop_path"]) for reference in row["references"])
+
+
+def test_an_album_that_changed_while_it_was_read_is_read_again_by_the_next_run(
+    opened: Perceiver, store: Store, albums: Path, monkeypatch: pytest.MonkeyPatch
+):
+    calls: list[str] = []
+
+    def fail_once(place: str) -> bytes:
+        calls.append(place)
+        if len(calls) == len(NAMES) + 1:  # the first look after the fingerprints
+            raise module.PhotoError(Reason.UNREADABLE, "the network")
+        return read_bytes(place)
+
+    monkeypatch.setattr(module, "read_bytes", fail_once)
+    row = perceive(opened, store, albums)
+    assert list(outcomes(row).values()).count(("failed", Reason.UNREADABLE)) == 1
+    assert set(outcomes(perceive(opened, store, albums)).values()) == {("ok", "")}
+
+
+def test_crops_that_are_gone_are_cut_again(opened: Perceiver, store: Store, albums: Path):
+    row = perceive(opened, store, albums)
+    path = row["references"][0]["mask_path"]
+    content = store.read_bytes(path)
+    store.remove(path)
+    assert perceive(opened, store, albums) == row
+    assert store.read_bytes(path) == content
+
+
+def test_a_face_that_is_too_small_is_called_so(opened: Perceiver, store: Store, albums: Path):
+    place = albums / "anna" / "portrait.jpg"
+    with Image.open(place) as picture:
+        width, height = picture.size
+        face = picture.resize((60, round(60 * height / width)))
+    wide = Image.new("RGB", (640, 480), (128, 128, 128))
+    wide.paste(face, (290, 200))
+    wide.save(place, quality=95)
+    photos = {photo["uri"]: photo for photo in perceive(opened, store, albums)["photos"]}
+    photo = photos["portrait.jpg"]
+    assert (photo["status"], photo["stage"], photo["reason"]) == ("dropped", "perceive", Reason.FACE_TOO_SMALL)
+    assert "wanted 48" in photo["detail"]
