@@ -4,11 +4,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from numpy.typing import NDArray
 
 from studiolo.errors import SettingsError, UsageError
 from studiolo.generation.engine import Engine, Order, Portrait, Step, candidate_seed
+from studiolo.generation.tiny import tiny_base
 from tests.generation.conftest import LoraFile
 
 
@@ -173,3 +174,18 @@ def test_a_closed_order_leaves_no_lora(engine: Engine, six: dict[int, NDArray[np
     next(events)
     events.close()  # type: ignore[attr-defined]
     assert np.array_equal(pictures(engine, order())[0], six[0])
+
+
+def test_ancestral_sampling_starts_from_pure_noise() -> None:
+    base = tiny_base()
+    base.scheduler = DDIMScheduler.from_config(
+        base.scheduler.config,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+    )
+    for seed in range(4):
+        order = Order(seed=seed, identity_id="anna", prompt="a woman", steps=3, eta=1.0, count=2)
+        for event in Engine(base, slots=2).submit(order):
+            if isinstance(event, Portrait):
+                assert event.rgb_u8.std() > 1
