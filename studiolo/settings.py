@@ -106,7 +106,7 @@ class GenerationSettings(Section):
 
     steps: int = pydantic.Field(30, ge=1)
     """Denoising steps."""
-    guidance_scale: float = pydantic.Field(2.0, ge=1)
+    guidance_scale: float = pydantic.Field(3.0, ge=1)
     """Classifier-free guidance scale."""
     eta: float = pydantic.Field(1.0, ge=0, le=1)
     """Noise added back at each step of DDIM: 0 is deterministic sampling, 1 is ancestral. A small base repairs its
