@@ -42,7 +42,7 @@ class PortraitRequest(pydantic.BaseModel):
     """The same request with the same seed gives the same picture."""
     steps: int = pydantic.Field(30, ge=1, le=100)
     """Denoising steps."""
-    guidance_scale: float = pydantic.Field(2.0, ge=1, le=20)
+    guidance_scale: float = pydantic.Field(GenerationSettings().guidance_scale, ge=1, le=20)
     """Classifier-free guidance scale."""
     count: int = pydantic.Field(1, ge=1, le=4)
     """Pictures wanted."""
