@@ -99,7 +99,8 @@ class _Job:
         work = {"perception": len(sources), "face_lora": len(sources), "generation": len(sources) * len(self.styles)}
         for name, units in work.items():
             settings = getattr(self.settings, name)
-            self.stages[name] = fit(Stage(name, settings.actors, settings.cpus_per_actor), cpus, units)
+            queued = int(name == "perception")  # albums take seconds, the others minutes
+            self.stages[name] = fit(Stage(name, settings.actors, settings.cpus_per_actor, queued), cpus, units)
 
     @contextmanager
     def tracked(self) -> Iterator[None]:

@@ -76,7 +76,7 @@ def _through_pool(rows: Dataset, actor: Actor, stage: Stage) -> Dataset:
             fn_constructor_args=(actor,),
             batch_size=None,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=stage.actors, max_tasks_in_flight_per_actor=1),
+            compute=ActorPoolStrategy(size=stage.actors, max_tasks_in_flight_per_actor=1 + stage.queued),
             num_cpus=stage.cpus_per_actor,
             max_restarts=MAX_RESTARTS,
             max_task_retries=MAX_RESTARTS,

@@ -5,7 +5,7 @@ what it takes, and a graph that does not fit is a `PlanError` with the numbers. 
 but their actors takes a slot.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from studiolo.errors import PlanError
 
@@ -17,6 +17,8 @@ class Stage:
     name: str
     actors: int
     cpus_per_actor: float
+    queued: int = 0
+    """Units that wait at an actor while it works: one hides the way of a short unit, behind a long one it would idle."""
 
     @property
     def cpus(self) -> float:
@@ -29,7 +31,7 @@ def fit(stage: Stage, cpus: float, work: int) -> Stage:
 
     Raises `PlanError` with the numbers when the pool does not fit.
     """
-    stage = Stage(stage.name, max(1, min(stage.actors, work)), stage.cpus_per_actor)
+    stage = replace(stage, actors=max(1, min(stage.actors, work)))
     if stage.cpus > cpus + 1e-6:
         raise PlanError(
             f"stage {stage.name!r} does not fit: {stage.actors} actors x {stage.cpus_per_actor:g} CPU slots = "
