@@ -18,7 +18,7 @@ class Stage:
     actors: int
     cpus_per_actor: float
     queued: int = 0
-    """Units that wait at an actor while it works: one hides the way of a short unit, behind a long one it would idle."""
+    """Units that wait at an actor while it works: one hides the way of a short unit, behind a long one it waits."""
 
     @property
     def cpus(self) -> float:
