@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from studiolo.albums.records import Reason
 from studiolo.portraits.gallery import INLINE_PEOPLE, write_gallery
 from studiolo.portraits.styles import all_styles
 from tests.portraits.job_rows import ODD_NAME, Job
@@ -112,7 +113,7 @@ def test_a_portrait_opens_large_by_keyboard_and_closes(open_page, output: Path):
 
 def test_reasons_unfold_by_keyboard(open_page, output: Path):
     page = open_page(output / "few/gallery/people/anna.html")
-    reason = page.get_by_text("The face is too blurred")
+    reason = page.get_by_text(Reason.LOW_QUALITY.sentence())
     assert not reason.is_visible()
     page.locator("summary").first.focus()
     page.keyboard.press("Enter")
