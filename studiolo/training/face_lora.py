@@ -24,6 +24,7 @@ from torch import Tensor
 import studiolo
 from studiolo.errors import TrainingError
 from studiolo.generation.adapters import unet_sha256
+from studiolo.identities.artifacts import LORA_FILE
 from studiolo.settings import FaceLoraSettings
 from studiolo.training.cache import Cache, TrainingPhoto, build_cache
 from studiolo.training.losses import training_loss
@@ -31,8 +32,6 @@ from studiolo.training.precision import Masters, set_trainable
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 """Layers of the UNet that get an update: all projections of its attention and feed-forward blocks."""
-
-LORA_FILE = "pytorch_lora_weights.safetensors"
 
 _ADAPTER = "face"
 _WARMUP_SHARE = 0.05

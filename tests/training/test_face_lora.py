@@ -11,10 +11,11 @@ from safetensors import safe_open
 from studiolo.errors import TrainingError
 from studiolo.generation.adapters import unet_sha256
 from studiolo.generation.tiny import tiny_base
+from studiolo.identities.artifacts import LORA_FILE
 from studiolo.settings import FaceLoraSettings
 from studiolo.training import face_lora
 from studiolo.training.cache import TrainingPhoto
-from studiolo.training.face_lora import LORA_FILE, FaceLora, train_face_lora
+from studiolo.training.face_lora import FaceLora, train_face_lora
 
 SETTINGS = FaceLoraSettings(rank=4, alpha=6.0, steps=12, batch_size=4, views_per_photo=2, learning_rate=5e-3)
 
