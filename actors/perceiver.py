@@ -19,6 +19,7 @@ from studiolo.identities.references import prepare_reference
 from studiolo.perception.perceive import perceive_photo
 from studiolo.perception.similarity import Similarity
 from studiolo.perception.suite import PERCEPTION_CARDS, Suite, open_suite
+from studiolo.perception.upright import turn
 from studiolo.settings import PerceptionSettings, SelectionSettings
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
@@ -141,8 +142,8 @@ class Perceiver:
         content = read_bytes(place)
         if content_sha256(content) != photo["content_sha256"]:
             raise PhotoError(Reason.UNREADABLE, "the file changed while the album was read")
-        upright = np.rot90(decode(content, self.perception), photo["rotation_deg"] // 90)
-        reference = prepare_reference(np.ascontiguousarray(upright), photo, face, trigger, self.suite.regions)
+        upright_rgb_u8 = turn(decode(content, self.perception), photo["rotation_deg"])
+        reference = prepare_reference(upright_rgb_u8, photo, face, trigger, self.suite.regions)
         row = reference.row(album_id, album_id)
         self.store.write_bytes(row["crop_path"], png_bytes(reference.crop_rgb_u8))
         self.store.write_bytes(row["mask_path"], png_bytes(reference.regions_u8))

@@ -13,6 +13,7 @@ from studiolo.albums.records import PORTRAIT_SCHEMA
 from studiolo.generation.base import load_base
 from studiolo.generation.engine import Engine, Portrait
 from studiolo.generation.engine import Order as EngineOrder
+from studiolo.keys import PLAN_FIELDS
 from studiolo.perception.similarity import Similarity
 from studiolo.perception.suite import PERCEPTION_CARDS, open_suite
 from studiolo.portraits.files import encode_portrait, image_sha256
@@ -173,7 +174,7 @@ class Portraitist:
             "negative_prompt": work.style.negative_prompt,
             "base": self.base,
             "face_lora_sha256": work.row["lora_sha256"],
-            **self.settings.model_dump(exclude={"actors", "cpus_per_actor"}),
+            **self.settings.model_dump(exclude=set(PLAN_FIELDS)),
         }
         path = portrait_path(work.order.identity_id, work.order.style, index)
         self.store.write_bytes(path, encode_portrait(made.image_rgb_u8, settings))

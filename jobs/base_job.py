@@ -58,14 +58,9 @@ def run(wanted: Run) -> None:
         faces = read_faces(wanted.data, captions, EmbeddedPersonMask.open(pull("selfie-segmentation")))
         tracker = MlflowTracker.beside(store)
         params = {"data": wanted.data, "pictures": len(faces), "minutes": wanted.minutes, "seed": wanted.seed}
-        run_id = tracker.start(f"base {wanted.out.resolve()}", "base", {**params, **versions()})
-        try:
+        with tracker.run(f"base {wanted.out.resolve()}", "base", {**params, **versions()}) as run_id:
             _train_autoencoder(wanted, base, faces, tracker, run_id)
             _train_denoiser(wanted, base, faces, tracker, run_id)
-        except BaseException:
-            tracker.finish(run_id, ok=False)
-            raise
-        tracker.finish(run_id, ok=True)
 
 
 def _check(wanted: Run) -> None:

@@ -106,13 +106,8 @@ class _Job:
     def tracked(self) -> Iterator[None]:
         """The job's parent run, which fails with whatever is raised inside."""
         content = self.settings.model_dump(mode="json", exclude={"tracking_uri"})
-        self.run_id = self.tracker.start(unit_key("job", [content], {}, {}), "studio", _flat(content))
-        try:
+        with self.tracker.run(unit_key("job", [content], {}, {}), "studio", _flat(content)) as self.run_id:
             yield
-        except BaseException:
-            self.tracker.finish(self.run_id, ok=False)
-            raise
-        self.tracker.finish(self.run_id, ok=True)
 
     def stream(self, rows: pa.Table, actor: Actor, stage: str) -> Iterator[Row]:
         """Rows through the pool of `stage`, for as long as the output is ours alone."""

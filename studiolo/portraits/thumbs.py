@@ -5,12 +5,11 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from studiolo.albums.decode import decode
 from studiolo.errors import StudioloError
+from studiolo.perception.upright import turn
 from studiolo.portraits.sheets import square
 from studiolo.settings import PerceptionSettings
 
@@ -54,14 +53,9 @@ def photo_thumb(files: GalleryFiles, album_uri: str, uri: str, rotation_deg: int
         rgb_u8 = decode(files.read_photo(album_uri, uri), _DECODING)
     except StudioloError:
         return None
-    image = Image.fromarray(_turn(rgb_u8, rotation_deg))
+    image = Image.fromarray(turn(rgb_u8, rotation_deg or 0))
     image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
     return _write(files, f"{album_uri}\0{uri}", image)
-
-
-def _turn(rgb_u8: npt.NDArray[np.uint8], rotation_deg: int) -> npt.NDArray[np.uint8]:
-    """`rgb_u8` turned anticlockwise by 0, 90, 180 or 270 degrees."""
-    return np.ascontiguousarray(np.rot90(rgb_u8, k=(rotation_deg or 0) // 90))
 
 
 def _write(files: GalleryFiles, origin: str, image: Image.Image) -> Thumb:

@@ -77,6 +77,17 @@ class MlflowTracker:
     def __getstate__(self) -> dict[str, object]:
         return {"uri": self.uri, "artifact_root": self.artifact_root}  # clients stay in their process
 
+    @contextmanager
+    def run(self, key: str, name: str, params: Mapping[str, object]) -> Iterator[str]:
+        """The id of a run that is closed at the end, as failed when anything is raised inside."""
+        run = self.start(key, name, params)
+        try:
+            yield run
+        except BaseException:
+            self.finish(run, ok=False)
+            raise
+        self.finish(run, ok=True)
+
     def start(self, key: str, name: str, params: Mapping[str, object], parent: str | None = None) -> str:
         """Open the run of the unit `key`, the same one when it was opened before; its id.
 

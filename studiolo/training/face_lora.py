@@ -25,6 +25,7 @@ import studiolo
 from studiolo.errors import TrainingError
 from studiolo.generation.adapters import unet_sha256
 from studiolo.identities.artifacts import LORA_FILE
+from studiolo.keys import PLAN_FIELDS
 from studiolo.settings import FaceLoraSettings
 from studiolo.training.cache import Cache, TrainingPhoto, build_cache
 from studiolo.training.losses import training_loss
@@ -188,7 +189,7 @@ def _metadata(
         "trigger": trigger,
         "photos": str(photos),
         "seed": str(seed),
-        "settings": settings.model_dump_json(exclude={"actors", "cpus_per_actor"}),
+        "settings": settings.model_dump_json(exclude=set(PLAN_FIELDS)),
         "studiolo": studiolo.__version__,
     }
 
