@@ -16,6 +16,7 @@ from studiolo.albums.sources import AlbumSource, read_bytes
 from studiolo.errors import IdentityError, PhotoError
 from studiolo.identities.captions import common_tags, trigger_phrase
 from studiolo.identities.references import prepare_reference
+from studiolo.perception.expression import unusual_expressions
 from studiolo.perception.perceive import perceive_photo
 from studiolo.perception.similarity import Similarity
 from studiolo.perception.suite import PERCEPTION_CARDS, Suite, open_suite
@@ -127,9 +128,11 @@ class Perceiver:
         faces = [owner_face(photo) for photo in chosen]
         trigger = trigger_phrase(face["attributes"] for face in faces)
         lost: dict[str, PhotoError] = {}
-        for photo, face in zip(chosen, faces, strict=True):
+        unusual = unusual_expressions([face["expression"] for face in faces])
+        for photo, face, expression_l2 in zip(chosen, faces, unusual.tolist(), strict=True):
             try:
-                reference = self._reference(album["album_id"], photo, face, trigger, places[photo["uri"]])
+                place = places[photo["uri"]]
+                reference = self._reference(album["album_id"], photo, face, trigger, place, expression_l2)
                 identity["references"].append(reference)
             except PhotoError as error:
                 lost[photo["photo_id"]] = error
@@ -137,13 +140,13 @@ class Perceiver:
         identity.update(trigger=trigger, common_tags=common_tags([face["tags"] for face in faces]))
         return identity, lost
 
-    def _reference(self, album_id: str, photo: Row, face: Row, trigger: str, place: str) -> Row:
+    def _reference(self, album_id: str, photo: Row, face: Row, trigger: str, place: str, expression_l2: float) -> Row:
         """One row of `records.REFERENCE`. Raises `PhotoError` when the photo is not what it was at the first look."""
         content = read_bytes(place)
         if content_sha256(content) != photo["content_sha256"]:
             raise PhotoError(Reason.UNREADABLE, "the file changed while the album was read")
         upright_rgb_u8 = turn(decode(content, self.perception), photo["rotation_deg"])
-        reference = prepare_reference(upright_rgb_u8, photo, face, trigger, self.suite.regions)
+        reference = prepare_reference(upright_rgb_u8, photo, face, trigger, self.suite.regions, expression_l2)
         row = reference.row(album_id, album_id)
         self.store.write_bytes(row["crop_path"], png_bytes(reference.crop_rgb_u8))
         self.store.write_bytes(row["mask_path"], png_bytes(reference.regions_u8))

@@ -17,6 +17,7 @@ from studiolo.errors import TrainingError
 from studiolo.generation.base import load_base
 from studiolo.generation.engine import Engine, Order, Portrait
 from studiolo.identities.artifacts import LORA_FILE, lora_path
+from studiolo.identities.references import calmest
 from studiolo.keys import unit_key
 from studiolo.perception.regions import head_mask
 from studiolo.settings import FaceLoraSettings
@@ -72,7 +73,7 @@ class Trainer:
         return unit_key("identity", inputs, {"face_lora": self.settings}, weights_sha256([self.base]), self.seed)
 
     def _identity(self, identity: Row) -> Row:
-        photos = [self._photo(reference) for reference in identity["references"]]
+        photos = [self._photo(reference) for reference in calmest(identity["references"], self.settings.max_photos)]
         key = self.key(identity, photos)
         record = self.ledger.done("identity", key)
         run = self.tracker.start(

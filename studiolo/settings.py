@@ -78,6 +78,8 @@ class FaceLoraSettings(Section):
     """Weight of the loss outside the head mask; 1 switches the mask off."""
     caption_dropout: float = pydantic.Field(0.1, ge=0, le=1)
     """Share of samples trained with the empty prompt."""
+    max_photos: int = pydantic.Field(8, ge=1)
+    """References an identity is learned from: those whose expression is nearest to the person's usual one."""
     views_per_photo: int = pydantic.Field(4, ge=1)
     """Random crops cached for each photo; each also flipped."""
     view_face_ratio: tuple[float, float] = (0.62, 0.78)

@@ -120,6 +120,7 @@ FACE = pa.struct(
         ("attributes", ATTRIBUTES),
         ("pose", POSE),
         ("quality", QUALITY),
+        ("expression", pa.list_(pa.float32())),  # brows, eyes, lips from the front, see perception/expression.py
         ("tags", pa.list_(pa.string())),
     ]
 )
@@ -165,6 +166,7 @@ REFERENCE = pa.struct(
         ("caption", pa.string()),
         ("trigger", pa.string()),
         ("quality_score", pa.float32()),
+        ("expression_l2", pa.float32()),  # from the person's usual expression, see perception/expression.py
         ("verdict", pa.string()),
         ("embedding", pa.list_(pa.float32(), 128)),
     ]

@@ -4,7 +4,7 @@ A stored crop holds the face at 0.35 of its side, the loose end of the paper's 0
 cut its random views from it with the face larger and still move them about.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -48,6 +48,8 @@ class Reference:
     trigger: str
     caption: str
     quality_score: float
+    expression_l2: float
+    """From the person's usual expression, in distances of the outer eye corners."""
     verdict: Verdict
     embedding: NDArray[np.float32]
     """[128] of the face in the photo."""
@@ -63,9 +65,19 @@ class Reference:
             "caption": self.caption,
             "trigger": self.trigger,
             "quality_score": self.quality_score,
+            "expression_l2": self.expression_l2,
             "verdict": self.verdict.value,
             "embedding": self.embedding.tolist(),
         }
+
+
+def calmest(references: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+    """The `count` rows of `REFERENCE_SCHEMA` whose expression is nearest to the person's usual one, in their own order.
+
+    Sixteen grimaces learned as one face are no face.
+    """
+    kept = sorted(range(len(references)), key=lambda index: (references[index]["expression_l2"] or 0.0, index))[:count]
+    return [references[index] for index in sorted(kept)]
 
 
 def prepare_reference(
@@ -74,11 +86,12 @@ def prepare_reference(
     face: Mapping[str, Any],
     trigger: str,
     regions: Regions,
+    expression_l2: float = 0.0,
 ) -> Reference:
     """The reference of one selected photo.
 
     `rgb_u8` [H, W, 3]: the upright photo in which `face` (a `records.FACE`, the owner's) was found; `photo`
-    its `records.PHOTO`; `trigger` the album's. Raises `ValueError` when the face's landmarks have no
+    its `records.PHOTO`; `trigger` the album's; `expression_l2` from `unusual_expressions`. Raises `ValueError` when the face's landmarks have no
     solution.
     """
     landmarks = np.asarray(face["landmarks_px"], np.float64).reshape(5, 2)
@@ -98,6 +111,7 @@ def prepare_reference(
         trigger=trigger,
         caption=caption(trigger, face["tags"] or ()),
         quality_score=float(face["quality"]["score"]),
+        expression_l2=expression_l2,
         verdict=Verdict(photo["verdict"]),
         embedding=np.asarray(face["embedding"], np.float32),
     )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from studiolo.albums.geometry import map_points
 from studiolo.perception import chips
 from studiolo.perception.detect import Detection
-from studiolo.perception.expression import expression_of
+from studiolo.perception.expression import expression_of, expression_points
 from studiolo.perception.mesh import Mesh
 from studiolo.perception.pose import pose_of
 from studiolo.perception.quality import FACE_SIDE_PX, as_row, quality_of
@@ -77,6 +77,7 @@ def _face_row(
         "attributes": asdict(suite.attributes(rgb_u8, face.landmarks_px)),
         "pose": asdict(pose),
         "quality": as_row(quality),
+        "expression": expression_points(mesh.points_px).reshape(-1).tolist(),
         "tags": tags_of(crop_around(suite, rgb_u8, face, mesh), pose, expression),
     }
 

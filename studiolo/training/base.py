@@ -60,7 +60,7 @@ class BaseSettings(Section):
     """
     ema_decay: float = pydantic.Field(0.9995, ge=0, lt=1)
     """Decay of the moving average that is packaged."""
-    views_per_face: int = pydantic.Field(6, ge=1)
+    views_per_face: int = pydantic.Field(8, ge=1)
     """Views of each face, encoded once."""
     checkpoint_minutes: float = pydantic.Field(10.0, gt=0)
     """Minutes between checkpoints, each with a sample sheet."""
@@ -232,17 +232,22 @@ SHEET_PROMPTS = (
     "a handsome man, brown hair, studio backdrop, grey background",
     "a beautiful woman, smile, blonde hair, green background",
     "a mature man, grey hair, studio backdrop, white background",
+    "a mature woman, smile, red clothes, studio backdrop, blue background",
     "a beautiful woman, black hair, black and white photo",
-    "a girl, children, smile, brown hair",
-    "a handsome man, black hair, warm film photo, blue clothes",
-    "a mature woman, smile, red clothes, studio backdrop, black background",
-    "a beautiful woman, neutral expression, brown hair, white clothes",
+    "a handsome man, black hair, warm film photo",
+    "a beautiful woman, brown hair, cool film photo",
+    "a handsome man, neutral expression, sepia photo",
+    "a beautiful woman, smile, duotone",
+    "a girl, children, smile, pencil drawing",
+    "a handsome man, black hair, watercolour",
+    "a beautiful woman, blonde hair, high key photo",
+    "a handsome man, brown hair, low key photo",
 )
 """Columns of the sample sheet."""
 
 
 def sample_sheet(base: StableDiffusionPipeline, rows: int = 3, steps: int = 30) -> NDArray[np.uint8]:
-    """Pictures [rows * S, 8 * S, 3] of `SHEET_PROMPTS`; a row shares its noise, so its columns differ by
+    """Pictures [rows * S, 13 * S, 3] of `SHEET_PROMPTS`; a row shares its noise, so its columns differ by
     their words.
     """
     sheet = []
@@ -250,7 +255,7 @@ def sample_sheet(base: StableDiffusionPipeline, rows: int = 3, steps: int = 30) 
         images = base(
             list(SHEET_PROMPTS),
             num_inference_steps=steps,
-            guidance_scale=2.0,
+            guidance_scale=3.0,
             generator=[torch.Generator().manual_seed(seed) for _ in SHEET_PROMPTS],
             output_type="np",
         ).images

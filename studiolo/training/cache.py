@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from studiolo.generation.base import fits, tokenize
 from studiolo.identities.captions import fit_phrases
 from studiolo.identities.references import CROP_FACE_RATIO
-from studiolo.training.faces import LOOK_SHARES, put_look
+from studiolo.training.looks import LOOKS, put_look, without_lost_colours
 
 FACE_CENTRE = (0.5, 0.54)
 """Where the middle of the face lies in a view, as a share of its side: a little low, for the hair above it.
@@ -139,9 +139,9 @@ def random_look(
     """
     if rng.random() >= share:
         return rgb_u8, caption
-    look = str(rng.choice(list(LOOK_SHARES)))
+    look = str(rng.choice(list(LOOKS)))
     trigger, *tags = caption.split(", ")
-    return put_look(rgb_u8, look), fit_phrases(trigger, tags, look, fits)
+    return put_look(rgb_u8, look), fit_phrases(trigger, without_lost_colours(tuple(tags), look), look, fits)
 
 
 def flipped_caption(caption: str) -> str:

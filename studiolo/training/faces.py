@@ -1,5 +1,4 @@
-"""Faces the base learns from, and the views made of them: crops, flips, backdrops, black and white, warm
-film.
+"""Faces the base learns from, and the views made of them: crops, flips, backdrops, looks.
 
 The styles are put into the pictures together with their words, so that a prompt with these words has
 something to ask for.
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from studiolo.errors import SettingsError
+from studiolo.training.looks import LOOKS, put_look, without_lost_colours
 
 BACKDROPS: dict[str, tuple[tuple[int, int, int], float]] = {
     "grey": ((150, 150, 152), 0.40),
@@ -27,13 +27,7 @@ BACKDROPS: dict[str, tuple[tuple[int, int, int], float]] = {
 """Colour (RGB) and share of each studio backdrop."""
 
 BACKDROP_SHARE = 0.28
-LOOK_SHARES = {"black and white photo": 0.12, "warm film photo": 0.10}
-"""Share of the views that each look is put into, by its words."""
 WHOLE_PICTURE_SHARE = 0.3
-
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_WARM_GAIN, _WARM_LIFT = np.array([1.08, 1.0, 0.82], np.float32), np.array([14, 6, 0], np.float32)
-_COLOURLESS = ("white background", "grey background", "black background")
 
 PersonMask = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """rgb_u8 [H, W, 3] -> person [H, W] in 0..1."""
@@ -104,16 +98,6 @@ def compose_caption(view: View, keep_tag: Sequence[bool], keep_style: Sequence[b
     return ", ".join([view.trigger, *(phrases[index] for index in order if kept[index])])
 
 
-def put_look(rgb_u8: NDArray[np.uint8], look: str) -> NDArray[np.uint8]:
-    """The picture [H, W, 3] with a look of `LOOK_SHARES`: no colour, or the golden tones of daylight film."""
-    pixels = rgb_u8.astype(np.float32)
-    if look == "black and white photo":
-        pixels = np.repeat((pixels @ _LUMA)[..., None], 3, -1)
-    else:
-        pixels = 16 + (pixels * _WARM_GAIN + _WARM_LIFT) * (228 / 255)
-    return np.clip(pixels, 0, 255).astype(np.uint8)
-
-
 def _view(face: Face, flipped: bool, side_px: int, rng: np.random.Generator) -> View:
     pixels, tags, style = face.rgb_u8.astype(np.float32), list(face.tags), list[str]()
     if face.person is not None and rng.random() < BACKDROP_SHARE:
@@ -122,16 +106,17 @@ def _view(face: Face, flipped: bool, side_px: int, rng: np.random.Generator) -> 
         tags = [tag for tag in tags if not tag.endswith("background")]
         style += ["studio backdrop", f"{name} background"]
     rgb_u8 = np.clip(pixels, 0, 255).astype(np.uint8)
-    look = str(rng.choice([*LOOK_SHARES, ""], p=[*LOOK_SHARES.values(), 1 - sum(LOOK_SHARES.values())]))
-    if look == "black and white photo":
-        tags = [tag for tag in tags if not tag.endswith((" clothes", " hair", " background"))]
-        style = [phrase for phrase in style if not phrase.endswith("background") or phrase in _COLOURLESS]
-    if look:
-        rgb_u8 = put_look(rgb_u8, look)
-        style.append(look)
     if flipped:
         rgb_u8, tags = rgb_u8[:, ::-1], [_mirrored(tag) for tag in tags]
-    return View(_crop(rgb_u8, side_px, rng), face.trigger, tuple(tags), tuple(style))
+    view = View(_crop(rgb_u8, side_px, rng), face.trigger, tuple(tags), tuple(style))
+    shares = [look.share for look in LOOKS.values()]
+    look = str(rng.choice([*LOOKS, ""], p=[*shares, 1 - sum(shares)]))
+    return _with_look(view, look) if look else view
+
+
+def _with_look(view: View, look: str) -> View:
+    tags, style = without_lost_colours(view.tags, look), without_lost_colours(view.style, look)
+    return View(put_look(view.rgb_u8, look), view.trigger, tags, (*style, look))
 
 
 def _on_backdrop(

@@ -20,6 +20,7 @@ from studiolo.identities.references import (
     CROP_FACE_RATIO,
     CROP_SIDE_PX,
     Reference,
+    calmest,
     prepare_reference,
 )
 
@@ -60,6 +61,12 @@ def test_a_reference_is_upright_and_centred_with_words() -> None:
     assert made.caption == "a mature man, black hair, smile"
     assert made.verdict == Verdict.UNSURE
     assert (made.regions_u8 == 2).sum() == 5
+
+
+def test_the_calmest_references_keep_their_order() -> None:
+    rows = [{"photo_id": str(index), "expression_l2": l2} for index, l2 in enumerate((0.08, 0.01, None, 0.03))]
+    assert [row["photo_id"] for row in calmest(rows, 3)] == ["1", "2", "3"]
+    assert calmest(rows, 9) == rows
 
 
 def test_the_trainer_finds_room_for_views_of_the_papers_range() -> None:

@@ -5,6 +5,8 @@ import pytest
 
 from studiolo.errors import SettingsError
 from studiolo.portraits.styles import all_styles, load_style, style_card, style_lora_path
+from studiolo.training.faces import BACKDROPS
+from studiolo.training.looks import LOOKS
 
 FACECHAIN_FILE = {
     "name": "白雪公主(Snow White)",
@@ -24,12 +26,12 @@ def put(folder: Path, name: str, values: object) -> None:
 
 def test_embedded_styles_add_their_words():
     words = {name: style.words for name, style in all_styles().items()}
-    assert words == {
-        "plain": "",
-        "studio": "studio backdrop, grey background",
-        "black-and-white": "black and white photo",
-        "warm-film": "warm film photo",
-    }
+    assert words.pop("plain") == ""
+    looks = {text for text in words.values() if text in LOOKS}
+    assert looks == set(LOOKS)
+    backdrops = {f"studio backdrop, {name} background" for name in BACKDROPS}
+    assert set(words.values()) - looks <= backdrops
+    assert len(words) == len(set(words.values())) == 12
 
 
 def test_embedded_styles_are_titled_and_need_no_file():

@@ -4,7 +4,7 @@ import torch
 
 from studiolo.errors import TrainingError
 from studiolo.generation.tiny import tiny_base
-from studiolo.training.base import BaseSettings, BaseTrainer, encode_views, sample_sheet
+from studiolo.training.base import SHEET_PROMPTS, BaseSettings, BaseTrainer, encode_views, sample_sheet
 from studiolo.training.checkpoints import Budget, load_checkpoint
 from studiolo.training.faces import Face, views_of
 from studiolo.training.loop import train_until_spent
@@ -119,5 +119,5 @@ def test_curve_and_checkpoints_are_reported(tmp_path) -> None:
 
 def test_a_sheet_is_reproducible() -> None:
     first, second = (sample_sheet(tiny_base(), rows=1, steps=2) for _ in range(2))
-    assert first.shape == (SIDE_PX, 8 * SIDE_PX, 3)
+    assert first.shape == (SIDE_PX, len(SHEET_PROMPTS) * SIDE_PX, 3)
     assert np.array_equal(first, second)

@@ -6,6 +6,7 @@ from PIL import Image
 
 from studiolo.errors import SettingsError
 from studiolo.training.faces import Face, compose_caption, read_faces, views_of
+from studiolo.training.looks import LOOKS
 
 TAGS = ("smile", "looking left", "brown hair", "green background", "blue clothes")
 
@@ -22,26 +23,23 @@ def face() -> Face:
 
 def test_words_and_pictures_agree(face: Face) -> None:
     views = views_of(face, 400, 128, np.random.default_rng(0))
-    seen = {"backdrop": 0, "colourless": 0, "warm": 0}
+    seen = dict.fromkeys(["backdrop", "", *LOOKS], 0)
     for view in views:
         assert view.rgb_u8.shape == (128, 128, 3)
-        left, middle = view.rgb_u8[:, :6].astype(int), view.rgb_u8[:, 62:66].astype(int)
-        colourless = np.ptp(view.rgb_u8.astype(int), axis=-1).max() <= 2
-        assert colourless == ("black and white photo" in view.style)
-        seen["colourless"] += colourless
-        if not colourless:
+        look = view.style[-1] if view.style and view.style[-1] in LOOKS else ""
+        seen[look] += 1
+        seen["backdrop"] += "studio backdrop" in view.style
+        if not look:
+            left, middle = view.rgb_u8[:, :6].astype(int), view.rgb_u8[:, 62:66].astype(int)
             on_backdrop = "studio backdrop" in view.style
             assert ("green background" in view.tags) != on_backdrop
-            plain_green = left[..., 1].mean() > 2.5 * left[..., (0, 2)].mean()
-            assert plain_green != on_backdrop or "warm film photo" in view.style
+            assert (left[..., 1].mean() > 2.5 * left[..., (0, 2)].mean()) != on_backdrop
             assert middle[..., 0].mean() > 2 * middle[..., 1].mean()  # the person stays
-            seen["backdrop"] += on_backdrop
-            seen["warm"] += "warm film photo" in view.style
-        else:
-            assert not any(tag.endswith((" hair", " clothes", " background")) for tag in view.tags)
-    assert 70 < seen["backdrop"] < 150
-    assert 25 < seen["colourless"] < 75
-    assert 20 < seen["warm"] < 65
+        elif LOOKS[look].colourless:
+            assert not any(tag.endswith((" hair", " clothes")) or tag == "green background" for tag in view.tags)
+    assert 70 < seen.pop("backdrop") < 150
+    assert seen.pop("") == pytest.approx(400 * (1 - sum(look.share for look in LOOKS.values())), abs=40)
+    assert min(seen.values()) > 8
 
 
 def test_a_flip_swaps_left_and_right(face: Face) -> None:
