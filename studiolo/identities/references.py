@@ -91,8 +91,8 @@ def prepare_reference(
     """The reference of one selected photo.
 
     `rgb_u8` [H, W, 3]: the upright photo in which `face` (a `records.FACE`, the owner's) was found; `photo`
-    its `records.PHOTO`; `trigger` the album's; `expression_l2` from `unusual_expressions`. Raises `ValueError` when the face's landmarks have no
-    solution.
+    its `records.PHOTO`; `trigger` the album's; `expression_l2` from `unusual_expressions`. Raises `ValueError`
+    when the face's landmarks have no solution.
     """
     landmarks = np.asarray(face["landmarks_px"], np.float64).reshape(5, 2)
     crop, matrix = align_and_crop(rgb_u8, face["bbox_xyxy_px"], landmarks, CROP_SIDE_PX, CROP_FACE_RATIO)
