@@ -16,9 +16,11 @@ from studiolo.storage import lock
 from studiolo.storage.store import Store
 
 
-@pytest.fixture(params=["disk", "objects"])
+@pytest.fixture(params=["disk", "objects", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setattr(lock, "SETTLE_S", 0.05)
+    if request.param == "s3":
+        return Store(f"{request.getfixturevalue('s3')}/out")
     return Store(tmp_path / "out" if request.param == "disk" else f"memory://{uuid.uuid4().hex}/out")
 
 

@@ -20,8 +20,10 @@ from studiolo.errors import SettingsError, StoreError
 from studiolo.storage.store import Store
 
 
-@pytest.fixture(params=["disk", "objects"])
+@pytest.fixture(params=["disk", "objects", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "s3":
+        return Store(f"{request.getfixturevalue('s3')}/out")
     return Store(tmp_path / "out" if request.param == "disk" else f"memory://{uuid.uuid4().hex}/out")
 
 
