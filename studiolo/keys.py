@@ -2,7 +2,8 @@
 another.
 
 A unit (`Album`, `Identity`, `Order`) whose key has a completion record is done, so a key holds exactly what
-can change the unit's bytes, and nothing that cannot: how many actors share the work and how often it is kept are left out.
+can change the unit's bytes, and nothing that cannot: how many actors share the work is left out, and how often it is
+saved.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ import pydantic
 import studiolo
 
 PLAN_FIELDS = frozenset({"actors", "cpus_per_actor", "checkpoint_seconds"})
-"""Settings that only say how the work is spread or kept safe; they change no byte of the result."""
+"""Settings that only say how the work is spread or saved; they change no byte of the result."""
 
 
 def canonical_json(value: Any) -> str:
