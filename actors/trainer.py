@@ -16,7 +16,7 @@ from studiolo.albums.records import FACE_LORA_SCHEMA, Reason, Status
 from studiolo.errors import TrainingError
 from studiolo.generation.base import load_base
 from studiolo.generation.engine import Engine, Order, Portrait
-from studiolo.identities.artifacts import LORA_FILE, lora_path
+from studiolo.identities.artifacts import LORA_FILE, checkpoint_path, lora_path
 from studiolo.identities.references import calmest
 from studiolo.keys import unit_key
 from studiolo.perception.regions import head_mask
@@ -25,6 +25,7 @@ from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import Tracker
 from studiolo.training.cache import TrainingPhoto
+from studiolo.training.checkpoints import UnitCheckpoint
 from studiolo.training.face_lora import train_face_lora
 from studiolo.weights.cards import weights_sha256
 from studiolo.weights.fetch import pull
@@ -38,6 +39,7 @@ class Trainer:
     """Rows of `IDENTITY_SCHEMA` in, rows of `FACE_LORA_SCHEMA` out; weights go to the store, curves to the tracker.
 
     An identity that the ledger calls done is not trained again; in a new job it gets a run of its own all the same.
+    An interrupted training goes on from its checkpoint, to the same weights.
     Training that fails is a row with the reason.
     """
 
@@ -76,22 +78,23 @@ class Trainer:
         photos = [self._photo(reference) for reference in calmest(identity["references"], self.settings.max_photos)]
         key = self.key(identity, photos)
         record = self.ledger.done("identity", key)
+        path = checkpoint_path(identity["identity_id"])
+        checkpoint = UnitCheckpoint(self.store, path, key, self.settings.checkpoint_seconds)
         run = self.tracker.start(
             key,
             identity["identity_id"],
             {**self.settings.model_dump(), "photos": len(photos)},
             self.parent_run,
         )
-        row = self._train(identity, photos, run) if record is None else {**record, "resumed": True}
+        row = self._train(identity, photos, run, checkpoint) if record is None else {**record, "resumed": True}
         if row["status"] == Status.OK:
             self.tracker.log_metrics(run, {"final_loss": row["final_loss"], "seconds": row["seconds"]})
         self.tracker.finish(run, ok=row["status"] == Status.OK)
-        if record is not None:
-            return row
-        if row["status"] == Status.OK:
+        if record is None and row["status"] == Status.OK:
             self.ledger.complete("identity", key, row, [row["path"]])
-        else:
+        elif record is None:
             self.ledger.fail("identity", key, row["reason"], row["detail"])
+        checkpoint.remove()
         return row
 
     def _photo(self, reference: Row) -> TrainingPhoto:
@@ -99,7 +102,7 @@ class Trainer:
         regions = np.asarray(Image.open(io.BytesIO(self.store.read_bytes(reference["mask_path"]))))
         return TrainingPhoto(rgb_u8=crop, mask=head_mask(regions), caption=reference["caption"])
 
-    def _train(self, identity: Row, photos: list[TrainingPhoto], run: str) -> Row:
+    def _train(self, identity: Row, photos: list[TrainingPhoto], run: str, checkpoint: UnitCheckpoint) -> Row:
         started = time.monotonic()
         curve: list[tuple[int, float]] = []
         row: Row = {"identity_id": identity["identity_id"], "reason": "", "detail": "", "resumed": False}
@@ -112,6 +115,7 @@ class Trainer:
                 trigger=identity["trigger"],
                 seed=self.seed,
                 on_metric=lambda step, loss: curve.append((step, loss)),
+                checkpoint=checkpoint,
             )
         except TrainingError as error:
             return {

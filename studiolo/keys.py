@@ -2,7 +2,8 @@
 another.
 
 A unit (`Album`, `Identity`, `Order`) whose key has a completion record is done, so a key holds exactly what
-can change the unit's bytes, and nothing that cannot: how many actors share the work is left out.
+can change the unit's bytes, and nothing that cannot: how many actors share the work is left out, and how often it is
+saved.
 """
 
 import hashlib
@@ -14,8 +15,8 @@ import pydantic
 
 import studiolo
 
-PLAN_FIELDS = frozenset({"actors", "cpus_per_actor"})
-"""Settings that only say how the work is spread; they change no byte of the result."""
+PLAN_FIELDS = frozenset({"actors", "cpus_per_actor", "checkpoint_seconds"})
+"""Settings that only say how the work is spread or saved; they change no byte of the result."""
 
 
 def canonical_json(value: Any) -> str:

@@ -90,6 +90,8 @@ class FaceLoraSettings(Section):
     keep their sense beside the identity; 0 trains on the photos as they are, like FaceChain."""
     gradient_clip: float = pydantic.Field(1.0, gt=0)
     """Largest gradient norm."""
+    checkpoint_seconds: float = pydantic.Field(20.0, gt=0)
+    """Seconds between checkpoints of a training, from which it goes on after an interruption, to the same bytes."""
     actors: int = pydantic.Field(2, ge=1)
     """Identities trained at the same time."""
     cpus_per_actor: float = pydantic.Field(0.75, gt=0)

@@ -47,6 +47,11 @@ def lora_path(identity_id: str) -> str:
     return f"{lora_folder(identity_id)}/{LORA_FILE}"
 
 
+def checkpoint_path(identity_id: str) -> str:
+    """Where the identity's unfinished training stands, relative to the output; gone once it is done."""
+    return f"{identity_folder(identity_id)}/training.checkpoint"
+
+
 def crop_path(identity_id: str, photo_id: str) -> str:
     """PNG of a reference's crop, relative to the output."""
     return f"{identity_folder(identity_id)}/references/{photo_id[:24]}.png"

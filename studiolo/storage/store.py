@@ -12,8 +12,9 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,6 +26,9 @@ from studiolo.errors import SettingsError, StoreError, nearest
 from studiolo.storage.lock import LOCK_PATH, STALE_S, Lock
 
 _TEMPORARY = ".tmp"
+
+RETRY_PAUSES_S = (0.2, 1.0, 5.0)
+"""Pauses before an object store is asked again; then its fault ends the job with a message."""
 
 
 class Store:
@@ -60,32 +64,24 @@ class Store:
     def read_bytes(self, path: str) -> bytes:
         """The whole content of `path`."""
         place = self._place(path)
-        with self._guard("read", path):
-            if self._local:
-                return Path(place).read_bytes()
-            content: bytes = self._fs.cat_file(place)
-            return content
+        read = Path(place).read_bytes if self._local else partial(self._fs.cat_file, place)
+        content: bytes = self._attempt("read", path, read)
+        return content
 
     def write_bytes(self, path: str, content: bytes) -> None:
         """Make `path` hold exactly `content`; on any error the old content stays."""
         place = self._place(path)
-        with self._guard("write", path):
-            if self._local:
-                _replace_file(Path(place), content)
-            else:
-                self._fs.pipe_file(place, content)
+        write = partial(_replace_file, Path(place)) if self._local else partial(self._fs.pipe_file, place)
+        self._attempt("write", path, partial(write, content))
 
     def exists(self, path: str) -> bool:
         """Whether a file or folder is at `path`."""
-        place = self._place(path)
-        with self._guard("look at", path):
-            return bool(self._fs.exists(place))
+        return bool(self._attempt("look at", path, partial(self._fs.exists, self._place(path))))
 
     def list(self, folder: str = "") -> list[str]:
         """Paths of all files below `folder`, at any depth, sorted; empty when there is no such folder."""
         place = self._place(folder) if folder else self._root
-        with self._guard("list", folder or "."):
-            found = self._fs.find(place)
+        found = self._attempt("list", folder or ".", partial(self._fs.find, place))
         prefix = self._root.rstrip("/") + "/"
         paths = sorted(str(name).removeprefix(prefix) for name in found)
         return [path for path in paths if path != LOCK_PATH and not path.endswith(_TEMPORARY)]
@@ -93,8 +89,12 @@ class Store:
     def remove(self, path: str) -> None:
         """Delete the file at `path` and the folders that this leaves empty; no error when it is already gone."""
         place = self._place(path)
-        with self._guard("remove", path), suppress(FileNotFoundError):
-            self._fs.rm_file(place)
+
+        def remove() -> None:
+            with suppress(FileNotFoundError):
+                self._fs.rm_file(place)
+
+        self._attempt("remove", path, remove)
         if self._local:
             with suppress(OSError):  # the first folder that is not empty ends it
                 for folder in Path(place).relative_to(self._local).parents[:-1]:
@@ -180,20 +180,29 @@ class Store:
             raise StoreError(f"store {self.url}: got path {path!r}; names ending in {_TEMPORARY} are temporary files")
         return f"{self._root.rstrip('/')}/{path}"
 
-    @contextmanager
-    def _guard(self, doing: str, path: str) -> Iterator[None]:
-        """Turn what a file system raises into a `StoreError`; object stores raise their own classes."""
+    def _attempt(self, doing: str, path: str, work: Callable[[], Any]) -> Any:
+        """What `work` returns; what a file system raises becomes a `StoreError`, object stores raise their own classes.
+
+        An object store answers one request in many with a fault of the moment, so there all but a refusal or a missing
+        file is tried again, after `RETRY_PAUSES_S`. All we ask of it may be asked twice.
+        """
         expected: type[Exception] = OSError if self._local else Exception
-        try:
-            yield
-        except StoreError:
-            raise
-        except expected as error:
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            advice = "check free space and permissions, then run the same command again"
-            if doing == "read" and isinstance(error, FileNotFoundError):
-                reason, advice = "it is not there", "check the path, or run the stage that writes it"
-            raise StoreError(f"store {self.url}: cannot {doing} {path}: {reason}; {advice}") from error
+        pauses_s = iter(() if self._local else RETRY_PAUSES_S)
+        while True:
+            try:
+                return work()
+            except expected as error:
+                pause_s = None if isinstance(error, FileNotFoundError | PermissionError) else next(pauses_s, None)
+                if pause_s is None:
+                    raise self._failure(doing, path, error) from error
+            time.sleep(pause_s)
+
+    def _failure(self, doing: str, path: str, error: Exception) -> StoreError:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        advice = "check free space and permissions, then run the same command again"
+        if doing == "read" and isinstance(error, FileNotFoundError):
+            reason, advice = "it is not there", "check the path, or run the stage that writes it"
+        return StoreError(f"store {self.url}: cannot {doing} {path}: {reason}; {advice}")
 
 
 def _replace_file(place: Path, content: bytes) -> None:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from studiolo.identities.artifacts import LORA_FILE
 from studiolo.keys import PLAN_FIELDS
 from studiolo.settings import FaceLoraSettings
 from studiolo.training.cache import Cache, TrainingPhoto, build_cache
+from studiolo.training.checkpoints import UnitCheckpoint
 from studiolo.training.losses import training_loss
 from studiolo.training.precision import Masters, set_trainable
 
@@ -68,12 +70,13 @@ def train_face_lora(
     trigger: str,
     seed: int,
     on_metric: Callable[[int, float], None] | None = None,
+    checkpoint: UnitCheckpoint | None = None,
 ) -> FaceLora:
     """Learn one identity; `base` itself is left as it is.
 
-    `on_metric` gets (step, loss) after every step. The same photos, settings and seed give the same bytes on
-    the same machine and number of threads. Raises `TrainingError` without photos and when the loss is no
-    longer a number.
+    `on_metric` gets (step, loss) of every step, also of those before the `checkpoint` that the training goes on from.
+    The same photos, settings and seed give the same bytes on the same machine and number of threads, however often it
+    was interrupted. Raises `TrainingError` without photos and when the loss is no longer a number.
     """
     if not photos:
         raise TrainingError(f"face-LoRA of {identity_id!r}: got no photos, wanted at least 1")
@@ -81,11 +84,16 @@ def train_face_lora(
     rng = np.random.default_rng(identity_seed)
     cache = build_cache(base, photos, settings.views_per_photo, settings.view_face_ratio, rng, settings.look_share)
     unet = _with_adapter(base.unet, settings, identity_seed)
-    losses = _optimise(unet, cache, base.scheduler, settings, identity_id, identity_seed, on_metric)
+    training = _Training(unet, cache, base.scheduler, settings, identity_seed)
+    try:
+        _run(training, settings.steps, checkpoint, on_metric)
+    except TrainingError as error:
+        raise TrainingError(f"face-LoRA of {identity_id!r}: {error}") from None
+    set_trainable([unet], training.parameters)
     return FaceLora(
         weights=_weights(unet),
         metadata=_metadata(base, unet, settings, trigger, len(photos), seed),
-        final_loss=float(np.mean(losses[-max(1, len(losses) // 10) :])),
+        final_loss=float(np.mean(training.losses[-max(1, settings.steps // 10) :])),
     )
 
 
@@ -99,71 +107,103 @@ def _with_adapter(base_unet: UNet2DConditionModel, settings: FaceLoraSettings, s
     return unet.train()
 
 
-def _optimise(
-    unet: UNet2DConditionModel,
-    cache: Cache,
-    scheduler: DDIMScheduler,
-    settings: FaceLoraSettings,
-    identity_id: str,
-    seed: int,
-    on_metric: Callable[[int, float], None] | None,
-) -> list[float]:
-    """Run all steps; the loss of each."""
-    masters = Masters([unet], torch.bfloat16)
-    parameters = masters.parameters
-    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, fused=True)
-    schedule = get_cosine_with_hard_restarts_schedule_with_warmup(
-        optimiser, int(_WARMUP_SHARE * settings.steps), settings.steps, num_cycles=settings.restarts
-    )
-    generator = torch.Generator().manual_seed(seed)
-    losses: list[float] = []
-    for step in range(settings.steps):
-        loss = _loss(unet, cache, scheduler, settings, generator)
-        loss.backward()  # type: ignore[no-untyped-call]
-        masters.take_gradients()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip).item()
-        losses.append(loss.item())
-        if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
-            raise TrainingError(
-                f"face-LoRA of {identity_id!r}: got a loss of {losses[-1]} and a gradient of length {norm} in step"
-                f" {step + 1}, wanted finite ones; use a learning rate below {settings.learning_rate:g}"
-            )
-        optimiser.step()
-        schedule.step()
-        masters.give_weights()
-        if on_metric is not None:
-            on_metric(step + 1, losses[-1])
-    set_trainable([unet], parameters)
-    return losses
-
-
-def _loss(
-    unet: UNet2DConditionModel,
-    cache: Cache,
-    scheduler: DDIMScheduler,
-    settings: FaceLoraSettings,
-    generator: torch.Generator,
-) -> Tensor:
-    """Min-SNR weighted, masked loss of one random batch. All random numbers come from `generator`, on the
-    CPU.
+class _Training:
+    """Steps of one face-LoRA. All random numbers come from one CPU generator, whose state is part of `state_dict`:
+    it decides the views of a batch too, so a resumed training equals one without a break.
     """
-    size = settings.batch_size
-    view_B = torch.randint(len(cache.mean_NCHW), (size,), generator=generator)
-    mean_BCHW = cache.mean_NCHW[view_B]
-    latents_BCHW = mean_BCHW + cache.std_NCHW[view_B] * torch.randn(mean_BCHW.shape, generator=generator)
-    noise_BCHW = torch.randn(mean_BCHW.shape, generator=generator)
-    timesteps_B = torch.randint(scheduler.config.num_train_timesteps, (size,), generator=generator)
-    dropped_B = torch.rand(size, generator=generator) < settings.caption_dropout
-    return training_loss(
-        unet,
-        scheduler,
-        latents_BCHW,
-        noise_BCHW,
-        timesteps_B,
-        cache.prompts_PLD[cache.prompt_N[view_B].masked_fill(dropped_B, 0)],
-        min_snr_gamma=settings.min_snr_gamma,
-        mask_BHW=settings.background_weight + (1 - settings.background_weight) * cache.mask_NHW[view_B],
-    )
+
+    def __init__(
+        self, unet: UNet2DConditionModel, cache: Cache, scheduler: DDIMScheduler, settings: FaceLoraSettings, seed: int
+    ) -> None:
+        self._unet, self._cache, self._scheduler, self._settings = unet, cache, scheduler, settings
+        self._masters = Masters([unet], torch.bfloat16)
+        self.parameters = self._masters.parameters
+        self._optimiser = torch.optim.AdamW(self.parameters, lr=settings.learning_rate, fused=True)
+        self._schedule = get_cosine_with_hard_restarts_schedule_with_warmup(
+            self._optimiser, int(_WARMUP_SHARE * settings.steps), settings.steps, num_cycles=settings.restarts
+        )
+        self._generator = torch.Generator().manual_seed(seed)
+        self.losses: list[float] = []
+        """The loss of every step so far."""
+
+    def step(self) -> None:
+        """One step. Raises `TrainingError` when its loss or gradient is no longer a number."""
+        loss = self._loss()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._masters.take_gradients()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._settings.gradient_clip).item()
+        self.losses.append(loss.item())
+        if not (math.isfinite(self.losses[-1]) and math.isfinite(norm)):
+            raise TrainingError(
+                f"got a loss of {self.losses[-1]} and a gradient of length {norm} in step {len(self.losses)}, wanted"
+                f" finite ones; use a learning rate below {self._settings.learning_rate:g}"
+            )
+        self._optimiser.step()
+        self._schedule.step()
+        self._masters.give_weights()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resume needs."""
+        return {
+            "masters": self.parameters,
+            "optimiser": self._optimiser.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "generator": self._generator.get_state(),
+            "losses": self.losses,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self._masters.load(state["masters"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._generator.set_state(state["generator"])
+        self.losses = list(state["losses"])
+
+    def _loss(self) -> Tensor:
+        """Min-SNR weighted, masked loss of one random batch."""
+        cache, settings, generator = self._cache, self._settings, self._generator
+        size = settings.batch_size
+        view_B = torch.randint(len(cache.mean_NCHW), (size,), generator=generator)
+        mean_BCHW = cache.mean_NCHW[view_B]
+        latents_BCHW = mean_BCHW + cache.std_NCHW[view_B] * torch.randn(mean_BCHW.shape, generator=generator)
+        noise_BCHW = torch.randn(mean_BCHW.shape, generator=generator)
+        timesteps_B = torch.randint(self._scheduler.config.num_train_timesteps, (size,), generator=generator)
+        dropped_B = torch.rand(size, generator=generator) < settings.caption_dropout
+        return training_loss(
+            self._unet,
+            self._scheduler,
+            latents_BCHW,
+            noise_BCHW,
+            timesteps_B,
+            cache.prompts_PLD[cache.prompt_N[view_B].masked_fill(dropped_B, 0)],
+            min_snr_gamma=settings.min_snr_gamma,
+            mask_BHW=settings.background_weight + (1 - settings.background_weight) * cache.mask_NHW[view_B],
+        )
+
+
+def _run(
+    training: _Training,
+    steps: int,
+    checkpoint: UnitCheckpoint | None,
+    on_metric: Callable[[int, float], None] | None,
+) -> None:
+    """All steps, from the checkpoint on when there is one."""
+
+    def report(step: int) -> None:
+        if on_metric is not None:
+            on_metric(step, training.losses[step - 1])
+
+    state = checkpoint.load() if checkpoint is not None else None
+    if state is not None:
+        training.load_state_dict(state)
+        for step in range(1, len(training.losses) + 1):
+            report(step)
+    for step in range(len(training.losses) + 1, steps + 1):
+        training.step()
+        report(step)
+        if checkpoint is not None and checkpoint.due:
+            checkpoint.save(training.state_dict())
 
 
 def _weights(unet: UNet2DConditionModel) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import pytest
 from actors.perceiver import png_bytes
 from actors.trainer import Trainer
 from studiolo.albums.records import IDENTITY_SCHEMA
-from studiolo.identities.artifacts import lora_path
+from studiolo.identities.artifacts import checkpoint_path, lora_path
 from studiolo.settings import FaceLoraSettings
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
@@ -44,8 +44,9 @@ class Pupil(Trainer):
         self.ledger = Ledger(store)
         self.trained = 0
 
-    def _train(self, identity: dict[str, Any], photos: Any, run: str) -> dict[str, Any]:
+    def _train(self, identity: dict[str, Any], photos: Any, run: str, checkpoint: Any) -> dict[str, Any]:
         self.trained += 1
+        checkpoint.save({"steps": 2})
         content, path = f"weights of seed {self.seed}".encode(), lora_path(identity["identity_id"])
         self.store.write_bytes(path, content)
         row = {"identity_id": identity["identity_id"], "status": "ok", "reason": "", "detail": "", "path": path}
@@ -99,3 +100,11 @@ def test_an_identity_found_done_has_a_finished_run_in_the_new_job(store: Store):
     assert len(runs.closed) == 2
     assert all(runs.closed.values())
     assert [metrics["final_loss"] for metrics in runs.metrics.values()] == [0.5, 0.5]
+
+
+def test_no_checkpoint_is_left_of_an_identity_that_is_done(store: Store):
+    train(Pupil(store, 0, Runs()))
+    assert not store.exists(checkpoint_path("anna"))
+    store.write_bytes(checkpoint_path("anna"), b"killed between the record and the end of its checkpoint")
+    assert train(Pupil(store, 0, Runs()))["resumed"]
+    assert not store.exists(checkpoint_path("anna"))

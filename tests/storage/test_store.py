@@ -11,13 +11,16 @@ import time
 import uuid
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from studiolo.errors import SettingsError, StoreError
+from studiolo.storage import store as store_module
 from studiolo.storage.store import Store
+from tests.storage.faulty import COUNT, EVERY
 
 
 @pytest.fixture(params=["disk", "objects", "s3"])
@@ -49,6 +52,41 @@ def test_writing_again_replaces_and_removing_is_idempotent(store: Store) -> None
     store.remove("x")
     store.remove("x")
     assert not store.exists("x")
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """An object store of which the test says how often it fails."""
+    fsspec.register_implementation("faulty", "tests.storage.faulty.FaultyFileSystem", clobber=True)
+    monkeypatch.setenv(COUNT, str(tmp_path / "writes"))
+    monkeypatch.setattr(store_module, "RETRY_PAUSES_S", (0.01, 0.01, 0.01))
+    return Store(f"faulty://{tmp_path}/out")
+
+
+def test_an_object_store_s_fault_of_the_moment_is_tried_again(faulty: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(EVERY, "2")
+    for number in range(9):
+        faulty.write_bytes(str(number), bytes([number]))
+    assert [faulty.read_bytes(path) for path in faulty.list()] == [bytes([number]) for number in range(9)]
+
+
+def test_an_object_store_that_keeps_failing_is_given_up(
+    faulty: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(EVERY, "100")
+    faulty.write_bytes("x", b"old")
+    monkeypatch.setenv(EVERY, "1")
+    with pytest.raises(StoreError, match=r"cannot write x: 503 Slow Down; check free space"):
+        faulty.write_bytes("x", b"new")
+    assert (tmp_path / "writes").stat().st_size == 1 + 4
+    assert faulty.read_bytes("x") == b"old"
+
+
+def test_a_file_that_is_not_there_is_not_asked_for_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "RETRY_PAUSES_S", (60.0,))
+    with pytest.raises(StoreError, match="it is not there"):
+        store.read_bytes("gone")
+    store.remove("gone")
 
 
 def test_the_same_value_and_table_give_the_same_bytes(store: Store) -> None:

@@ -1,4 +1,5 @@
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from studiolo.generation.adapters import unet_sha256
 from studiolo.generation.tiny import tiny_base
 from studiolo.identities.artifacts import LORA_FILE
 from studiolo.settings import FaceLoraSettings
+from studiolo.storage.store import Store
 from studiolo.training import face_lora
 from studiolo.training.cache import TrainingPhoto
+from studiolo.training.checkpoints import UnitCheckpoint
 from studiolo.training.face_lora import FaceLora, train_face_lora
 
 SETTINGS = FaceLoraSettings(rank=4, alpha=6.0, steps=12, batch_size=4, views_per_photo=2, learning_rate=5e-3)
@@ -190,3 +193,64 @@ def test_no_photos_and_divergence_name_the_identity(base: StableDiffusionPipelin
     wild = SETTINGS.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(TrainingError, match=r"'anna': got a loss of .* use a learning rate below 1e\+30"):
         train(base, wild)
+
+
+class Interrupted(Exception):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("every_s", [1e-9, 3600.0])
+def test_an_interrupted_training_goes_on_to_the_same_bytes(
+    base: StableDiffusionPipeline, lora: FaceLora, tmp_path: Path, every_s: float
+) -> None:
+    whole: list[tuple[int, float]] = []
+    assert train(base, on_metric=lambda step, loss: whole.append((step, loss))).weights.keys() == lora.weights.keys()
+    store, attempts = Store(tmp_path / "out"), []
+    for stop in (1, 2, 7, 11, 12):
+        attempts.append([])
+
+        def interrupt(step: int, loss: float, stop: int = stop, taken: list = attempts[-1]) -> None:
+            taken.append((step, loss))
+            if step == stop:
+                raise Interrupted
+
+        with pytest.raises(Interrupted):
+            train(base, on_metric=interrupt, checkpoint=UnitCheckpoint(store, "a.checkpoint", "key", every_s))
+        assert store.exists("a.checkpoint") is (every_s < 1 and stop > 1)  # the first is made after the first step
+        assert attempts[-1] == whole[:stop]
+    checkpoint = UnitCheckpoint(store, "a.checkpoint", "key", every_s)
+    again = train(base, checkpoint=checkpoint)
+    assert again.save(tmp_path / "again").read_bytes() == lora.save(tmp_path / "whole").read_bytes()
+    assert again.final_loss == lora.final_loss
+
+
+def test_checkpoints_take_the_place_of_steps(base: StableDiffusionPipeline, tmp_path: Path, monkeypatch) -> None:
+    steps: list[int] = []
+    step = face_lora._Training.step
+    monkeypatch.setattr(face_lora._Training, "step", lambda self: steps.append(len(self.losses)) or step(self))
+    checkpoint = UnitCheckpoint(Store(tmp_path), "a.checkpoint", "key", 1e-9)
+    train(base, checkpoint=checkpoint)
+    train(base, checkpoint=checkpoint)  # killed after the last step
+    assert steps == list(range(SETTINGS.steps))
+
+
+@pytest.mark.parametrize("fault", ["another unit's", "damaged", "cut off", "empty"])
+def test_a_checkpoint_that_is_not_the_unit_s_own_is_ignored_with_a_warning(
+    base: StableDiffusionPipeline, lora: FaceLora, tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    store = Store(tmp_path)
+    train(base, checkpoint=UnitCheckpoint(store, "a.checkpoint", "key", 1e-9), seed=1)
+    content = store.read_bytes("a.checkpoint")
+    middle = len(content) // 2
+    faults = {
+        "another unit's": content,
+        "damaged": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+        "cut off": content[:middle],
+        "empty": b"",
+    }
+    store.write_bytes("a.checkpoint", faults[fault])
+    key = "other" if fault == "another unit's" else "key"
+    with caplog.at_level(logging.WARNING):
+        again = train(base, checkpoint=UnitCheckpoint(store, "a.checkpoint", key, 3600))
+    assert "checkpoint a.checkpoint: got one that is damaged or of other inputs" in caplog.text
+    assert all(torch.equal(again.weights[name], weight) for name, weight in lora.weights.items())

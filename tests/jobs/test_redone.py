@@ -1,0 +1,181 @@
+"""Which units a changed setting redoes: the keys of a job whose every unit is found done, wired as the job wires it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pydantic
+import pytest
+
+from actors.perceiver import png_bytes
+from jobs.progress import Progress
+from jobs.studio_job import STAGES, _Job
+from studiolo.albums.sources import list_albums
+from studiolo.perception.similarity import Similarity
+from studiolo.perception.suite import PERCEPTION_CARDS
+from studiolo.portraits.styles import load_style
+from studiolo.settings import StudioSettings
+from studiolo.storage.ledger import Ledger
+from studiolo.storage.store import Store
+from tests.actors.test_trainer import Runs
+
+NOTHING: set[str] = set()
+ALBUM, IDENTITY, ORDER = {"album"}, {"identity"}, {"order"}
+
+# setting, another value than the default (or than the job's), the units whose keys it changes while their inputs stay
+TABLE: list[tuple[str, Any, set[str]]] = [
+    ("albums", "moved/albums", NOTHING),
+    ("out", "moved/out", NOTHING),
+    ("styles", "studio,warm-film", NOTHING),  # one more order; the other one stays
+    ("styles", "warm-film", ORDER),
+    ("per_style", 5, ORDER),
+    ("suite", "modelscope", ALBUM | IDENTITY | ORDER),
+    ("style_folder", "same", NOTHING),
+    ("style_folder", "reworded", ORDER),
+    ("commercial", True, NOTHING),
+    ("seed", 1, IDENTITY | ORDER),
+    ("cpus", 1, NOTHING),
+    ("object_store_mib", 300, NOTHING),
+    ("tracking_uri", "http://localhost:5000", NOTHING),
+    ("perception.max_pixels", 1000, ALBUM),
+    ("perception.working_side_px", 800, ALBUM),
+    ("perception.min_side_px", 65, ALBUM),
+    ("perception.detector_score", 0.8, ALBUM),
+    ("perception.min_face_px", 49, ALBUM),
+    ("perception.mesh_score", 0.6, ALBUM),
+    ("perception.actors", 1, NOTHING),
+    ("perception.cpus_per_actor", 0.5, NOTHING),
+    ("selection.dominant_face_ratio", 5.0, ALBUM),
+    ("selection.min_quality", 0.5, ALBUM),
+    ("selection.max_references", 10, ALBUM),
+    ("selection.min_references", 2, ALBUM),
+    ("selection.unsafe_above", 0.9, ALBUM | ORDER),
+    ("face_lora.rank", 8, IDENTITY),
+    ("face_lora.alpha", 8.0, IDENTITY),
+    ("face_lora.learning_rate", 1e-3, IDENTITY),
+    ("face_lora.steps", 400, IDENTITY),
+    ("face_lora.batch_size", 8, IDENTITY),
+    ("face_lora.restarts", 2, IDENTITY),
+    ("face_lora.min_snr_gamma", None, IDENTITY),
+    ("face_lora.background_weight", 0.2, IDENTITY),
+    ("face_lora.caption_dropout", 0.2, IDENTITY),
+    ("face_lora.views_per_photo", 3, IDENTITY),
+    ("face_lora.view_face_ratio", (0.6, 0.7), IDENTITY),
+    ("face_lora.look_share", 0.5, IDENTITY),
+    ("face_lora.gradient_clip", 2.0, IDENTITY),
+    ("face_lora.checkpoint_seconds", 1.0, NOTHING),
+    ("face_lora.actors", 1, NOTHING),
+    ("face_lora.cpus_per_actor", 0.5, NOTHING),
+    ("generation.steps", 20, ORDER),
+    ("generation.guidance_scale", 2.0, ORDER),
+    ("generation.eta", 0.5, ORDER),
+    ("generation.face_weight", 0.9, ORDER),
+    ("generation.style_weight", 0.9, ORDER),
+    ("generation.slots", 2, ORDER),
+    ("generation.upscale", 4, ORDER),
+    ("generation.accept_similarity", 0.2, ORDER),
+    ("generation.retries", 1, ORDER),
+    ("generation.candidates_per_portrait", 3, ORDER),
+    ("generation.actors", 1, NOTHING),
+    ("generation.cpus_per_actor", 0.5, NOTHING),
+]
+
+REFERENCE = {
+    "identity_id": "anna",
+    "album_id": "anna",
+    "crop_path": "crop.png",
+    "mask_path": "mask.png",
+    "caption": "a woman, smile",
+    "embedding": [0.5] * 128,
+}
+IDENTITY_ROW = {"identity_id": "anna", "status": "ok", "trigger": "a woman", "common_tags": ["smile"]}
+RECORDS: dict[str, dict[str, Any]] = {
+    "album": {"album_id": "anna", "photos": [], "references": [REFERENCE], **IDENTITY_ROW},
+    "identity": {"identity_id": "anna", "status": "ok", "path": "lora", "sha256": "00", "final_loss": 0, "seconds": 0},
+    "order": {"portraits": []},
+}
+
+
+class Done(Ledger):
+    """A ledger in which all is done; keeps the keys that it was asked for."""
+
+    def __init__(self, store: Store, asked: set[tuple[str, str]]) -> None:
+        super().__init__(store)
+        self.asked = asked
+
+    def done(self, kind: str, key: str) -> dict[str, Any]:
+        self.asked.add((kind, key))
+        return RECORDS[kind]
+
+
+class Job(_Job):
+    """The job with its own actors, here in this process: they look for their units, and no model is opened."""
+
+    def stream(self, rows: pa.Table, actor: Any, stage: str) -> Iterator[dict[str, Any]]:
+        actor.ledger = Done(self.store, self.asked)
+        actor.similarity = Similarity.load()
+        actor.tracker = Runs()
+        for index in range(rows.num_rows):
+            yield from actor(rows.slice(index, 1)).to_pylist()
+
+    asked: set[tuple[str, str]]
+
+
+def keys(settings: StudioSettings) -> set[tuple[str, str]]:
+    """(unit, key) of all units of a job with these settings."""
+    store = Store(settings.out)
+    store.write_bytes("crop.png", png_bytes(np.zeros((8, 8, 3), np.uint8)))
+    store.write_bytes("mask.png", png_bytes(np.zeros((8, 8), np.uint8)))
+    styles = [load_style(name, settings.style_folder) for name in settings.styles]
+    job = Job(settings, styles, store, None, Progress(STAGES))  # type: ignore[arg-type]
+    job.asked = set()
+    job.perceive(list_albums(settings.albums))
+    job.train()
+    job.portray()
+    return job.asked
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two places of the same albums, and two folders of styles, the first with the same words as the embedded ones."""
+    monkeypatch.chdir(tmp_path)
+    for albums in ("albums", "moved/albums"):
+        photo = Path(albums, "anna", "a.jpg")
+        photo.parent.mkdir(parents=True)
+        photo.write_bytes(b"a photo")
+    look = load_style("studio").model_dump(exclude={"name"})
+    for folder, changes in (("same", {}), ("reworded", {"prompt": "by candlelight"})):
+        Path(folder).mkdir()
+        Path(folder, "studio.json").write_text(json.dumps(look | changes))
+
+
+@pytest.mark.usefixtures("places")
+@pytest.mark.parametrize(("name", "value", "redone"), TABLE)
+def test_a_changed_setting_redoes_exactly_what_depends_on_it(
+    name: str, value: Any, redone: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PERCEPTION_CARDS, "modelscope", ("face-quality",))  # as it will be
+    before = {"albums": "albums", "out": "out"}
+    section, _, field = name.rpartition(".")
+    change = {section: {field: value}} if section else {field: value}
+    settings, changed = (StudioSettings.load(None, values) for values in (before, before | change))
+    assert settings != changed
+    known = keys(settings)
+    assert {kind for kind, _ in known} == ALBUM | IDENTITY | ORDER
+    assert {kind for kind, _ in known - keys(changed)} == redone
+
+
+def fields(model: type[pydantic.BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every setting by its full name."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, pydantic.BaseModel):
+            yield from fields(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def test_every_setting_has_an_entry() -> None:
+    assert {name for name, _, _ in TABLE} == set(fields(StudioSettings))
