@@ -14,8 +14,8 @@ import pydantic
 
 import studiolo
 
-PLAN_FIELDS = frozenset({"actors", "cpus_per_actor"})
-"""Settings that only say how the work is spread; they change no byte of the result."""
+PLAN_FIELDS = frozenset({"actors", "cpus_per_actor", "time_limit_s", "memory_limit_mib"})
+"""Settings that only say how the work is spread and watched; they change no byte of the result."""
 
 
 def canonical_json(value: Any) -> str:
