@@ -165,7 +165,7 @@ def _portrait(row: Row, name: str, styles: Mapping[str, Style], files: GalleryFi
 
 
 def _photo(row: Row, album: Row, files: GalleryFiles) -> View:
-    shown = row["reason"] != Reason.UNSAFE
+    shown = row["reason"] not in (Reason.UNSAFE, Reason.CRASHED_WORKER)  # one that ended workers is opened nowhere
     thumb = photo_thumb(files, album["album_uri"], row["uri"], row["rotation_deg"] or 0) if shown else None
     return {
         "thumb": _thumb(thumb) if thumb else None,
