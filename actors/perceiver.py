@@ -1,6 +1,8 @@
 """The one fused perception actor: an album in, its photos annotated and its references cut out."""
 
 import io
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from studiolo.albums.sources import AlbumSource, read_bytes
 from studiolo.errors import IdentityError, PhotoError
 from studiolo.identities.captions import common_tags, trigger_phrase
 from studiolo.identities.references import prepare_reference
+from studiolo.keys import unit_key
 from studiolo.perception.expression import unusual_expressions
 from studiolo.perception.perceive import perceive_photo
 from studiolo.perception.similarity import Similarity
@@ -31,6 +34,9 @@ Row = dict[str, Any]
 _SEEN = (Reason.UNSAFE, Reason.FACE_TOO_SMALL, Reason.NO_FACE)
 """Reasons of photos that were read and seen, and are not used: dropped rather than failed."""
 
+_UNSEEN: Row = {"content_sha256": "", "rotation_deg": 0, "faces": []}
+"""What a photo's row says of its content before it is read."""
+
 
 class Perceiver:
     """Rows of `INPUT_SCHEMA` in, rows of `PERCEIVED_SCHEMA` out; crops and masks of references go to the store.
@@ -44,6 +50,8 @@ class Perceiver:
         self.suite_name = suite
         self.perception = perception
         self.selection = selection
+        self.part: Callable[[str], AbstractContextManager[object]] = nullcontext
+        """Entered around all work on one photo: who watches the worker sees where it is, and may refuse a photo."""
 
     def open(self, device: str = "cpu") -> None:
         """Load the suite's models; the embedded ones run on the CPU wherever they are."""
@@ -55,9 +63,24 @@ class Perceiver:
         """Perceive every album of `batch`."""
         return pa.Table.from_pylist([self._album(row) for row in batch.to_pylist()], PERCEIVED_SCHEMA)
 
+    def unit(self, row: Row) -> str:
+        """Key of the album as it is listed, whatever its files hold."""
+        return unit_key("album", [row], {"perception": self.perception, "selection": self.selection}, {})
+
+    def crashed(self, row: Row, detail: str) -> pa.Table:
+        """An album that ended its workers: nothing of it can be used."""
+        failure = {"status": Status.FAILED.value, "stage": "perceive", "reason": Reason.CRASHED_WORKER.value}
+        failure["detail"] = detail
+        unseen = {**_UNSEEN, "person": -1, "face_id": -1, "verdict": ""}
+        names = (photo["uri"] for photo in row["photos"])
+        photos = [{"photo_id": photo_id(row["album_id"], uri), "uri": uri, **failure, **unseen} for uri in names]
+        album = {"album_id": row["album_id"], "album_uri": row["album_uri"], "photos": photos}
+        nobody = {"identity_id": row["album_id"], "trigger": "", "common_tags": [], "references": []}
+        return pa.Table.from_pylist([{**album, **nobody, **failure}], PERCEIVED_SCHEMA)
+
     def _album(self, row: Row) -> Row:
         places = {photo["uri"]: photo["absolute_uri"] for photo in row["photos"]}
-        contents = {uri: _fingerprint(place) for uri, place in places.items()}
+        contents = {uri: self._fingerprint(place) for uri, place in places.items()}
         source = AlbumSource(row["album_id"], row["album_uri"], tuple(places.items()))
         key = source.key(
             contents,
@@ -88,18 +111,33 @@ class Perceiver:
                 return {**album, **identity}
             for photo in photos:
                 if photo["photo_id"] in lost:
-                    photo.update(_refusal(lost[photo["photo_id"]]), content_sha256="")
+                    photo.update(_refusal(lost[photo["photo_id"]]))
+                    if photo["reason"] != Reason.CRASHED_WORKER:
+                        photo["content_sha256"] = ""
+
+    def _fingerprint(self, place: str) -> str:
+        """What stands for a photo in the album's key: its content's hash, or the reason why there is none."""
+        try:
+            return content_sha256(self._read(place))
+        except PhotoError as error:
+            return str(error.reason)
+
+    def _read(self, place: str) -> bytes:
+        """The photo's bytes; a place that never answers is a part of its own."""
+        with self.part(place):
+            return read_bytes(place)
 
     def _photo(self, album_id: str, uri: str, place: str) -> Row:
         """One row of `records.PHOTO`; what the photo's content does wrong ends in it."""
         row: Row = {"photo_id": photo_id(album_id, uri), "uri": uri, "status": Status.OK.value, "stage": "perceive"}
-        row.update(dict.fromkeys(("reason", "detail", "content_sha256"), ""), rotation_deg=0, faces=[])
+        row.update(_UNSEEN, reason="", detail="")
         try:
-            content = read_bytes(place)
+            content = self._read(place)
             row["content_sha256"] = content_sha256(content)
-            rgb_u8 = decode(content, self.perception)
-            row.update(height_px=rgb_u8.shape[0], width_px=rgb_u8.shape[1])
-            self._see(row, rgb_u8)
+            with self.part(row["content_sha256"]):
+                rgb_u8 = decode(content, self.perception)
+                row.update(height_px=rgb_u8.shape[0], width_px=rgb_u8.shape[1])
+                self._see(row, rgb_u8)
         except PhotoError as error:
             row.update(_refusal(error))
         return row
@@ -124,6 +162,8 @@ class Perceiver:
             chosen = require_references(album, self.selection)
         except IdentityError as error:
             identity.update(status=Status.FAILED.value, reason=str(error.reason), detail=error.detail)
+            if album["photos"] and all(photo["reason"] == Reason.CRASHED_WORKER for photo in album["photos"]):
+                identity.update(reason=Reason.CRASHED_WORKER.value)
             return identity, {}
         faces = [owner_face(photo) for photo in chosen]
         trigger = trigger_phrase(face["attributes"] for face in faces)
@@ -142,11 +182,12 @@ class Perceiver:
 
     def _reference(self, album_id: str, photo: Row, face: Row, trigger: str, place: str, expression_l2: float) -> Row:
         """One row of `records.REFERENCE`. Raises `PhotoError` when the photo is not what it was at the first look."""
-        content = read_bytes(place)
+        content = self._read(place)
         if content_sha256(content) != photo["content_sha256"]:
             raise PhotoError(Reason.UNREADABLE, "the file changed while the album was read")
-        upright_rgb_u8 = turn(decode(content, self.perception), photo["rotation_deg"])
-        reference = prepare_reference(upright_rgb_u8, photo, face, trigger, self.suite.regions, expression_l2)
+        with self.part(photo["content_sha256"]):
+            upright_rgb_u8 = turn(decode(content, self.perception), photo["rotation_deg"])
+            reference = prepare_reference(upright_rgb_u8, photo, face, trigger, self.suite.regions, expression_l2)
         row = reference.row(album_id, album_id)
         self.store.write_bytes(row["crop_path"], png_bytes(reference.crop_rgb_u8))
         self.store.write_bytes(row["mask_path"], png_bytes(reference.regions_u8))
@@ -171,18 +212,11 @@ def _alignable(face: Row) -> bool:
 
 def _refusal(error: PhotoError) -> Row:
     """What a photo's row says of why it cannot be used."""
-    status, stage = (Status.DROPPED, "perceive") if error.reason in _SEEN else (Status.FAILED, "read")
+    status = Status.DROPPED if error.reason in _SEEN else Status.FAILED
+    stage = "perceive" if error.reason in (*_SEEN, Reason.CRASHED_WORKER) else "read"
     return {"status": status.value, "stage": stage, "reason": str(error.reason), "detail": error.detail}
 
 
 def _content(photo: Row) -> str:
     """The fingerprint of the photo as it was read."""
     return str(photo["content_sha256"] or photo["reason"])
-
-
-def _fingerprint(place: str) -> str:
-    """What stands for a photo in the album's key: its content's hash, or the reason why there is none."""
-    try:
-        return content_sha256(read_bytes(place))
-    except PhotoError as error:
-        return str(error.reason)

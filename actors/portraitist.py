@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from studiolo.albums.records import PORTRAIT_SCHEMA
+from studiolo.albums.records import PORTRAIT_SCHEMA, Reason, Status
 from studiolo.generation.base import load_base
 from studiolo.generation.engine import Engine, Portrait
 from studiolo.generation.engine import Order as EngineOrder
-from studiolo.keys import PLAN_FIELDS
+from studiolo.keys import PLAN_FIELDS, unit_key
 from studiolo.perception.similarity import Similarity
 from studiolo.perception.suite import PERCEPTION_CARDS, open_suite
 from studiolo.portraits.files import encode_portrait, image_sha256
@@ -89,6 +89,17 @@ class Portraitist:
         """Make every order of `batch`."""
         portraits = [portrait for row in batch.to_pylist() for portrait in self._order(row)]
         return pa.Table.from_pylist(portraits, PORTRAIT_SCHEMA)
+
+    def unit(self, row: Row) -> str:
+        """Key of the order as its row describes it."""
+        return unit_key("order", [row], {"generation": self.settings}, {})
+
+    def crashed(self, row: Row, detail: str) -> pa.Table:
+        """An order that ended its workers: one row without a picture."""
+        failure = {"status": Status.FAILED.value, "reason": Reason.CRASHED_WORKER.value, "detail": detail}
+        order = {"identity_id": row["identity_id"], "style": row["style"], "seed": row["seed"]}
+        nothing = {"portrait_id": portrait_id(row["identity_id"], row["style"], -1), "index": -1, "rank": 0, "path": ""}
+        return pa.Table.from_pylist([{**order, **nothing, **failure}], PORTRAIT_SCHEMA)
 
     def _order(self, row: Row) -> list[Row]:
         style = load_style(row["style"], self.style_folder)

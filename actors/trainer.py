@@ -69,6 +69,17 @@ class Trainer:
         """Train every identity of `batch`."""
         return pa.Table.from_pylist([self._identity(row) for row in batch.to_pylist()], FACE_LORA_SCHEMA)
 
+    def unit(self, row: Row) -> str:
+        """Key of the identity as its row describes it."""
+        return unit_key("identity", [row], {"face_lora": self.settings}, {}, self.seed)
+
+    def crashed(self, row: Row, detail: str) -> pa.Table:
+        """An identity that ended its workers: no face-LoRA."""
+        failure = {"status": Status.FAILED.value, "reason": Reason.CRASHED_WORKER.value, "detail": detail}
+        return pa.Table.from_pylist(
+            [{"identity_id": row["identity_id"], **failure, "resumed": False}], FACE_LORA_SCHEMA
+        )
+
     def key(self, identity: Row, photos: list[TrainingPhoto]) -> str:
         """Key of the unit "this identity's face-LoRA": all the trainer reads."""
         inputs = [identity["identity_id"], identity["trigger"], *(photo.sha256 for photo in photos)]

@@ -105,9 +105,8 @@ def _perceive(row: Row) -> int:
 def _pipeline(rows: list[Row], out: str) -> Iterator[int]:
     """The same albums through a pool of as many actors."""
     with _cluster():
-        for album in stream(
-            pa.Table.from_pylist(rows, INPUT_SCHEMA), _perceiver(out), Stage("perception", CORES, 0.75, queued=1)
-        ):
+        stage = Stage("perception", CORES, 0.75, queued=1)
+        for album in stream(pa.Table.from_pylist(rows, INPUT_SCHEMA), _perceiver(out), stage, Store(out)):
             yield len(album["photos"])
 
 

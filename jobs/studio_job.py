@@ -14,7 +14,8 @@ from jobs.machine import PeakMemory, versions
 from jobs.progress import Progress
 from jobs.publish import publish
 from jobs.studio_check import check_request
-from pipelines.graph import Actor, start, stop, stream
+from pipelines.graph import start, stop, stream
+from pipelines.guard import Actor
 from pipelines.plan import Stage, fit
 from studiolo.albums.records import FACE_LORA_SCHEMA, IDENTITY_SCHEMA, PERCEIVED_SCHEMA, Reason, Status
 from studiolo.albums.sources import INPUT_SCHEMA, AlbumSource
@@ -100,7 +101,15 @@ class _Job:
         for name, units in work.items():
             settings = getattr(self.settings, name)
             queued = int(name == "perception")  # albums take seconds, the others minutes
-            self.stages[name] = fit(Stage(name, settings.actors, settings.cpus_per_actor, queued), cpus, units)
+            stage = Stage(
+                name,
+                settings.actors,
+                settings.cpus_per_actor,
+                queued,
+                limit_s=settings.time_limit_s,
+                memory_mib=settings.memory_limit_mib,
+            )
+            self.stages[name] = fit(stage, cpus, units)
 
     @contextmanager
     def tracked(self) -> Iterator[None]:
@@ -111,7 +120,7 @@ class _Job:
 
     def stream(self, rows: pa.Table, actor: Actor, stage: str) -> Iterator[Row]:
         """Rows through the pool of `stage`, for as long as the output is ours alone."""
-        for row in stream(rows, actor, self.stages[stage]):
+        for row in stream(rows, actor, self.stages[stage], self.store):
             self.lock.check()
             yield row
 
@@ -165,8 +174,12 @@ class _Job:
         for row in self.stream(rows, actor, "generation"):
             self.portraits.append(row)
             order = (row["identity_id"], row["style"])  # its candidates come out together
-            accepted = row["status"] == Status.OK
-            self.progress.advance(int(order not in finished), accepted=int(accepted), rejected=int(not accepted))
+            self.progress.advance(
+                int(order not in finished),
+                accepted=int(row["status"] == Status.OK),
+                rejected=int(row["status"] == Status.DROPPED),
+                failed=int(row["status"] == Status.FAILED),
+            )
             finished.add(order)
         self.portraits.sort(key=lambda row: (row["identity_id"], row["style"], row["index"]))
 
@@ -195,6 +208,7 @@ class _Job:
     def identities(self) -> list[Row]:
         """Every identity with its final status: failed in selection, in training, or without an accepted portrait."""
         accepted = {row["identity_id"] for row in self.portraits if row["status"] == Status.OK}
+        crashed = {row["identity_id"]: row["detail"] for row in self.portraits if row["status"] == Status.FAILED}
         rows = []
         for album in self.albums:
             row = _pick(album, IDENTITY_SCHEMA)
@@ -203,6 +217,8 @@ class _Job:
                 row.update(status=Status.FAILED.value, stage="train", reason=lora["reason"], detail=lora["detail"])
             elif row["status"] == Status.OK and row["identity_id"] not in accepted:
                 row.update(status=Status.FAILED.value, stage="portraits", reason=Reason.NONE_ACCEPTED.value)
+                if row["identity_id"] in crashed:
+                    row.update(reason=Reason.CRASHED_WORKER.value, detail=crashed[row["identity_id"]])
             rows.append(row)
         return rows
 

@@ -2,84 +2,106 @@
 
 import logging
 import os
+import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.data.exceptions import ExecutionTimeoutError
 
+from pipelines.guard import ATTEMPTS, Actor, Guard
 from pipelines.plan import Stage
+from studiolo.albums.records import Reason
 from studiolo.errors import StudioloError
+from studiolo.storage.attempts import Attempts
+from studiolo.storage.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 """The application's root: workers import `actors` and `pipelines` from here, wherever the driver was started."""
 
-MAX_RESTARTS = 2
-"""A pool restarts a dead worker this often; Ray's own default has no end."""
-
 NO_PROGRESS_S = 6 * 3600
-"""A graph of which no unit ends for so long is an error, not a wait; a long training is none."""
+"""A graph of which no unit ends for so long, and the time of two attempts, is an error, not a wait: Ray finds no place
+for its workers. A unit that hangs is the watchdog's matter."""
 
-
-class Actor(Protocol):
-    """What `actors/` holds: settings in the constructor, weights in `open`, one batch a call."""
-
-    def open(self, device: str = "cpu") -> None:
-        """Load weights; runs once, on the worker."""
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Annotate one batch of rows."""
-        ...
+GIVEN_UP_IN_A_ROW = 25
+"""So many units that ended their workers and none finished between them: then it is the workers, not the units."""
 
 
 class OnWorker:
-    """Ray's side of an actor: made on the worker, where it opens the actor that the driver built."""
+    """Ray's side of an actor: made on the worker, where it opens the actor that the driver built, under guard."""
 
-    def __init__(self, actor: Actor) -> None:
-        self.actor = actor
-        actor.open()
+    def __init__(self, actor: Actor, attempts: Attempts, stage: Stage) -> None:
+        self.guard = Guard(actor, attempts, stage.limit_s, stage.memory_mib)
+        self.guard.open(ray.get_runtime_context().get_actor_id())  # a restarted worker keeps its id
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """One batch through the actor."""
-        return self.actor(batch)
+        return self.guard(batch)
 
 
-def stream(table: pa.Table, actor: Actor, stage: Stage) -> Iterator[dict[str, Any]]:
-    """Rows of `actor(row)` for every row of `table`, in whatever order they are done.
+def stream(table: pa.Table, actor: Actor, stage: Stage, store: Store) -> Iterator[dict[str, Any]]:
+    """Rows of `actor(row)` for every row of `table`, in whatever order they are done; attempts are marked in `store`.
 
     A row is a unit of work (an album, an identity, an order), so each is a block and a batch of its own: one slow album
-    holds up nobody, and no two share a failure. Raises `StudioloError` when workers keep failing.
+    holds up nobody, and no two share a failure. One that ends its workers comes out as `actor.crashed` says. Raises
+    `StudioloError` when a worker raises, cannot load its models, or when `GIVEN_UP_IN_A_ROW` units crash.
     """
     if table.num_rows == 0:
         return
+    attempts = Attempts(store, stage.name, run=uuid.uuid4().hex)
     blocks = [table.slice(index, 1) for index in range(table.num_rows)]
-    results = _through_pool(ray.data.from_arrow(blocks), actor, stage)
+    DataContext.get_current().execution_no_progress_timeout_s = NO_PROGRESS_S + ATTEMPTS * stage.limit_s
+    results = _through_pool(ray.data.from_arrow(blocks), (actor, attempts, stage), stage)
+    given_up = 0
     try:
-        for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from batch.to_pylist()
+        with attempts.kept():
+            for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for row in batch.to_pylist():
+                    given_up = given_up + 1 if row.get("reason") == Reason.CRASHED_WORKER else 0
+                    _require_working(stage, given_up, row)
+                    yield row
     except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
-        # The last line of Ray's account is the worker's own exception; the account itself stays as the cause.
-        cause = str(error).strip().splitlines()[-1]
-        raise StudioloError(f"stage {stage.name!r}: a worker failed: {cause}") from error
+        raise StudioloError(f"stage {stage.name!r}: a worker failed: {_told_by_ray(error)}") from error
 
 
-def _through_pool(rows: Dataset, actor: Actor, stage: Stage) -> Dataset:
+def _told_by_ray(error: Exception) -> str:
+    """The worker's own exception, the last line of Ray's account of it, before the advice that Ray appends."""
+    *before, last = str(error).split("The above exception was the direct cause of the following exception:")
+    account = before[-1] if before and "UserCodeException" in last else last
+    return account.strip().splitlines()[-1]
+
+
+def _require_working(stage: Stage, given_up: int, row: dict[str, Any]) -> None:
+    if given_up >= GIVEN_UP_IN_A_ROW:
+        raise StudioloError(
+            f"stage {stage.name!r}: {given_up} units in a row ended their workers ({row.get('detail')}), and none was"
+            f" finished between them; check the machine's memory and {stage.name}.memory_limit_mib, then run the same"
+            " command again"
+        )
+
+
+def _through_pool(rows: Dataset, arguments: tuple[Actor, Attempts, Stage], stage: Stage) -> Dataset:
+    """Workers are restarted, and units sent again, without an end: the bounds are those of `pipelines.guard`.
+
+    Ray's own count the deaths of a worker, whichever units it met, and the retries of a unit, also when it only waited
+    at a worker that died over another.
+    """
     with warnings.catch_warnings():
-        # Ray 2.60 has no other way to bound restarts, and no named parameter for it yet; the pin ends before 2.64 does.
+        # Ray 2.60 has no other way to set restarts, and no named parameter for it yet; the pin ends before 2.64 does.
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*", category=DeprecationWarning)
         return rows.map_batches(
             OnWorker,
-            fn_constructor_args=(actor,),
+            fn_constructor_args=arguments,
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=stage.actors, max_tasks_in_flight_per_actor=1 + stage.queued),
             num_cpus=stage.cpus_per_actor,
-            max_restarts=MAX_RESTARTS,
-            max_task_retries=MAX_RESTARTS,
+            max_restarts=-1,
+            max_task_retries=-1,
         )
 
 
@@ -106,7 +128,6 @@ def start(cpus: int | None, object_store_mib: int) -> float:
         )
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    context.execution_no_progress_timeout_s = NO_PROGRESS_S
     context.max_errored_blocks = 0
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     found = float(ray.cluster_resources().get("CPU", 0.0))

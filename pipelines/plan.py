@@ -19,6 +19,10 @@ class Stage:
     cpus_per_actor: float
     queued: int = 0
     """Units that wait at an actor while it works: one hides the way of a short unit, behind a long one it waits."""
+    limit_s: float = 3600.0
+    """A worker that takes longer over a unit, or over a part of one, is ended."""
+    memory_mib: int | None = None
+    """A worker that takes more memory is ended."""
 
     @property
     def cpus(self) -> float:

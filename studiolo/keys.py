@@ -15,8 +15,8 @@ import pydantic
 
 import studiolo
 
-PLAN_FIELDS = frozenset({"actors", "cpus_per_actor", "checkpoint_seconds"})
-"""Settings that only say how the work is spread or saved; they change no byte of the result."""
+PLAN_FIELDS = frozenset({"actors", "cpus_per_actor", "checkpoint_seconds", "time_limit_s", "memory_limit_mib"})
+"""Settings that only say how the work is spread, saved and watched; they change no byte of the result."""
 
 
 def canonical_json(value: Any) -> str:

@@ -40,6 +40,11 @@ class PerceptionSettings(Section):
     """Perception actors."""
     cpus_per_actor: float = pydantic.Field(0.75, gt=0)
     """CPU slots an actor takes in the plan."""
+    time_limit_s: float = pydantic.Field(300.0, gt=0)
+    """Seconds an actor may take over one photo; then it is ended and begins anew, twice, before the photo is
+    given up."""
+    memory_limit_mib: int | None = pydantic.Field(None, ge=256)
+    """An actor that takes more memory than this is ended in the same way; null leaves it to Ray."""
 
 
 class SelectionSettings(Section):
@@ -96,6 +101,11 @@ class FaceLoraSettings(Section):
     """Identities trained at the same time."""
     cpus_per_actor: float = pydantic.Field(0.75, gt=0)
     """CPU slots an actor takes in the plan."""
+    time_limit_s: float = pydantic.Field(4 * 3600.0, gt=0)
+    """Seconds an actor may take over one identity; then it is ended and begins anew, twice, before the identity is
+    given up."""
+    memory_limit_mib: int | None = pydantic.Field(None, ge=256)
+    """An actor that takes more memory than this is ended in the same way; null leaves it to Ray."""
 
     @pydantic.field_validator("view_face_ratio")
     @classmethod
@@ -133,6 +143,11 @@ class GenerationSettings(Section):
     """Portrait actors."""
     cpus_per_actor: float = pydantic.Field(0.75, gt=0)
     """CPU slots an actor takes in the plan."""
+    time_limit_s: float = pydantic.Field(4 * 3600.0, gt=0)
+    """Seconds an actor may take over one order; then it is ended and begins anew, twice, before the order is
+    given up."""
+    memory_limit_mib: int | None = pydantic.Field(None, ge=256)
+    """An actor that takes more memory than this is ended in the same way; null leaves it to Ray."""
 
 
 class StudioSettings(Section):

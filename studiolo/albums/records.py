@@ -46,6 +46,7 @@ class Reason(StrEnum):
     SURPLUS = "surplus"
     EMPTY_ALBUM = "empty_album"
     NOTHING_USABLE = "nothing_usable"
+    CRASHED_WORKER = "crashed_worker"
     TRAINING_FAILED = "training_failed"
     NONE_ACCEPTED = "none_accepted"
     LOW_SIMILARITY = "low_similarity"
@@ -74,6 +75,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.SURPLUS: "A good picture, but there were enough better ones.",
     Reason.EMPTY_ALBUM: "The album holds no files.",
     Reason.NOTHING_USABLE: "No picture of this album could be used; see each picture's reason.",
+    Reason.CRASHED_WORKER: "Our program broke off each time it came to this, so it was left out.",
     Reason.TRAINING_FAILED: "Learning this person's face did not succeed.",
     Reason.NONE_ACCEPTED: "No portrait reached the likeness we require.",
     Reason.LOW_SIMILARITY: "The portrait does not look enough like the person.",
@@ -222,6 +224,7 @@ PORTRAIT_SCHEMA = pa.schema(
         ("prompt", pa.string()),
         ("status", pa.string()),
         ("reason", pa.string()),
+        ("detail", pa.string()),  # of an order that failed as a whole, which is one row without a picture; else null
         ("rank", pa.int32()),  # 1 = best of its identity and style; 0 = rejected
         ("similarity", pa.float32()),  # calibrated, 0..1, to the identity's references
         ("verdict", pa.string()),

@@ -25,7 +25,8 @@ def summary(
     """Figures of one job, as JSON values.
 
     `albums`, `identities`, `portraits` are rows of `ALBUM_SCHEMA`, `IDENTITY_SCHEMA` (or any with `status`
-    and `reason`) and `PORTRAIT_SCHEMA`; each is read once, so generators do. `wanted` are the portraits ordered for
+    and `reason`) and `PORTRAIT_SCHEMA`, an order that failed as a whole one row of status `failed`; each is read once,
+    so generators do. `wanted` are the portraits ordered for
     everyone, by style: an order is a person and a style, and short when fewer were accepted, be it that the person
     failed. `other_similarities` are calibrated similarities (0..1) of accepted portraits to other identities'
     references. A median of nothing is None. Raises `StudioloError` when a photo or portrait has no outcome: then
@@ -48,9 +49,10 @@ def summary(
         "identities_failed": people[Status.FAILED],
         "orders": len(persons) * len(wanted),
         "orders_short": short,
+        "orders_failed": made[Status.FAILED],
         "portraits_wanted": len(persons) * sum(wanted.values()),
         "portraits_accepted": made[Status.OK],
-        "portraits_rejected": made[Status.DROPPED] + made[Status.FAILED],
+        "portraits_rejected": made[Status.DROPPED],
         "similarity_own_median": _median(own),
         "similarity_other_median": _median(map(float, other_similarities)),
         "seconds_by_stage": {name: round(float(value), 3) for name, value in seconds_by_stage.items()},

@@ -62,7 +62,7 @@ def person_view(
         "styles": shown,
         "short": sum(bool(style["shortfall"]) for style in shown),
         "wanted": sum(wanted.values()),
-        "rejected": [_portrait(row, name, styles, files) for row in made if row["status"] != Status.OK],
+        "rejected": [_portrait(row, name, styles, files) for row in made if row["status"] == Status.DROPPED],
         "accepted": len(accepted),
         "unused": unused,
         "reasons": reason_counts(_reasons(photos)) if photos_at_fault else [],
@@ -132,6 +132,8 @@ def shortfall(accepted: int, wanted: int, rejected: Mapping[str, int]) -> str:
         return ""
     head, total, other = f"{accepted} of {wanted} – ", sum(rejected.values()), "other " if accepted else ""
     causes = [(_LACKING.get(Reason(reason), (reason, reason)), count) for reason, count in sorted(rejected.items())]
+    if rejected.get(Reason.CRASHED_WORKER):
+        return f"{head}our program broke off each time it came to this order"
     if not total:
         return f"{head}no {other}candidate was made"
     if total == 1:
@@ -163,7 +165,7 @@ def _portrait(row: Row, name: str, styles: Mapping[str, Style], files: GalleryFi
 
 
 def _photo(row: Row, album: Row, files: GalleryFiles) -> View:
-    shown = row["reason"] != Reason.UNSAFE
+    shown = row["reason"] not in (Reason.UNSAFE, Reason.CRASHED_WORKER)  # one that ended workers is opened nowhere
     thumb = photo_thumb(files, album["album_uri"], row["uri"], row["rotation_deg"] or 0) if shown else None
     return {
         "thumb": _thumb(thumb) if thumb else None,

@@ -1,6 +1,8 @@
 """Albums whose files change under the job's hands, on the real models."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +42,12 @@ def opened() -> Perceiver:
     return actor
 
 
-def perceive(opened: Perceiver, store: Store, albums: Path, **selection: Any) -> dict[str, Any]:
+def perceive(
+    opened: Perceiver, store: Store, albums: Path, part: Any = nullcontext, **selection: Any
+) -> dict[str, Any]:
     actor = Perceiver(store, "embedded", PerceptionSettings(), SelectionSettings(**selection))
     actor.suite, actor.similarity, actor.ledger = opened.suite, opened.similarity, module.Ledger(store)
+    actor.part = part
     rows = pa.Table.from_pylist([source.row() for source in list_albums(str(albums))], INPUT_SCHEMA)
     result: dict[str, Any] = actor(rows).to_pylist()[0]
     return result
@@ -114,3 +119,36 @@ def test_a_face_that_is_too_small_is_called_so(opened: Perceiver, store: Store, 
     photo = photos["portrait.jpg"]
     assert (photo["status"], photo["stage"], photo["reason"]) == ("dropped", "perceive", Reason.FACE_TOO_SMALL)
     assert "wanted 48" in photo["detail"]
+
+
+def test_a_photo_that_was_given_up_fails_alone_and_the_album_is_done(opened: Perceiver, store: Store, albums: Path):
+    whole = perceive(opened, store, albums)
+    poison = next(photo for photo in whole["photos"] if photo["uri"] == "selfie.jpg")
+    entered: list[str] = []
+
+    @contextmanager
+    def part(name: str) -> Iterator[None]:
+        entered.append(name)
+        if name == poison["content_sha256"]:
+            raise module.PhotoError(Reason.CRASHED_WORKER, "2 attempts")
+        yield
+
+    opened_again = Store(albums.parent / "again")
+    row = perceive(opened, opened_again, albums, part=part)
+    assert outcomes(row) == {name: ("ok", "") for name in NAMES} | {"selfie.jpg": ("failed", Reason.CRASHED_WORKER)}
+    assert row["status"] == "ok"
+    assert {photo["content_sha256"] for photo in whole["photos"]} < set(entered)
+    del entered[:]
+    assert perceive(opened, opened_again, albums, part=part) == row
+    assert not {photo["content_sha256"] for photo in whole["photos"]} & set(entered)  # the next run finds it done
+
+
+def test_an_album_of_which_nothing_but_crashes_is_known_has_its_row(store: Store, albums: Path):
+    (source,) = list_albums(str(albums))
+    actor = Perceiver(store, "embedded", PerceptionSettings(), SelectionSettings())
+    (row,) = actor.crashed(source.row(), "4 attempts, the last: took longer than 300 s").to_pylist()
+    assert (row["status"], row["reason"], row["references"]) == ("failed", Reason.CRASHED_WORKER, [])
+    assert outcomes(row) == dict.fromkeys(NAMES, ("failed", Reason.CRASHED_WORKER))
+    assert actor.unit(source.row()) == actor.unit(dict(reversed(source.row().items())))
+    other = Perceiver(store, "embedded", PerceptionSettings(), SelectionSettings(max_references=3))
+    assert actor.unit(source.row()) != other.unit(source.row())

@@ -4,12 +4,15 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from pipelines.graph import ROOT, OnWorker, stream
+from pipelines.graph import ROOT, stream
 from pipelines.plan import Stage
+from studiolo.errors import StudioloError
+from studiolo.storage.store import Store
 
 
 class Doubler:
@@ -22,6 +25,12 @@ class Doubler:
 
     def open(self, device: str = "cpu") -> None:
         self.opened += 1
+
+    def unit(self, row: dict[str, Any]) -> str:
+        return str(row["value"])
+
+    def crashed(self, row: dict[str, Any], detail: str) -> pa.Table:
+        raise AssertionError(detail)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         assert batch.num_rows == 1, "a unit of work is a batch of its own"
@@ -38,31 +47,38 @@ def cluster(ray_cluster):
     return ray_cluster
 
 
-def test_every_row_comes_out_once_from_actors_opened_once():
-    rows = list(stream(pa.table({"value": list(range(12))}), Doubler(), Stage("double", 2, 0.5)))
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "out")
+
+
+def test_every_row_comes_out_once_from_actors_opened_once(store):
+    rows = list(stream(pa.table({"value": list(range(12))}), Doubler(), Stage("double", 2, 0.5), store))
     assert Counter(row["value"] for row in rows) == Counter(range(12))
     assert all(row["double"] == 2 * row["value"] and row["opened"] == 1 for row in rows)
     assert len({row["pid"] for row in rows}) <= 2
+    assert store.list() == []  # no mark is left
 
 
-def test_no_rows_no_actors():
-    assert list(stream(pa.table({"value": pa.array([], pa.int64())}), Doubler(), Stage("double", 1, 0.5))) == []
+def test_no_rows_no_actors(store):
+    assert list(stream(pa.table({"value": pa.array([], pa.int64())}), Doubler(), Stage("double", 1, 0.5), store)) == []
 
 
-def test_a_killed_worker_loses_no_row(tmp_path):
+def test_a_killed_worker_loses_no_row(tmp_path, store):
     marker = tmp_path / "marker"
-    rows = list(stream(pa.table({"value": list(range(5))}), Doubler(3, str(marker)), Stage("double", 1, 0.5)))
+    actor = Doubler(3, str(marker))
+    rows = list(stream(pa.table({"value": list(range(5))}), actor, Stage("double", 1, 0.5), store))
     assert marker.exists()
     assert sorted(row["value"] for row in rows) == list(range(5))
 
 
-def test_a_broken_actor_is_an_exception_not_a_wait():
+def test_a_broken_actor_is_an_exception_not_a_wait(store):
     class Broken(Doubler):
         def open(self, device: str = "cpu") -> None:
             raise RuntimeError("no weights here")
 
-    with pytest.raises(Exception, match="no weights here"):
-        list(stream(pa.table({"value": [1]}), Broken(), Stage("broken", 1, 0.5)))
+    with pytest.raises(StudioloError, match=r"stage 'broken': a worker failed: .*no weights here"):
+        list(stream(pa.table({"value": [1]}), Broken(), Stage("broken", 1, 0.5), store))
 
 
 _START = """
@@ -91,9 +107,3 @@ def test_only_ray_address_joins_a_cluster_and_its_token_is_kept(address, said):
     command = [sys.executable, "-c", _START]
     result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == said
-
-
-def test_on_worker_opens_before_the_first_batch():
-    actor = Doubler()
-    assert OnWorker(actor)(pa.table({"value": [4]}))["double"][0].as_py() == 8
-    assert actor.opened == 1

@@ -137,6 +137,27 @@ def test_a_style_without_any_portrait_does_not_vanish(job: Job):
     assert cards.count("1 style short") == 2  # anna, and the person of odd name without warm film
 
 
+def test_an_order_that_crashed_is_short_and_says_why(job: Job):
+    rows = job.people[0][2]
+    rows[:] = [row for row in rows if row["style"] == "studio"]
+    nothing = dict.fromkeys(rows[0]) | {"portrait_id": "x", "identity_id": "anna", "style": "warm-film", "index": -1}
+    rows.append(nothing | {"rank": 0, "path": "", "status": Status.FAILED, "reason": Reason.CRASHED_WORKER})
+    assert figures(job)["orders_failed"] == 1
+    assert figures(job)["portraits_rejected"] == 6  # there is no picture to reject
+    page = gallery(job)["gallery/people/anna.html"].text
+    assert "0 of 2 – our program broke off each time it came to this order" in page
+    assert "3 further portraits made" in page
+
+
+def test_a_photo_that_ended_workers_is_not_opened_for_its_thumbnail(job: Job):
+    photo = job.people[0][1]["photos"][-1]
+    photo.update(reason=Reason.CRASHED_WORKER, detail="2 attempts, the last: took longer than 300 s")
+    del job.photos["anna", photo["uri"]]
+    page = gallery(job)["gallery/people/anna.html"].text
+    assert Reason.CRASHED_WORKER.sentence() in page
+    assert "took longer than 300 s" in page
+
+
 def test_references_show_their_verdict_and_portraits_their_quality(job: Job):
     text = gallery(job)["gallery/people/anna.html"].text
     assert "same · quality 0.81" in text

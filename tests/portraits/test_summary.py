@@ -33,6 +33,7 @@ def test_figures_of_a_small_job(job: Job):
         "identities_failed": 1,
         "orders": 6,
         "orders_short": 3,
+        "orders_failed": 0,
         "portraits_wanted": 12,
         "portraits_accepted": 6,
         "portraits_rejected": 9,

@@ -1,0 +1,123 @@
+"""What stands between the workers and a unit that ends them: such a unit fails alone, and the job goes on.
+
+1. A unit is marked in the store before its worker starts on it (`studiolo.storage.attempts`).
+2. A worker that dies over it, by itself or by the watchdog's hand, is started anew by Ray, which sends the unit again;
+   the mark that is still there is counted.
+3. A unit of parts (an album of photos) that has ended `ATTEMPTS` workers is worked on with each part marked as well, so
+   that the part that ends workers is known; after `ATTEMPTS` it alone is given up, and the rest of the unit goes on.
+4. A unit that cannot be saved so is given up: its row says `failed`, `crashed_worker` and why.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import pyarrow as pa
+
+from pipelines.watchdog import Watchdog
+from studiolo.albums.records import Reason
+from studiolo.errors import PhotoError, StudioloError
+from studiolo.storage.attempts import WHOLE, Attempt, Attempts, Crash
+
+Row = dict[str, Any]
+
+ATTEMPTS = 2
+"""So many workers may die over a unit, and so many over a part: one may have been an accident."""
+
+MOST_CRASHES = 20
+"""A unit that has ended so many workers is given up whatever its parts; an album may hold nine such photos."""
+
+OPENINGS = 3
+"""A worker that died so often while it loaded its models ends the job."""
+
+OPEN_LIMIT_S = 3600.0
+"""Longest that loading the models may take, a slow download included."""
+
+
+class Actor(Protocol):
+    """What `actors/` holds: settings in the constructor, weights in `open`, one batch a call."""
+
+    def open(self, device: str = "cpu") -> None:
+        """Load weights; runs once, on the worker."""
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Annotate one batch of rows."""
+        ...
+
+    def unit(self, row: Row) -> str:
+        """Key of the row and all settings it is worked on with: its attempts are counted under this name."""
+        ...
+
+    def crashed(self, row: Row, detail: str) -> pa.Table:
+        """What comes of a row that ended its workers. Touches nothing but the row."""
+        ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """An actor whose units have parts that may fail alone."""
+
+    part: Callable[[str], AbstractContextManager[object]]
+    """The actor enters `part(name)` while it works on a part: `PhotoError` for one that was given up."""
+
+
+class Guard:
+    """An actor whose crashes are counted. Batches have one row."""
+
+    def __init__(self, actor: Actor, attempts: Attempts, limit_s: float, memory_mib: int | None = None) -> None:
+        self.actor = actor
+        self.attempts = attempts
+        self.limit_s = limit_s
+        self.watchdog = Watchdog(memory_mib)
+        self._attempt: Attempt
+        if isinstance(actor, Divisible):
+            actor.part = self._part
+
+    def open(self, worker: str) -> None:
+        """Open the actor. Raises `StudioloError` when `worker`, a name that outlives its process, keeps dying at it."""
+        attempt = self.attempts.begin(f"open {worker}")
+        if len(attempt.crashes) >= OPENINGS:
+            raise StudioloError(f"a worker could not load its models in {_told(attempt.crashes)}; see its log")
+        with self.watchdog.watching(OPEN_LIMIT_S, attempt.explain):
+            self.actor.open()
+        self.attempts.end(attempt.unit)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """One unit through the actor, or its row as a crashed one."""
+        (row,) = batch.to_pylist()
+        self._attempt = self.attempts.begin(self.actor.unit(row))
+        if self._is_lost():
+            result = self.actor.crashed(row, _told(self._attempt.crashes))
+        else:
+            with self.watchdog.watching(self.limit_s, self._attempt.explain):
+                result = self.actor(batch)
+        self.attempts.end(self._attempt.unit)
+        return result
+
+    @property
+    def _careful(self) -> bool:
+        """Whether each part is marked, which costs two writes a part."""
+        return len(self._attempt.of(WHOLE)) >= ATTEMPTS
+
+    def _is_lost(self) -> bool:
+        whole = len(self._attempt.of(WHOLE))
+        most = 2 * ATTEMPTS if isinstance(self.actor, Divisible) else ATTEMPTS
+        return whole >= most or len(self._attempt.crashes) >= MOST_CRASHES
+
+    @contextmanager
+    def _part(self, name: str) -> Iterator[None]:
+        crashes = self._attempt.of(name)
+        if len(crashes) >= ATTEMPTS:
+            raise PhotoError(Reason.CRASHED_WORKER, _told(crashes))
+        self._at(name)
+        yield
+        self._at(WHOLE)
+
+    def _at(self, part: str) -> None:
+        if self._careful:
+            self._attempt.work_on(part)
+        self.watchdog.restart()
+
+
+def _told(crashes: Sequence[Crash]) -> str:
+    return f"{len(crashes)} attempts, the last: {crashes[-1].detail}"

@@ -1,0 +1,118 @@
+"""Units that end their workers fail alone; every other one is finished, once."""
+
+import time
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipelines import graph
+from pipelines.graph import stream
+from pipelines.guard import MOST_CRASHES
+from pipelines.plan import Stage
+from studiolo.errors import StudioloError
+from studiolo.storage.attempts import Attempts
+from studiolo.storage.store import Store
+from tests.pipelines.poisoned import Parted, Whole
+
+Row = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def cluster(ray_cluster):
+    return ray_cluster
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "out")
+
+
+def rows_of(actor: Whole, deeds: list[str], **limits: Any) -> dict[int, Row]:
+    """Rows by value, each of which came out once, of a stage that does `deeds`; in less than two minutes."""
+    table = pa.table({"value": list(range(len(deeds))), "does": deeds})
+    started = time.monotonic()
+    rows = list(stream(table, actor, Stage("poisoned", 2, 0.5, queued=1, **limits), actor.store))
+    assert time.monotonic() - started < 120
+    assert Counter(row["value"] for row in rows) == Counter(range(len(deeds)))
+    return {row["value"]: row for row in rows}
+
+
+def finished(store: Store) -> Counter[int]:
+    """How often each row was finished."""
+    return Counter(int(path.split("/")[1]) for path in store.list("finished"))
+
+
+@pytest.mark.parametrize(
+    ("deed", "told"),
+    [
+        ("abort", "2 attempts, the last: the worker ended without a word"),
+        ("hang", "2 attempts, the last: took longer than 1.5 s"),
+        ("eat", "2 attempts, the last: its worker took "),
+    ],
+)
+def test_a_poison_row_fails_alone(store: Store, deed: str, told: str):
+    deeds = ["", "", "", deed, "", "", "", ""]
+    rows = rows_of(Whole(store), deeds, limit_s=1.5 if deed == "hang" else 60.0, memory_mib=1000)
+    assert (rows[3]["status"], rows[3]["reason"]) == ("failed", "crashed_worker")
+    assert rows[3]["detail"].startswith(told)
+    assert {value for value, row in rows.items() if row["status"] == "ok"} == set(rows) - {3}
+    assert finished(store) == Counter(set(rows) - {3})
+    assert store.list("attempts") == []
+
+
+def test_many_poison_rows_use_up_no_common_bound(store: Store):
+    deeds = ["", "abort", "", "abort", "abort", "", "abort", ""]
+    rows = rows_of(Whole(store), deeds)
+    assert [rows[value]["status"] for value in range(8)] == ["failed" if deed else "ok" for deed in deeds]
+    assert finished(store) == Counter(value for value, deed in enumerate(deeds) if not deed)
+
+
+def test_the_culprit_part_alone_is_lost(store: Store):
+    rows = rows_of(Parted(store), ["ok ok ok", "ok abort ok hang ok", "ok"], limit_s=2.0)
+    assert [rows[value]["status"] for value in range(3)] == ["ok"] * 3
+    assert rows[0]["lost"] == rows[2]["lost"] == []
+    assert rows[1]["lost"] == [
+        "1: crashed_worker: 2 attempts, the last: the worker ended without a word",
+        "3: crashed_worker: 2 attempts, the last: took longer than 2 s",
+    ]
+    assert finished(store) == Counter(range(3))
+
+
+def test_a_unit_of_many_slow_parts_is_not_too_slow(store: Store):
+    rows = rows_of(Parted(store, slow_s=0.5), ["ok " * 8], limit_s=2.0)
+    assert rows[0]["status"] == "ok"
+
+
+def test_a_unit_of_nothing_but_poison_is_given_up(store: Store):
+    earlier = Attempts(store, "poisoned", "of a driver that was killed")
+    for part in range(MOST_CRASHES):
+        earlier.begin("0").work_on(str(part // 2))
+    rows = rows_of(Parted(store), ["abort " * MOST_CRASHES, "ok"])
+    assert (rows[0]["status"], rows[0]["reason"]) == ("failed", "crashed_worker")
+    assert rows[0]["detail"].startswith(f"{MOST_CRASHES} attempts")
+    assert rows[1]["status"] == "ok"
+
+
+def test_a_worker_that_dies_while_it_opens_ends_the_job(store: Store):
+    with pytest.raises(StudioloError, match=r"stage 'poisoned': a worker failed: .*load its models in 3 attempts"):
+        rows_of(Whole(store, at_opening="abort"), [""] * 4)
+
+
+def test_a_worker_that_cannot_be_opened_ends_the_job(store: Store):
+    with pytest.raises(StudioloError, match="a bug of ours"):
+        rows_of(Whole(store, at_opening="raise"), [""] * 4)
+
+
+def test_an_exception_is_no_crash(store: Store):
+    with pytest.raises(StudioloError, match="a bug of ours"):
+        rows_of(Whole(store), ["", "raise"])
+
+
+def test_when_every_unit_crashes_it_is_the_workers(store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(graph, "GIVEN_UP_IN_A_ROW", 3)
+    with pytest.raises(
+        StudioloError, match=r"stage 'poisoned': 3 units in a row ended their workers \(2 attempts, the last"
+    ):
+        rows_of(Whole(store), ["abort"] * 6)

@@ -1,0 +1,81 @@
+"""The whole job over a photo, an identity and an order that end their workers: these fail, the rest is finished."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import studio_job
+from studiolo.albums.records import Reason
+from studiolo.identities.artifacts import safe_segment
+from studiolo.settings import StudioSettings
+from studiolo.storage.store import Store
+from tests.jobs.conftest import quick_config, small_albums  # noqa: F401  (fixtures)
+from tests.slow.poisoned import STYLE, UNTRAINABLE, PoisonedPerceiver, PoisonedPortraitist, PoisonedTrainer
+
+pytestmark = pytest.mark.slow
+
+
+def run(settings: StudioSettings, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The output of a job whose actors are poisoned."""
+    for name, actor in (
+        ("Perceiver", PoisonedPerceiver),
+        ("Trainer", PoisonedTrainer),
+        ("Portraitist", PoisonedPortraitist),
+    ):
+        monkeypatch.setattr(studio_job, name, actor)
+    assert studio_job.run(settings) == 3
+    return Store(settings.out)
+
+
+def by(rows: list[dict[str, Any]], *names: str) -> dict[Any, tuple[str, str]]:
+    return {tuple(row[name] for name in names): (row["status"], row["reason"]) for row in rows}
+
+
+def deaths(store: Store) -> Counter[str]:
+    return Counter(path.split("/")[1] for path in store.list("deaths"))
+
+
+def test_what_ends_its_workers_fails_alone(
+    small_albums: Path,  # noqa: F811
+    quick_config: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    settings = StudioSettings.load(
+        quick_config, {"albums": str(small_albums), "out": str(tmp_path), "styles": f"studio,{STYLE}"}
+    )
+    store = run(settings, monkeypatch)
+    assert deaths(store) == {"photo": 4, "identity": 2, "order": 2}
+    assert store.list("attempts") == []
+    photos = [
+        {**photo, "album": album["album_id"]}
+        for album in store.read_table("albums.parquet").to_pylist()
+        for photo in album["photos"]
+    ]
+    outcomes = by(photos, "album", "uri")
+    assert outcomes.pop(("P001", "selfie.jpg")) == ("failed", Reason.CRASHED_WORKER)
+    assert Counter(outcomes.values()) == {
+        ("ok", ""): 5,
+        ("failed", Reason.EMPTY_FILE): 1,
+        ("failed", Reason.NOT_AN_IMAGE): 1,
+    }
+    assert by(store.read_table("identities.parquet").to_pylist(), "identity_id") == {
+        ("P001",): ("ok", ""),
+        ("P002",): ("failed", Reason.CRASHED_WORKER),
+        ("nobody",): ("failed", Reason.NOTHING_USABLE),
+    }
+    portraits = store.read_table("portraits.parquet").to_pylist()
+    assert by([row for row in portraits if row["style"] == STYLE], "identity_id") == {
+        ("P001",): ("failed", Reason.CRASHED_WORKER)
+    }
+    assert ("ok", "") in by([row for row in portraits if row["style"] == "studio"], "index").values()
+    summary = store.read_json("summary.json")
+    assert (summary["orders"], summary["orders_failed"]) == (6, 1)
+    assert summary["reasons"]["identities"] == {Reason.CRASHED_WORKER: 1, Reason.NOTHING_USABLE: 1}
+    page = store.read_bytes(f"gallery/people/{safe_segment(UNTRAINABLE)}.html").decode()
+    assert Reason.CRASHED_WORKER.sentence() in page
+
+    run(settings, monkeypatch)  # the album is done as it is; what failed is tried again
+    assert deaths(store) == {"photo": 4, "identity": 4, "order": 4}
