@@ -99,3 +99,16 @@ def test_an_identity_found_done_has_a_finished_run_in_the_new_job(store: Store):
     assert len(runs.closed) == 2
     assert all(runs.closed.values())
     assert [metrics["final_loss"] for metrics in runs.metrics.values()] == [0.5, 0.5]
+
+
+def test_an_identity_that_ended_its_workers_is_a_failed_row(tmp_path: Path):
+    pupil = Pupil(Store(tmp_path), 0, Runs())
+    identity = dict.fromkeys(IDENTITY_SCHEMA.names) | {"identity_id": "anna", "references": []}
+    (row,) = pupil.crashed(identity, "2 attempts").to_pylist()
+    assert (row["identity_id"], row["status"], row["reason"], row["detail"]) == (
+        "anna",
+        "failed",
+        "crashed_worker",
+        "2 attempts",
+    )
+    assert pupil.unit(identity) != Pupil(Store(tmp_path), 1, Runs()).unit(identity)  # another seed is another attempt

@@ -30,11 +30,11 @@ def store(tmp_path) -> Store:
 
 
 def rows_of(actor: Whole, deeds: list[str], **limits: Any) -> dict[int, Row]:
-    """Rows by value, each of which came out once, of a stage that does `deeds`; in less than two minutes."""
+    """Rows by value, each of which came out once, of a stage that does `deeds`; in bounded time."""
     table = pa.table({"value": list(range(len(deeds))), "does": deeds})
     started = time.monotonic()
     rows = list(stream(table, actor, Stage("poisoned", 2, 0.5, queued=1, **limits), actor.store))
-    assert time.monotonic() - started < 120
+    assert time.monotonic() - started < 300
     assert Counter(row["value"] for row in rows) == Counter(range(len(deeds)))
     return {row["value"]: row for row in rows}
 
@@ -48,13 +48,13 @@ def finished(store: Store) -> Counter[int]:
     ("deed", "told"),
     [
         ("abort", "2 attempts, the last: the worker ended without a word"),
-        ("hang", "2 attempts, the last: took longer than 1.5 s"),
+        ("hang", "2 attempts, the last: took longer than 4 s"),
         ("eat", "2 attempts, the last: its worker took "),
     ],
 )
 def test_a_poison_row_fails_alone(store: Store, deed: str, told: str):
     deeds = ["", "", "", deed, "", "", "", ""]
-    rows = rows_of(Whole(store), deeds, limit_s=1.5 if deed == "hang" else 60.0, memory_mib=1000)
+    rows = rows_of(Whole(store), deeds, limit_s=4.0 if deed == "hang" else 60.0, memory_mib=1000)
     assert (rows[3]["status"], rows[3]["reason"]) == ("failed", "crashed_worker")
     assert rows[3]["detail"].startswith(told)
     assert {value for value, row in rows.items() if row["status"] == "ok"} == set(rows) - {3}
@@ -70,18 +70,18 @@ def test_many_poison_rows_use_up_no_common_bound(store: Store):
 
 
 def test_the_culprit_part_alone_is_lost(store: Store):
-    rows = rows_of(Parted(store), ["ok ok ok", "ok abort ok hang ok", "ok"], limit_s=2.0)
+    rows = rows_of(Parted(store), ["ok ok ok", "ok abort ok hang ok", "ok"], limit_s=4.0)
     assert [rows[value]["status"] for value in range(3)] == ["ok"] * 3
     assert rows[0]["lost"] == rows[2]["lost"] == []
     assert rows[1]["lost"] == [
         "1: crashed_worker: 2 attempts, the last: the worker ended without a word",
-        "3: crashed_worker: 2 attempts, the last: took longer than 2 s",
+        "3: crashed_worker: 2 attempts, the last: took longer than 4 s",
     ]
     assert finished(store) == Counter(range(3))
 
 
 def test_a_unit_of_many_slow_parts_is_not_too_slow(store: Store):
-    rows = rows_of(Parted(store, slow_s=0.5), ["ok " * 8], limit_s=2.0)
+    rows = rows_of(Parted(store, slow_s=1.0), ["ok " * 6], limit_s=4.0)
     assert rows[0]["status"] == "ok"
 
 
