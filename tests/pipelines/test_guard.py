@@ -9,9 +9,10 @@ import pytest
 
 from pipelines import graph
 from pipelines.graph import stream
-from pipelines.guard import MOST_CRASHES
+from pipelines.guard import ATTEMPTS, MOST_CRASHES, Guard
 from pipelines.plan import Stage
-from studiolo.errors import StudioloError
+from studiolo.albums.records import Reason
+from studiolo.errors import PhotoError, StudioloError
 from studiolo.storage.attempts import Attempts
 from studiolo.storage.store import Store
 from tests.pipelines.poisoned import Parted, Whole
@@ -116,3 +117,29 @@ def test_when_every_unit_crashes_it_is_the_workers(store: Store, monkeypatch: py
         StudioloError, match=r"stage 'poisoned': 3 units in a row ended their workers \(2 attempts, the last"
     ):
         rows_of(Whole(store), ["abort"] * 6)
+
+
+class Looker(Parted):
+    """Says of which part it would be a crash now: in a part, after it, and after one that could not be used."""
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        (path,) = self.store.list("attempts")
+        seen = []
+        for name in ("good", "damaged"):
+            try:
+                with self.part(name):
+                    seen.append(self.store.read_json(path)["crashes"][-1][0])
+                    if name == "damaged":
+                        raise PhotoError(Reason.DAMAGED)
+            except PhotoError:
+                pass
+            seen.append(self.store.read_json(path)["crashes"][-1][0])
+        return pa.table({"seen": seen})
+
+
+def test_a_part_is_to_blame_only_while_it_is_worked_on(store: Store):
+    attempts = Attempts(store, "looking", "run")
+    for _ in range(ATTEMPTS):
+        attempts.begin("1")
+    result = Guard(Looker(store), attempts, limit_s=60)(pa.table({"value": [1]}))
+    assert result["seen"].to_pylist() == ["good", "", "damaged", ""]
