@@ -110,8 +110,10 @@ class Guard:
         if len(crashes) >= ATTEMPTS:
             raise PhotoError(Reason.CRASHED_WORKER, _told(crashes))
         self._at(name)
-        yield
-        self._at(WHOLE)
+        try:
+            yield
+        finally:
+            self._at(WHOLE)
 
     def _at(self, part: str) -> None:
         if self._careful:

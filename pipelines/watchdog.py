@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -66,7 +66,8 @@ class Watchdog:
             self._explain(why)
         finally:
             for child in me.children(recursive=True):
-                child.kill()
+                with suppress(psutil.Error):
+                    child.kill()
             os._exit(1)
 
 

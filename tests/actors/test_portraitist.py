@@ -75,3 +75,13 @@ def test_a_picture_that_is_gone_or_another_is_made_again(tmp_path: Path, damage:
     assert painter(order(0)).to_pylist() == rows
     assert consistent(painter.store, rows)
     assert painter.made == 2
+
+
+def test_an_order_that_ended_its_workers_is_one_row_without_a_picture(tmp_path: Path):
+    painter = Painter(Store(tmp_path))
+    (wanted,) = order(0).to_pylist()
+    (row,) = painter.crashed(wanted, "2 attempts").to_pylist()
+    assert (row["identity_id"], row["style"], row["status"], row["path"]) == ("anna", "studio", "failed", "")
+    assert (row["reason"], row["detail"]) == ("crashed_worker", "2 attempts")
+    assert row["portrait_id"] not in {made["portrait_id"] for made in painter(order(0)).to_pylist()}
+    assert painter.unit(wanted) != painter.unit(order(1).to_pylist()[0])

@@ -108,3 +108,16 @@ def test_no_checkpoint_is_left_of_an_identity_that_is_done(store: Store):
     store.write_bytes(checkpoint_path("anna"), b"killed between the record and the end of its checkpoint")
     assert train(Pupil(store, 0, Runs()))["resumed"]
     assert not store.exists(checkpoint_path("anna"))
+
+
+def test_an_identity_that_ended_its_workers_is_a_failed_row(tmp_path: Path):
+    pupil = Pupil(Store(tmp_path), 0, Runs())
+    identity = dict.fromkeys(IDENTITY_SCHEMA.names) | {"identity_id": "anna", "references": []}
+    (row,) = pupil.crashed(identity, "2 attempts").to_pylist()
+    assert (row["identity_id"], row["status"], row["reason"], row["detail"]) == (
+        "anna",
+        "failed",
+        "crashed_worker",
+        "2 attempts",
+    )
+    assert pupil.unit(identity) != Pupil(Store(tmp_path), 1, Runs()).unit(identity)  # another seed is another attempt

@@ -16,7 +16,7 @@ watchdog.GRACE_S = 1.0
 dog = watchdog.Watchdog({memory_mib})
 with dog.watching({limit_s}, lambda why: print(why, flush=True)):
     {work}
-time.sleep(1)
+time.sleep(2.5)
 print("survived")
 """
 
@@ -33,13 +33,13 @@ def run(work: str, limit_s: float = 30, memory_mib: int | None = None) -> tuple[
 def test_what_takes_too_long_is_ended(work: str):
     code, said, seconds = run(work, limit_s=0.5)
     assert (code, said) == (1, "took longer than 0.5 s")
-    assert seconds < 20
+    assert seconds < 45
 
 
 def test_native_code_that_holds_pythons_lock_is_ended_without_a_word():
     code, said, seconds = run("ctypes.PyDLL(None).usleep(50_000_000)", limit_s=0.5)
     assert (code, said) == (1, "")
-    assert seconds < 20
+    assert seconds < 45
 
 
 def test_what_takes_too_much_memory_is_ended():
@@ -59,8 +59,8 @@ def test_memory_of_a_child_counts():
 
 
 def test_every_finished_part_begins_the_time_anew():
-    assert run("[dog.restart() for _ in range(6) if not time.sleep(0.3)]", limit_s=1)[:2] == (0, "survived")
+    assert run("[dog.restart() for _ in range(5) if not time.sleep(0.6)]", limit_s=2)[:2] == (0, "survived")
 
 
 def test_work_that_is_done_in_time_is_left_alone():
-    assert run("pass", limit_s=0.5, memory_mib=10)[:2] == (0, "survived")
+    assert run("pass", limit_s=2, memory_mib=10)[:2] == (0, "survived")

@@ -1,5 +1,10 @@
 """The whole job over a photo, an identity and an order that end their workers: these fail, the rest is finished."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -8,6 +13,7 @@ import pytest
 
 from jobs import studio_job
 from studiolo.albums.records import Reason
+from studiolo.errors import StoreError
 from studiolo.identities.artifacts import safe_segment
 from studiolo.settings import StudioSettings
 from studiolo.storage.store import Store
@@ -15,6 +21,8 @@ from tests.jobs.conftest import quick_config, small_albums  # noqa: F401  (fixtu
 from tests.slow.poisoned import STYLE, UNTRAINABLE, PoisonedPerceiver, PoisonedPortraitist, PoisonedTrainer
 
 pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(settings: StudioSettings, monkeypatch: pytest.MonkeyPatch) -> Store:
@@ -42,11 +50,13 @@ def test_what_ends_its_workers_fails_alone(
     quick_config: Path,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     settings = StudioSettings.load(
         quick_config, {"albums": str(small_albums), "out": str(tmp_path), "styles": f"studio,{STYLE}"}
     )
     store = run(settings, monkeypatch)
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / studio_job.GALLERY_INDEX)]
     assert deaths(store) == {"photo": 4, "identity": 2, "order": 2}
     assert store.list("attempts") == []
     photos = [
@@ -79,3 +89,45 @@ def test_what_ends_its_workers_fails_alone(
 
     run(settings, monkeypatch)  # the album is done as it is; what failed is tried again
     assert deaths(store) == {"photo": 4, "identity": 4, "order": 4}
+
+
+_DRIVER = """
+import sys
+import pyarrow as pa
+from pipelines.graph import start, stream
+from pipelines.plan import Stage
+from studiolo.storage.store import Store
+from tests.pipelines.poisoned import Whole
+store = Store(sys.argv[1])
+start(1, 128)
+table = pa.table({"value": [1, 2], "does": ["", ""]})
+rows = list(stream(table, Whole(store, slow_s=float(sys.argv[2])), Stage("slow", 1, 1.0), store))
+print([row["status"] for row in rows])
+"""
+
+
+def at_work(store: Store) -> bool:
+    """Whether the one unit in work is marked by the run that is on now."""
+    try:
+        runs = [store.read_json(path)["run"] for path in store.list("attempts")]
+    except StoreError:  # a mark was taken away between the two
+        return False
+    return len(runs) == 2 and len(set(runs)) == 1
+
+
+def test_a_driver_that_is_killed_over_a_unit_again_and_again_condemns_it_not(tmp_path: Path):
+    store = Store(tmp_path)
+    for _ in range(3):
+        command = [sys.executable, "-c", _DRIVER, str(tmp_path), "600"]
+        with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as driver:
+            deadline = time.monotonic() + 60
+            while not at_work(store):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            time.sleep(1)  # the first mark was perhaps that of the opening
+            assert at_work(store)
+            os.killpg(driver.pid, signal.SIGKILL)
+    command = [sys.executable, "-c", _DRIVER, str(tmp_path), "0"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert result.stdout.strip() == "['ok', 'ok']"
+    assert store.list("attempts") == []
