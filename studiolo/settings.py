@@ -30,6 +30,10 @@ class PerceptionSettings(Section):
     """Photos are scaled down to this longest side after decoding."""
     min_side_px: int = pydantic.Field(64, ge=1)
     """A photo with a shorter side is too small."""
+    decode_seconds: float = pydantic.Field(30.0, gt=0)
+    """A photo that takes longer to decode is given up."""
+    decode_mib: int = pydantic.Field(1024, ge=1)
+    """A photo that needs more memory to decode, beside its file, is given up."""
     detector_score: float = pydantic.Field(0.7, ge=0, le=1)
     """Least confidence of the face detector."""
     min_face_px: int = pydantic.Field(48, ge=8)

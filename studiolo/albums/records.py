@@ -36,6 +36,9 @@ class Reason(StrEnum):
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_SMALL = "too_small"
     UNREADABLE = "unreadable"
+    TOO_SLOW = "too_slow"
+    TOO_MUCH_MEMORY = "too_much_memory"
+    DECODER_DIED = "decoder_died"
     DUPLICATE = "duplicate"
     NO_FACE = "no_face"
     FACE_TOO_SMALL = "face_too_small"
@@ -64,6 +67,9 @@ _SENTENCES: dict[Reason, str] = {
     Reason.TOO_MANY_PIXELS: "The picture is larger than we can open safely; please send a smaller copy.",
     Reason.TOO_SMALL: "The picture is too small to work with.",
     Reason.UNREADABLE: "We could not read this file from where it is stored.",
+    Reason.TOO_SLOW: "Opening the picture takes too long; please send it again as an ordinary JPEG.",
+    Reason.TOO_MUCH_MEMORY: "Opening the picture takes too much memory; please send a smaller copy.",
+    Reason.DECODER_DIED: "The picture cannot be opened without harm; please send it again as an ordinary JPEG.",
     Reason.DUPLICATE: "The same picture is already in the album.",
     Reason.NO_FACE: "We found no face in this picture.",
     Reason.FACE_TOO_SMALL: "The face is too small; come closer or send the original file.",

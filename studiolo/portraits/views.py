@@ -24,6 +24,9 @@ _LACKING = {
 }
 """What rejected candidates lack: after "none of them", and after a number of them."""
 
+_NOT_SHOWN = (Reason.UNSAFE, Reason.TOO_SLOW, Reason.TOO_MUCH_MEMORY, Reason.DECODER_DIED)
+"""Reasons of photos without a thumbnail: not fit to see, or not to be opened again."""
+
 
 def person_view(
     identity: Row,
@@ -163,7 +166,7 @@ def _portrait(row: Row, name: str, styles: Mapping[str, Style], files: GalleryFi
 
 
 def _photo(row: Row, album: Row, files: GalleryFiles) -> View:
-    shown = row["reason"] != Reason.UNSAFE
+    shown = row["reason"] not in _NOT_SHOWN
     thumb = photo_thumb(files, album["album_uri"], row["uri"], row["rotation_deg"] or 0) if shown else None
     return {
         "thumb": _thumb(thumb) if thumb else None,
