@@ -49,6 +49,7 @@ class Reason(StrEnum):
     SURPLUS = "surplus"
     EMPTY_ALBUM = "empty_album"
     NOTHING_USABLE = "nothing_usable"
+    APPARENT_MINOR = "apparent_minor"
     TRAINING_FAILED = "training_failed"
     NONE_ACCEPTED = "none_accepted"
     LOW_SIMILARITY = "low_similarity"
@@ -80,6 +81,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.SURPLUS: "A good picture, but there were enough better ones.",
     Reason.EMPTY_ALBUM: "The album holds no files.",
     Reason.NOTHING_USABLE: "No picture of this album could be used; see each picture's reason.",
+    Reason.APPARENT_MINOR: "This person appears to be a minor, of whom no portraits are made here.",
     Reason.TRAINING_FAILED: "Learning this person's face did not succeed.",
     Reason.NONE_ACCEPTED: "No portrait reached the likeness we require.",
     Reason.LOW_SIMILARITY: "The portrait does not look enough like the person.",
@@ -148,6 +150,7 @@ PHOTO = pa.struct(
         ("person", pa.int32()),  # group within the album, 0 = the album's owner, -1 = no usable face
         ("face_id", pa.int32()),  # the owner's face in this photo, -1 = none
         ("verdict", pa.string()),  # same | different | unsure, against the owner
+        ("apparent_minor", pa.bool_()),  # of a selected photo: the owner appears to be a minor, and detail says why
         ("faces", pa.list_(FACE)),
     ]
 )

@@ -62,6 +62,7 @@ def person_view(
         "photos_used": len(photos) - len(unused),
         "references": references,
         "unsure": sum(item["unsure"] for item in references),
+        "minor": next((item["detail"] or "" for item in photos if item.get("apparent_minor")), ""),
         "styles": shown,
         "short": sum(bool(style["shortfall"]) for style in shown),
         "wanted": sum(wanted.values()),
@@ -77,7 +78,8 @@ def card(view: View) -> View:
     firsts = (portrait for style in view["styles"] for portrait in style["portraits"][:1])
     best = max(firsts, key=lambda item: item["similarity"], default=None)
     picture = best or next(iter(view["references"]), None)
-    names = ("id", "page", "failed", "sentence", "photos_in", "photos_used", "accepted", "wanted", "short", "unsure")
+    names = ("id", "page", "failed", "sentence", "photos_in", "photos_used", "accepted", "wanted", "short")
+    names += ("unsure", "minor")
     return {name: view[name] for name in names} | {
         "thumb": picture["thumb"] if picture else None,
         "similarity": best["similarity"] if best else None,
