@@ -165,6 +165,9 @@ class StudioSettings(Section):
     """Size of Ray's object store on a local cluster."""
     tracking_uri: str | None = None
     """MLflow tracking URI; a database beside the output when absent, which needs an output on this disk."""
+    max_failed_share: float = pydantic.Field(0.9, ge=0, le=1)
+    """With a larger share of photos failed (not read or not decoded; dropped ones do not count), the job stops after
+    perception, with exit code 1: something is wrong with the albums or their storage. 1 never stops."""
     perception: PerceptionSettings = PerceptionSettings()
     """Reading photos and seeing faces."""
     selection: SelectionSettings = SelectionSettings()
