@@ -10,8 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from studiolo.albums.decode import content_sha256, decode
+from studiolo.albums.decode import content_sha256
 from studiolo.albums.geometry import alignment_deg
+from studiolo.albums.isolation import IsolatedDecoder
 from studiolo.albums.records import PERCEIVED_SCHEMA, Reason, Status, photo_id
 from studiolo.albums.selection import owner_face, require_references, select
 from studiolo.albums.sources import AlbumSource, read_bytes
@@ -37,6 +38,9 @@ _SEEN = (Reason.UNSAFE, Reason.FACE_TOO_SMALL, Reason.NO_FACE)
 _UNSEEN: Row = {"content_sha256": "", "rotation_deg": 0, "faces": []}
 """What a photo's row says of its content before it is read."""
 
+_PASSING = (Reason.TOO_SLOW, Reason.DECODER_DIED)
+"""Reasons that may be the machine's fault: the next run tries such a photo again."""
+
 
 class Perceiver:
     """Rows of `INPUT_SCHEMA` in, rows of `PERCEIVED_SCHEMA` out; crops and masks of references go to the store.
@@ -52,6 +56,7 @@ class Perceiver:
         self.selection = selection
         self.part: Callable[[str], AbstractContextManager[object]] = nullcontext
         """Entered around all work on one photo: who watches the worker sees where it is, and may refuse a photo."""
+        self.decode = IsolatedDecoder(perception)
 
     def open(self, device: str = "cpu") -> None:
         """Load the suite's models; the embedded ones run on the CPU wherever they are."""
@@ -135,7 +140,7 @@ class Perceiver:
             content = self._read(place)
             row["content_sha256"] = content_sha256(content)
             with self.part(row["content_sha256"]):
-                rgb_u8 = decode(content, self.perception)
+                rgb_u8 = self.decode(content)
                 row.update(height_px=rgb_u8.shape[0], width_px=rgb_u8.shape[1])
                 self._see(row, rgb_u8)
         except PhotoError as error:
@@ -186,7 +191,7 @@ class Perceiver:
         if content_sha256(content) != photo["content_sha256"]:
             raise PhotoError(Reason.UNREADABLE, "the file changed while the album was read")
         with self.part(photo["content_sha256"]):
-            upright_rgb_u8 = turn(decode(content, self.perception), photo["rotation_deg"])
+            upright_rgb_u8 = turn(self.decode(content), photo["rotation_deg"])
             reference = prepare_reference(upright_rgb_u8, photo, face, trigger, self.suite.regions, expression_l2)
         row = reference.row(album_id, album_id)
         self.store.write_bytes(row["crop_path"], png_bytes(reference.crop_rgb_u8))
@@ -218,5 +223,5 @@ def _refusal(error: PhotoError) -> Row:
 
 
 def _content(photo: Row) -> str:
-    """The fingerprint of the photo as it was read."""
-    return str(photo["content_sha256"] or photo["reason"])
+    """The fingerprint of the photo as it was read; one that the next run shall read again has none."""
+    return "" if photo["reason"] in _PASSING else str(photo["content_sha256"] or photo["reason"])

@@ -1,6 +1,7 @@
 """The studio job, stage by stage: perceive, train, portraits, publish."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from pipelines.guard import Actor
 from pipelines.plan import Stage, fit
 from studiolo.albums.records import FACE_LORA_SCHEMA, IDENTITY_SCHEMA, PERCEIVED_SCHEMA, Reason, Status
 from studiolo.albums.sources import INPUT_SCHEMA, AlbumSource
+from studiolo.errors import StudioloError
 from studiolo.keys import unit_key
 from studiolo.portraits.orders import order_seed
 from studiolo.portraits.styles import Style
@@ -48,6 +50,7 @@ def run(settings: StudioSettings) -> int:
             job.plan(sources)
             with job.tracked():
                 job.perceive(sources)
+                require_photos(job.albums, settings.max_failed_share)
                 job.train()
                 job.portray()
                 summary = job.publish(sources, memory)
@@ -56,6 +59,18 @@ def run(settings: StudioSettings) -> int:
     failed = [row for row in job.identities() if row["status"] != Status.OK]
     _report(summary, failed, str(store.local_path(GALLERY_INDEX) or f"{store.url}/{GALLERY_INDEX}"))
     return 3 if summary["identities_failed"] else 0
+
+
+def require_photos(albums: list[Row], max_failed_share: float) -> None:
+    """Raises `StudioloError`, with the counts by reason, when a larger share of all photos failed."""
+    photos = [photo for album in albums for photo in album["photos"]]
+    failed = Counter(str(photo["reason"]) for photo in photos if photo["status"] == Status.FAILED)
+    if failed.total() > max_failed_share * len(photos):
+        counts = ", ".join(f"{count} {reason}" for reason, count in failed.most_common())
+        raise StudioloError(
+            f"{failed.total()} of {len(photos)} photos could not be read or decoded ({counts}), wanted at most "
+            f"{max_failed_share:.0%}; see albums.parquet, mend the albums or raise max_failed_share, run again"
+        )
 
 
 def _report(summary: Row, failed: list[Row], gallery: str) -> None:

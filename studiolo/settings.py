@@ -30,6 +30,10 @@ class PerceptionSettings(Section):
     """Photos are scaled down to this longest side after decoding."""
     min_side_px: int = pydantic.Field(64, ge=1)
     """A photo with a shorter side is too small."""
+    decode_seconds: float = pydantic.Field(30.0, gt=0)
+    """A photo that takes longer to decode is given up."""
+    decode_mib: int = pydantic.Field(1024, ge=1)
+    """A photo that needs more memory to decode, beside its file, is given up."""
     detector_score: float = pydantic.Field(0.7, ge=0, le=1)
     """Least confidence of the face detector."""
     min_face_px: int = pydantic.Field(48, ge=8)
@@ -60,6 +64,11 @@ class SelectionSettings(Section):
     """Fewer, and the identity fails."""
     unsafe_above: float = pydantic.Field(0.8, ge=0, le=1)
     """A photo or portrait scored above this by the safety model is dropped."""
+    minors: Literal["keep", "flag", "refuse"] = "flag"
+    """What becomes of a person who appears to be a minor: `keep` does not look, `flag` says so in the rows and the
+    gallery, `refuse` fails the identity. The age is an estimate, see docs/decisions/0006-bad-input.md."""
+    adult_age: float = pydantic.Field(18.0, ge=0, le=80)
+    """Years; a person whose median estimated age over the references is below appears to be a minor."""
 
 
 class FaceLoraSettings(Section):
@@ -175,6 +184,9 @@ class StudioSettings(Section):
     """Size of Ray's object store on a local cluster."""
     tracking_uri: str | None = None
     """MLflow tracking URI; a database beside the output when absent, which needs an output on this disk."""
+    max_failed_share: float = pydantic.Field(0.9, ge=0, le=1)
+    """With a larger share of photos failed (not read or not decoded; dropped ones do not count), the job stops after
+    perception, with exit code 1: something is wrong with the albums or their storage. 1 never stops."""
     perception: PerceptionSettings = PerceptionSettings()
     """Reading photos and seeing faces."""
     selection: SelectionSettings = SelectionSettings()

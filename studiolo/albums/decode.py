@@ -44,7 +44,8 @@ def decode(data: bytes, settings: PerceptionSettings) -> NDArray[np.uint8]:
 
     Transparent parts lie on white; of an animation the first frame counts. Raises `PhotoError`: `EMPTY_FILE`,
     `NOT_AN_IMAGE`, `DAMAGED`, `TOO_MANY_PIXELS` (more than `max_pixels`, or than Pillow's own hard limit of
-    179 million), `TOO_SMALL` (shorter side under `min_side_px`, before or after scaling).
+    179 million), `TOO_SMALL` (shorter side under `min_side_px`, before or after scaling), `TOO_MUCH_MEMORY`
+    (where the process is limited, as in `studiolo.albums.isolation`).
     """
     if not data:
         raise PhotoError(Reason.EMPTY_FILE, "0 bytes")
@@ -55,9 +56,12 @@ def decode(data: bytes, settings: PerceptionSettings) -> NDArray[np.uint8]:
             size = _check_size(image.size, settings)
             try:
                 return _pixels(image, size)
-            except MemoryError as error:
-                raise PhotoError(Reason.TOO_MANY_PIXELS, f"{image.size} px: out of memory") from error
             except Exception as error:  # decoders raise whatever they stumble over; one photo must stay one row
+                if (
+                    isinstance(error, MemoryError) or "memory" in str(error).lower()
+                ):  # "out of memory", "memory alloc..."
+                    detail = f"{image.format}, {image.width}x{image.height} px: limit {settings.decode_mib} MiB"
+                    raise PhotoError(Reason.TOO_MUCH_MEMORY, detail) from error
                 raise PhotoError(Reason.DAMAGED, f"{image.format}: {type(error).__name__}: {error}") from error
 
 
@@ -70,6 +74,8 @@ def _open(data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise PhotoError(Reason.TOO_MANY_PIXELS, str(error)) from error
+    except MemoryError:
+        raise
     except Exception as error:
         begins = f"begins with {data[:12].hex(' ')}"
         if _looks_like_an_image(data):

@@ -36,6 +36,9 @@ class Reason(StrEnum):
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_SMALL = "too_small"
     UNREADABLE = "unreadable"
+    TOO_SLOW = "too_slow"
+    TOO_MUCH_MEMORY = "too_much_memory"
+    DECODER_DIED = "decoder_died"
     DUPLICATE = "duplicate"
     NO_FACE = "no_face"
     FACE_TOO_SMALL = "face_too_small"
@@ -47,6 +50,7 @@ class Reason(StrEnum):
     EMPTY_ALBUM = "empty_album"
     NOTHING_USABLE = "nothing_usable"
     CRASHED_WORKER = "crashed_worker"
+    APPARENT_MINOR = "apparent_minor"
     TRAINING_FAILED = "training_failed"
     NONE_ACCEPTED = "none_accepted"
     LOW_SIMILARITY = "low_similarity"
@@ -65,6 +69,9 @@ _SENTENCES: dict[Reason, str] = {
     Reason.TOO_MANY_PIXELS: "The picture is larger than we can open safely; please send a smaller copy.",
     Reason.TOO_SMALL: "The picture is too small to work with.",
     Reason.UNREADABLE: "We could not read this file from where it is stored.",
+    Reason.TOO_SLOW: "Opening the picture takes too long; please send it again as an ordinary JPEG.",
+    Reason.TOO_MUCH_MEMORY: "Opening the picture takes too much memory; please send a smaller copy.",
+    Reason.DECODER_DIED: "The picture cannot be opened without harm; please send it again as an ordinary JPEG.",
     Reason.DUPLICATE: "The same picture is already in the album.",
     Reason.NO_FACE: "We found no face in this picture.",
     Reason.FACE_TOO_SMALL: "The face is too small; come closer or send the original file.",
@@ -76,6 +83,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.EMPTY_ALBUM: "The album holds no files.",
     Reason.NOTHING_USABLE: "No picture of this album could be used; see each picture's reason.",
     Reason.CRASHED_WORKER: "Our program broke off each time it came to this, so it was left out.",
+    Reason.APPARENT_MINOR: "This person appears to be a minor, of whom no portraits are made here.",
     Reason.TRAINING_FAILED: "Learning this person's face did not succeed.",
     Reason.NONE_ACCEPTED: "No portrait reached the likeness we require.",
     Reason.LOW_SIMILARITY: "The portrait does not look enough like the person.",
@@ -145,6 +153,7 @@ PHOTO = pa.struct(
         ("person", pa.int32()),  # group within the album, 0 = the album's owner, -1 = no usable face
         ("face_id", pa.int32()),  # the owner's face in this photo, -1 = none
         ("verdict", pa.string()),  # same | different | unsure, against the owner
+        ("apparent_minor", pa.bool_()),  # of a selected photo: the owner appears to be a minor, and detail says why
         ("faces", pa.list_(FACE)),
     ]
 )

@@ -11,9 +11,13 @@ Rules, in this order; the first that fits decides, and every photo ends with a s
 6. that face is not the owner's: `other_person` (`unsure` stays, and keeps its flag);
 7. more than `max_references` are left: the worst are `surplus` (`unsure` before `same`, then by quality).
 
-Who the owner is, `studiolo.albums.people` decides from the faces of all photos that rules 1 to 3 leave.
+Who the owner is, `studiolo.albums.people` decides from the faces of all photos that rules 1 to 3 leave. An owner whose
+median age over the selected photos is below `adult_age` appears to be a minor: unless `minors` is `keep`, these photos
+say so, and `refuse` makes it the end of the identity.
 """
 
+import math
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,8 +45,8 @@ Row = dict[str, Any]
 def select(album: Mapping[str, Any], settings: SelectionSettings, similarity: Similarity) -> Row:
     """A copy of `album`, one row of `ALBUM_SCHEMA`, with every photo decided by the rules above.
 
-    Fills `person`, `face_id`, `verdict`, `status`, `stage`, `reason` and `detail`. The result for a photo
-    depends on the set of photos, not on their order.
+    Fills `person`, `face_id`, `verdict`, `apparent_minor`, `status`, `stage`, `reason` and `detail`. The result
+    for a photo depends on the set of photos, not on their order.
     """
     photos = [_undecided(photo) for photo in album["photos"]]
     open_photos = [photo for photo in photos if not _settled(photo)]
@@ -55,9 +59,11 @@ def select(album: Mapping[str, Any], settings: SelectionSettings, similarity: Si
     for photo in open_photos:
         _judge(photo, members, settings)
     _drop_surplus([photo for photo in open_photos if not _settled(photo)], settings)
-    for photo in open_photos:
-        if not _settled(photo):
-            photo.update(status=Status.OK.value, stage=STAGE, reason=Reason.NONE.value, detail="")
+    kept = [photo for photo in open_photos if not _settled(photo)]
+    doubt = _apparent_minor(kept, settings)
+    for photo in kept:
+        photo.update(status=Status.OK.value, stage=STAGE, reason=Reason.NONE.value, detail=doubt)
+        photo.update(apparent_minor=bool(doubt))
     return {**album, "photos": photos}
 
 
@@ -75,8 +81,8 @@ def owner_face(photo: Mapping[str, Any]) -> Row:
 
 
 def require_references(album: Mapping[str, Any], settings: SelectionSettings) -> list[Row]:
-    """`owner_photos`, or `IdentityError` (`EMPTY_ALBUM`, `NOTHING_USABLE`) when they are too few to learn
-    from.
+    """`owner_photos`, or `IdentityError`: `EMPTY_ALBUM` or `NOTHING_USABLE` when they are too few to learn from,
+    `APPARENT_MINOR` where `minors` is `refuse`.
     """
     if not album["photos"]:
         raise IdentityError(Reason.EMPTY_ALBUM, f"album {album['album_id']!r} lists no file")
@@ -88,11 +94,15 @@ def require_references(album: Mapping[str, Any], settings: SelectionSettings) ->
             Reason.NOTHING_USABLE,
             f"{len(kept)} of {len(album['photos'])} usable, wanted {settings.min_references}: {listed}",
         )
+    doubt = _apparent_minor(kept, settings)
+    if doubt and settings.minors == "refuse":
+        raise IdentityError(Reason.APPARENT_MINOR, doubt)
     return kept
 
 
 def _undecided(photo: Mapping[str, Any]) -> Row:
-    return {**photo, "faces": list(photo["faces"] or []), "person": -1, "face_id": -1, "verdict": ""}
+    unknown = {"person": -1, "face_id": -1, "verdict": "", "apparent_minor": False}
+    return {**photo, "faces": list(photo["faces"] or []), **unknown}
 
 
 def _settled(photo: Mapping[str, Any]) -> bool:
@@ -155,6 +165,17 @@ def _drop_surplus(photos: Sequence[Row], settings: SelectionSettings) -> None:
         if place > settings.max_references:
             quality = _quality(owner_face(photo))
             _drop(photo, Reason.SURPLUS, f"place {place} of {len(photos)}, quality {quality:.3f}")
+
+
+def _apparent_minor(photos: Sequence[Row], settings: SelectionSettings) -> str:
+    """Why the owner of selected photos appears to be a minor; empty when not, unknown, or not looked at."""
+    attributes = [owner_face(photo).get("attributes") or {} for photo in photos]
+    ages = [float(each["age_years"]) for each in attributes if each.get("age_years") is not None]
+    known = [age for age in ages if not math.isnan(age)]
+    if settings.minors == "keep" or not known or statistics.median(known) >= settings.adult_age:
+        return ""
+    age = f"{statistics.median(known):.1f} years, the median of {len(known)}"
+    return f"appears to be a minor: estimated age {age}; adults from {settings.adult_age:g}"
 
 
 def _worth(photo: Mapping[str, Any]) -> tuple[bool, float, str]:

@@ -24,6 +24,9 @@ _LACKING = {
 }
 """What rejected candidates lack: after "none of them", and after a number of them."""
 
+_NOT_SHOWN = (Reason.UNSAFE, Reason.CRASHED_WORKER, Reason.TOO_SLOW, Reason.TOO_MUCH_MEMORY, Reason.DECODER_DIED)
+"""Reasons of photos without a thumbnail: not fit to see, or not to be opened again."""
+
 
 def person_view(
     identity: Row,
@@ -59,6 +62,7 @@ def person_view(
         "photos_used": len(photos) - len(unused),
         "references": references,
         "unsure": sum(item["unsure"] for item in references),
+        "minor": next((item["detail"] or "" for item in photos if item.get("apparent_minor")), ""),
         "styles": shown,
         "short": sum(bool(style["shortfall"]) for style in shown),
         "wanted": sum(wanted.values()),
@@ -74,7 +78,8 @@ def card(view: View) -> View:
     firsts = (portrait for style in view["styles"] for portrait in style["portraits"][:1])
     best = max(firsts, key=lambda item: item["similarity"], default=None)
     picture = best or next(iter(view["references"]), None)
-    names = ("id", "page", "failed", "sentence", "photos_in", "photos_used", "accepted", "wanted", "short", "unsure")
+    names = ("id", "page", "failed", "sentence", "photos_in", "photos_used", "accepted", "wanted", "short")
+    names += ("unsure", "minor")
     return {name: view[name] for name in names} | {
         "thumb": picture["thumb"] if picture else None,
         "similarity": best["similarity"] if best else None,
@@ -165,7 +170,7 @@ def _portrait(row: Row, name: str, styles: Mapping[str, Style], files: GalleryFi
 
 
 def _photo(row: Row, album: Row, files: GalleryFiles) -> View:
-    shown = row["reason"] not in (Reason.UNSAFE, Reason.CRASHED_WORKER)  # one that ended workers is opened nowhere
+    shown = row["reason"] not in _NOT_SHOWN
     thumb = photo_thumb(files, album["album_uri"], row["uri"], row["rotation_deg"] or 0) if shown else None
     return {
         "thumb": _thumb(thumb) if thumb else None,

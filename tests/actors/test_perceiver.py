@@ -98,6 +98,19 @@ def test_an_album_that_changed_while_it_was_read_is_read_again_by_the_next_run(
     assert set(outcomes(perceive(opened, store, albums)).values()) == {("ok", "")}
 
 
+def test_photos_that_took_too_long_are_tried_again_by_the_next_run(opened: Perceiver, store: Store, albums: Path):
+    hurried = Perceiver(store, "embedded", PerceptionSettings(decode_seconds=1e-4), SelectionSettings())
+    hurried.suite, hurried.similarity, hurried.ledger = opened.suite, opened.similarity, module.Ledger(store)
+    rows = pa.Table.from_pylist([source.row() for source in list_albums(str(albums))], INPUT_SCHEMA)
+    for _ in range(2):
+        (row,) = hurried(rows).to_pylist()
+        assert outcomes(row) == dict.fromkeys(NAMES, ("failed", Reason.TOO_SLOW))
+        assert row["reason"] == Reason.NOTHING_USABLE
+        assert not store.list("ledger")
+    perceive(opened, store, albums)
+    assert store.list("ledger")
+
+
 def test_crops_that_are_gone_are_cut_again(opened: Perceiver, store: Store, albums: Path):
     row = perceive(opened, store, albums)
     path = row["references"][0]["mask_path"]

@@ -236,6 +236,40 @@ def test_the_best_are_kept_and_unsure_goes_first() -> None:
     assert [row["uri"] for row in owner_photos(result)] == ["2.jpg", "3.jpg"]
 
 
+def aged(*ages: float | None) -> list[Row]:
+    """A photo of the owner for each estimated age."""
+    photos = [photo(f"{i}.jpg", face()) for i in range(len(ages))]
+    for row, age in zip(photos, ages, strict=True):
+        row["faces"][0]["attributes"]["age_years"] = age
+    return photos
+
+
+def test_an_apparent_minor_is_flagged_in_every_selected_photo() -> None:
+    rows = decided(*aged(15.0, 22.0, 17.0), photo("empty.jpg"))
+    said = "appears to be a minor: estimated age 17.0 years, the median of 3; adults from 18"
+    assert [(row["status"], row["apparent_minor"], row["detail"]) for row in rows.values()] == [
+        *[("ok", True, said)] * 3,
+        ("dropped", False, ""),
+    ]
+    assert not any(row["apparent_minor"] for row in decided(*aged(15.0, 22.0, 17.0), minors="keep").values())
+
+
+@pytest.mark.parametrize("ages", [(18.0,), (17.0, 19.0), (9.0, 30.0, 30.0), (None,), (math.nan,), (None, math.nan, 40)])
+def test_one_young_looking_photo_makes_no_minor(ages: tuple[float | None, ...]) -> None:
+    assert not any(row["apparent_minor"] for row in decided(*aged(*ages)).values())
+
+
+def test_minors_are_refused_where_the_studio_says_so() -> None:
+    refusing = SelectionSettings(minors="refuse")
+    young = select(album(*aged(15.0, 16.0)), refusing, BANDS)
+    with pytest.raises(IdentityError, match=r"15\.5 years, the median of 2; adults from 18") as caught:
+        require_references(young, refusing)
+    assert caught.value.reason == Reason.APPARENT_MINOR
+    assert len(require_references(young, SETTINGS)) == 2
+    adult = SelectionSettings(minors="refuse", adult_age=15)
+    assert len(require_references(select(album(*aged(15.0, 16.0)), adult, BANDS), adult)) == 2
+
+
 def test_an_album_that_is_not_enough_says_why() -> None:
     with pytest.raises(IdentityError) as caught:
         require_references(select(album(), SETTINGS, BANDS), SETTINGS)

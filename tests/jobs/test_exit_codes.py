@@ -2,10 +2,14 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from jobs.studio_job import require_photos
+from studiolo.albums.records import Reason
+from studiolo.errors import StudioloError
 from studiolo.storage.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,3 +55,34 @@ def test_2_for_a_plan_that_does_not_fit(albums: Path, tmp_path: Path) -> None:
 def test_1_for_a_job_that_cannot_go_on(albums: Path, tmp_path: Path) -> None:
     with Store(tmp_path / "out").lock("another"):
         says(studio("--albums", albums, "--out", tmp_path / "out"), 1, "wanted no other live job")
+
+
+def test_1_for_albums_of_which_too_many_photos_failed(albums: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    says(studio("--albums", albums, "--out", out), 1, "2 of 2 photos could not be read or decoded (2 empty_file)")
+    (row, _) = Store(out).read_table("albums.parquet").to_pylist()
+    assert [photo["reason"] for photo in row["photos"]] == [Reason.EMPTY_FILE]
+    assert not (out / "face_loras.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("reasons", "share", "message"),
+    [
+        (
+            ["damaged", "unreadable", "unreadable", ""],
+            0.5,
+            r"3 of 4 .* \(2 unreadable, 1 damaged\), wanted at most 50%",
+        ),
+        (["damaged", "unreadable", "", ""], 0.5, None),
+        (["damaged", "", "", ""], 0.0, "1 of 4"),
+        (["damaged", "damaged"], 1.0, None),
+        ([], 0.0, None),
+    ],
+)
+def test_the_share_of_failed_photos_counts_over_all_albums(
+    reasons: list[str], share: float, message: str | None
+) -> None:
+    photos = [{"status": "failed" if reason else "dropped", "reason": reason or "no_face"} for reason in reasons]
+    albums = [{"photos": photos[:1]}, {"photos": photos[1:]}]
+    with pytest.raises(StudioloError, match=message) if message else nullcontext():
+        require_photos(albums, share)

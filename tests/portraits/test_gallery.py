@@ -184,6 +184,27 @@ def test_rejected_portraits_are_folded_away_with_their_reasons(job: Job):
         assert reason.sentence() in folded
 
 
+def test_an_apparent_minor_is_to_be_checked(job: Job):
+    pages = gallery(job)
+    assert "check the person's age" not in pages["gallery/people/anna.html"].text
+    assert "apparent minor" not in pages["gallery/index.html"].text
+    job.people[0][1]["photos"][0].update(apparent_minor=True, detail="estimated age 15.0 years")
+    pages = gallery(job)
+    assert "check the person's age" in pages["gallery/people/anna.html"].text
+    assert "estimated age 15.0 years" in pages["gallery/people/anna.html"].text
+    for i in range(INLINE_PEOPLE):
+        job.add(f"customer-{i:03}")
+    assert gallery(job)["gallery/index.html"].text.count("apparent minor") == 1
+
+
+def test_a_photo_that_took_its_decoder_down_is_not_opened_again(job: Job):
+    album = job.people[0][1]
+    photo = album["photos"][2]
+    photo.update(status=Status.FAILED, reason=Reason.DECODER_DIED)
+    job.photos[album["album_uri"], photo["uri"]] = None  # opening it would be an error
+    assert Reason.DECODER_DIED.sentence() in gallery(job)["gallery/people/anna.html"].text
+
+
 def test_unsafe_pictures_are_never_shown(job: Job):
     _, album, portraits = job.people[0]
     album["photos"][2]["reason"] = Reason.UNSAFE
