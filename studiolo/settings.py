@@ -21,6 +21,12 @@ class Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+def _rising_shares(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < value[0] <= value[1] <= 1:
+        raise ValueError("wanted 0 < least <= largest <= 1")
+    return value
+
+
 class PerceptionSettings(Section):
     """How photos are read and which faces are seen."""
 
@@ -93,12 +99,7 @@ class FaceLoraSettings(Section):
     cpus_per_actor: float = pydantic.Field(0.75, gt=0)
     """CPU slots an actor takes in the plan."""
 
-    @pydantic.field_validator("view_face_ratio")
-    @classmethod
-    def _rising_shares(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < value[0] <= value[1] <= 1:
-            raise ValueError("wanted 0 < least <= largest <= 1")
-        return value
+    _rising = pydantic.field_validator("view_face_ratio")(_rising_shares)
 
 
 class GenerationSettings(Section):
@@ -119,6 +120,12 @@ class GenerationSettings(Section):
     """Fixed batch of the denoiser; idle slots are padded so that bytes do not depend on neighbours."""
     upscale: Literal[1, 2, 4] = 2
     """Upscaling factor."""
+    fusion: float = pydantic.Field(0.8, ge=0, le=1)
+    """How much of the best photo's face is set into a portrait; 0 leaves the portrait to the model."""
+    retouch: float = pydantic.Field(0.0, ge=0, le=1)
+    """How far skin is evened; pores and the skin's mean colour stay."""
+    face_share: tuple[float, float] = (0.25, 0.95)
+    """Least and largest share of an accepted portrait's height that its face takes."""
     accept_similarity: float = pydantic.Field(0.1, ge=0, le=1)
     """Least calibrated similarity of an accepted portrait. Below 0.1 the verdict is `different`, above 0.9 `same`."""
     retries: int = pydantic.Field(2, ge=0)
@@ -129,6 +136,8 @@ class GenerationSettings(Section):
     """Portrait actors."""
     cpus_per_actor: float = pydantic.Field(0.75, gt=0)
     """CPU slots an actor takes in the plan."""
+
+    _rising = pydantic.field_validator("face_share")(_rising_shares)
 
 
 class StudioSettings(Section):

@@ -7,7 +7,9 @@ size.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from studiolo.perception.pose import head_axes
 
 # (outer corner, inner corner, upper lid, lower lid): three lid pairs an eye, as in the eye aspect ratio of Soukupova
 # and Cech (2016).
@@ -16,6 +18,11 @@ _LEFT_EYE = (263, 362, (387, 386, 385), (373, 374, 380))
 _MOUTH_RIGHT, _MOUTH_LEFT, _INNER_UPPER, _INNER_LOWER = 61, 291, 13, 14
 _EYES_OUTER = (33, 263)
 _UPPER_LIP_TOP, _LOWER_LIP_BOTTOM = 0, 17
+
+_BROWS = (70, 63, 105, 66, 107, 336, 296, 334, 293, 300)
+_EYES = (33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380)
+_LIPS = (61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91, 13, 14, 78, 308)
+_EYE_CORNERS = (33, 133, 362, 263)
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,30 @@ def expression_of(points_px: NDArray[np.float32]) -> Expression:
     across = max(_distance(points, *_EYES_OUTER), 1e-9)
     gap = _distance(points, _INNER_UPPER, _INNER_LOWER) / max(width, 1e-9)
     return Expression(eyes, gap, width / across + _lift(points) / across)
+
+
+def expression_points(points_px: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Brows, eyes and lips [38, 2] of mesh points [468, 3] as seen from the front.
+
+    The middle of the eyes is the origin, the distance of their outer corners the unit: neither the head's place and
+    size nor, as far as the mesh is right, its turn is left in them.
+    """
+    points = np.asarray(points_px, np.float64)
+    across = max(_distance(points, *_EYES_OUTER), 1e-9)
+    centred = points[[*_BROWS, *_EYES, *_LIPS]] - points[list(_EYE_CORNERS)].mean(axis=0)
+    return np.asarray(centred @ head_axes(points_px)[:2].T / across, np.float32)
+
+
+def unusual_expressions(points_NK2: ArrayLike) -> NDArray[np.float64]:
+    """How far each of one person's N faces is from that person's usual expression, the median of all: [N].
+
+    `points_NK2`: `expression_points` of each, flat or not. Root mean square over the points, in distances of the outer
+    eye corners: below 0.03 much like the usual face, a grimace or a wide open mouth above 0.04.
+    """
+    points = np.asarray(points_NK2, np.float64)
+    points = points.reshape(len(points), -1, 2)
+    offsets = points - np.median(points, axis=0)
+    return np.asarray(np.sqrt((offsets**2).sum(axis=2).mean(axis=1)), np.float64)
 
 
 def _eye_aspect_ratio(points: NDArray[np.float64], eye: tuple[int, int, tuple[int, ...], tuple[int, ...]]) -> float:

@@ -34,15 +34,20 @@ class Pose:
 
 def pose_of(points_px: NDArray[np.float32]) -> Pose:
     """Pose of mesh points [468, 3] (pixels; z in the same unit, smaller is nearer)."""
-    points = np.asarray(points_px, np.float64)
-    x = _unit((points[_LEFT] - points[_RIGHT]).mean(axis=0))
-    y = points[_CHIN] - points[_TOP]
-    y = _unit(y - (y @ x) * x)
-    z = np.cross(x, y)  # away from the camera
+    x, y, z = head_axes(points_px)
     yaw = np.degrees(np.arcsin(np.clip(x[2], -1, 1)))
     pitch = np.degrees(np.arctan2(y[2], z[2]))
     roll = np.degrees(np.arctan2(x[1], x[0]))
     return Pose(float(yaw), float(pitch) - PITCH_OF_LEVEL_DEG, float(roll))
+
+
+def head_axes(points_px: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Rows [3, 3]: unit vectors to the person's left, down, and away from the camera, of mesh points [468, 3]."""
+    points = np.asarray(points_px, np.float64)
+    x = _unit((points[_LEFT] - points[_RIGHT]).mean(axis=0))
+    y = points[_CHIN] - points[_TOP]
+    y = _unit(y - (y @ x) * x)
+    return np.stack([x, y, np.cross(x, y)])
 
 
 def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,6 +16,8 @@ from studiolo.settings import GenerationSettings
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
 
+CROP = "anna.png"
+
 
 class Painter(Portraitist):
     """Paints two flat pictures by the order's seed where the real one denoises, and counts the orders."""
@@ -25,6 +27,7 @@ class Painter(Portraitist):
         self.ledger = Ledger(store)
         self.similarity = Similarity.load("embedded")
         self.made = 0
+        store.write_bytes(CROP, b"a face")
 
     def _make(self, work: Any, style_lora: Path | None) -> list[dict[str, Any]]:
         self.made += 1
@@ -42,7 +45,8 @@ class Painter(Portraitist):
 def order(job_seed: int) -> pa.Table:
     row = {"identity_id": "anna", "style": "studio", "count": 1, "seed": order_seed(job_seed, "studio")}
     row |= {"trigger": "a woman", "common_tags": [], "lora_path": "a", "lora_sha256": "0" * 64}
-    return pa.Table.from_pylist([row | {"embeddings": [[0.0] * 128]}], ORDER_INPUT)
+    reference = {"crop_path": CROP, "quality_score": 0.9, "embedding": [0.0] * 128}
+    return pa.Table.from_pylist([row | {"references": [reference]}], ORDER_INPUT)
 
 
 def consistent(store: Store, rows: list[dict[str, Any]]) -> bool:
@@ -74,4 +78,12 @@ def test_a_picture_that_is_gone_or_another_is_made_again(tmp_path: Path, damage:
         place.write_bytes(place.read_bytes()[:-1])
     assert painter(order(0)).to_pylist() == rows
     assert consistent(painter.store, rows)
+    assert painter.made == 2
+
+
+def test_another_crop_makes_other_portraits_even_if_all_else_stays(tmp_path: Path):
+    painter = Painter(Store(tmp_path))
+    painter(order(0))
+    painter.store.write_bytes(CROP, b"another face")
+    painter(order(0))
     assert painter.made == 2

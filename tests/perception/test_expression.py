@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from studiolo.perception.detect import RgbU8
-from studiolo.perception.expression import Expression, expression_of
+from studiolo.perception.expression import Expression, expression_of, expression_points, unusual_expressions
 from studiolo.perception.suite import Suite
 
 Photos = dict[tuple[str, str], RgbU8]
@@ -53,3 +53,29 @@ def test_a_mirrored_photo_has_the_same_expression(suite: Suite, photos: Photos, 
     for key in (("P001", "expression-02-happy.jpg"), ("P002", "portrait.jpg")):
         mirrored = expression_of(_mesh(suite, photos[key][:, ::-1].copy()))
         assert values(mirrored) == pytest.approx(values(expression_of(meshes[key])), abs=0.06)
+
+
+def test_expression_points_forget_place_size_and_turn_of_the_head(meshes: Meshes):
+    yaw, roll = np.radians(20), np.radians(35)
+    turn = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]]) @ np.array(
+        [[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]]
+    )
+    for points in meshes.values():
+        moved = (points @ turn.T * 0.37 + np.array([120, -45, 9])).astype(np.float32)
+        assert expression_points(moved) == pytest.approx(expression_points(points), abs=1e-4)
+
+
+def test_the_usual_expression_is_the_one_most_photos_show(meshes: Meshes):
+    for person in ("P001", "P002"):
+        calm = expression_points(meshes[person, "portrait.jpg"])
+        shocked = expression_points(meshes[person, "expression-14-shocked.jpg"])
+        happy = expression_points(meshes[person, "expression-02-happy.jpg"])
+        unusual = unusual_expressions([calm, shocked, calm * 1.01, happy, calm * 0.99])
+        assert unusual[[0, 2, 4]].max() < 0.03
+        assert unusual[1] > 0.04
+        assert unusual[1] > unusual[3] > unusual[0]
+
+
+def test_one_photo_alone_is_usual(meshes: Meshes):
+    points = expression_points(meshes["P001", "portrait.jpg"]).reshape(-1)
+    assert unusual_expressions([points]).tolist() == [0.0]
