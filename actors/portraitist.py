@@ -1,6 +1,9 @@
-"""The portrait actor: one person's order in one style in, candidates made, judged, ranked and stored."""
+"""The portrait actor: one person's order in one style in, candidates made, finished, judged, ranked and
+stored.
+"""
 
 import hashlib
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,17 +11,27 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from PIL import Image
 
-from studiolo.albums.records import PORTRAIT_SCHEMA, Reason, Status
+from studiolo.albums.records import PORTRAIT_SCHEMA, Fusion, Reason, Status
 from studiolo.generation.base import load_base
 from studiolo.generation.engine import Engine, Portrait
 from studiolo.generation.engine import Order as EngineOrder
 from studiolo.keys import PLAN_FIELDS, unit_key
+from studiolo.perception.retouch import retouch
 from studiolo.perception.similarity import Similarity
 from studiolo.perception.suite import PERCEPTION_CARDS, open_suite
 from studiolo.portraits.files import encode_portrait, image_sha256
+from studiolo.portraits.fusion import Template, fuse, open_templates
 from studiolo.portraits.orders import Order, portrait_id, portrait_path, to_engine
-from studiolo.portraits.ranking import Candidate, Ranked, candidates_in_round, rank_candidates, wants_retry
+from studiolo.portraits.ranking import (
+    Acceptance,
+    Candidate,
+    Ranked,
+    candidates_in_round,
+    rank_candidates,
+    wants_retry,
+)
 from studiolo.portraits.scoring import Score, score_portrait
 from studiolo.portraits.styles import Style, load_style, style_lora_path
 from studiolo.portraits.upscaling import CARDS as UPSCALER_CARDS
@@ -42,6 +55,8 @@ class _Made:
     image_rgb_u8: NDArray[np.uint8]
     seed: int
     score: Score
+    similarity_unfused: float
+    fusion: Fusion
 
 
 @dataclass
@@ -51,6 +66,9 @@ class _Round:
     order: Order
     style: Style
     row: Row
+    crops: list[bytes]
+    """PNG of each reference; none without fusion."""
+    templates: list[Template] = field(default_factory=list)
     made: dict[int, _Made] = field(default_factory=dict)
 
 
@@ -113,15 +131,20 @@ class Portraitist:
         )
         style_lora = style_lora_path(style)
         weights = self._weights() | ({"style-lora": sha256_of(style_lora)} if style_lora else {})
-        key = order.key(style, _references_key(row), row["lora_sha256"], weights)
+        crops = [self.store.read_bytes(item["crop_path"]) for item in row["references"]] if self.settings.fusion else []
+        key = order.key(style, _references_key(row, crops), row["lora_sha256"], weights)
         record = self.ledger.done("order", key)
         if record is None:
-            portraits = self._make(_Round(order, style, row), style_lora)
+            portraits = self._make(_Round(order, style, row, crops), style_lora)
             files = [portrait["path"] for portrait in portraits]
             self.ledger.complete("order", key, {"portraits": portraits}, files)
             return portraits
         found: list[Row] = record["portraits"]
         return found
+
+    def _templates(self, row: Row, crops: list[bytes]) -> list[Template]:
+        scores = [float(item["quality_score"]) for item in row["references"][: len(crops)]]
+        return open_templates([*zip(map(_pixels, crops), scores, strict=True)], self.suite, SEEING)
 
     def _weights(self) -> dict[str, str]:
         upscaler = UPSCALER_CARDS.get(self.settings.upscale)
@@ -129,6 +152,7 @@ class Portraitist:
         return weights_sha256(cards) | {"similarity": self.similarity.sha256}
 
     def _make(self, work: _Round, style_lora: Path | None) -> list[Row]:
+        work.templates = self._templates(work.row, work.crops)
         ranked: list[Ranked] = []
         rounds = accepted = 0
         with self.store.as_local_file(work.row["lora_path"]) as face_lora:
@@ -151,12 +175,21 @@ class Portraitist:
         return [self._deliver(work, item, fields["prompt"]) for item in ranked]
 
     def _candidates(self, work: _Round, order: EngineOrder) -> None:
-        references = np.asarray(work.row["embeddings"], np.float32).reshape(-1, 128)
         for event in self.engine.submit(order):
             if isinstance(event, Portrait):
-                image = self.upscaler(event.rgb_u8)
-                score = score_portrait(image, self.suite, references, self.similarity, SEEING)
-                work.made[event.index] = _Made(image, event.seed, score)
+                work.made[event.index] = self._finish(work, self.upscaler(event.rgb_u8), event.seed)
+
+    def _finish(self, work: _Round, drawn_rgb_u8: NDArray[np.uint8], seed: int) -> _Made:
+        """Fuse and retouch one picture, with its likeness before and after."""
+        drawn = self._score(work, drawn_rgb_u8)
+        image, fusion = fuse(drawn_rgb_u8, drawn.landmarks_px, work.templates, self.suite.mesher, self.settings.fusion)
+        if self.settings.retouch and drawn.landmarks_px is not None:
+            image = retouch(image, self.suite.regions(image, drawn.landmarks_px), self.settings.retouch)
+        score = drawn if image is drawn_rgb_u8 else self._score(work, image)
+        return _Made(image, seed, score, drawn.similarity, fusion)
+
+    def _score(self, work: _Round, rgb_u8: NDArray[np.uint8]) -> Score:
+        return score_portrait(rgb_u8, self.suite, _embeddings(work.row), self.similarity, SEEING)
 
     def _judge(self, work: _Round) -> list[Ranked]:
         candidates = [
@@ -166,12 +199,15 @@ class Portraitist:
                 index=index,
                 similarity=made.score.similarity,
                 faces=made.score.faces,
+                face_share=made.score.face_share,
                 quality_score=made.score.quality_score,
                 unsafe_score=made.score.unsafe_score,
             )
             for index, made in work.made.items()
         ]
-        return rank_candidates(candidates, work.order.count, self.settings.accept_similarity, work.order.unsafe_above)
+        settings = self.settings
+        acceptance = Acceptance(settings.accept_similarity, work.order.unsafe_above, settings.face_share)
+        return rank_candidates(candidates, work.order.count, acceptance)
 
     def _deliver(self, work: _Round, item: Ranked, prompt: str) -> Row:
         """Store one candidate and return its row of `PORTRAIT_SCHEMA`."""
@@ -200,14 +236,22 @@ class Portraitist:
             "reason": item.reason.value,
             "rank": item.rank,
             "similarity": made.score.similarity,
+            "similarity_unfused": made.similarity_unfused,
+            "fusion": made.fusion.value,
             "verdict": made.score.verdict.value,
             "faces": made.score.faces,
+            "face_share": made.score.face_share,
             "quality_score": made.score.quality_score,
             "embedding": None if made.score.embedding is None else made.score.embedding.tolist(),
             "path": path,
             "image_sha256": image_sha256(made.image_rgb_u8),
         }
 
+
+REFERENCE_INPUT = pa.struct(
+    [("crop_path", pa.string()), ("quality_score", pa.float32()), ("embedding", pa.list_(pa.float32(), 128))]
+)
+"""What an order needs of each of the identity's references, named as in `REFERENCE_SCHEMA`."""
 
 ORDER_INPUT = pa.schema(
     [
@@ -219,12 +263,23 @@ ORDER_INPUT = pa.schema(
         ("common_tags", pa.list_(pa.string())),
         ("lora_path", pa.string()),
         ("lora_sha256", pa.string()),
-        ("embeddings", pa.list_(pa.list_(pa.float32(), 128))),  # of the identity's references
+        ("references", pa.list_(REFERENCE_INPUT)),
     ]
 )
 """One row an order: what is wanted, and the identity it is wanted of."""
 
 
-def _references_key(row: Row) -> str:
-    embeddings = np.asarray(row["embeddings"], np.float32)
-    return hashlib.sha256(embeddings.tobytes() + str(row["trigger"]).encode()).hexdigest()
+def _embeddings(row: Row) -> NDArray[np.float32]:
+    return np.asarray([item["embedding"] for item in row["references"]], np.float32).reshape(-1, 128)
+
+
+def _pixels(png: bytes) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), np.uint8)
+
+
+def _references_key(row: Row, crops: list[bytes]) -> str:
+    """Stands for what portraits are judged against and, with `crops`, for the faces set into them."""
+    digest = hashlib.sha256(_embeddings(row).tobytes() + str(row["trigger"]).encode())
+    for item, crop in zip(row["references"], crops, strict=False):
+        digest.update(f"\0{item['quality_score']}\0{hashlib.sha256(crop).hexdigest()}".encode())
+    return digest.hexdigest()

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from actors.perceiver import Perceiver
-from actors.portraitist import ORDER_INPUT, Portraitist
+from actors.portraitist import ORDER_INPUT, REFERENCE_INPUT, Portraitist
 from actors.trainer import Trainer
 from jobs.machine import PeakMemory, versions
 from jobs.progress import Progress
@@ -252,7 +252,9 @@ class _Job:
                     "common_tags": album["common_tags"],
                     "lora_path": lora["path"],
                     "lora_sha256": lora["sha256"],
-                    "embeddings": [reference["embedding"] for reference in album["references"]],
+                    "references": [
+                        {name: reference[name] for name in REFERENCE_INPUT.names} for reference in album["references"]
+                    ],
                 }
 
 

@@ -21,6 +21,12 @@ class Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+def _rising_shares(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < value[0] <= value[1] <= 1:
+        raise ValueError("wanted 0 < least <= largest <= 1")
+    return value
+
+
 class PerceptionSettings(Section):
     """How photos are read and which faces are seen."""
 
@@ -116,12 +122,7 @@ class FaceLoraSettings(Section):
     memory_limit_mib: int | None = pydantic.Field(None, ge=256)
     """An actor that takes more memory than this is ended in the same way; null leaves it to Ray."""
 
-    @pydantic.field_validator("view_face_ratio")
-    @classmethod
-    def _rising_shares(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < value[0] <= value[1] <= 1:
-            raise ValueError("wanted 0 < least <= largest <= 1")
-        return value
+    _rising = pydantic.field_validator("view_face_ratio")(_rising_shares)
 
 
 class GenerationSettings(Section):
@@ -142,6 +143,12 @@ class GenerationSettings(Section):
     """Fixed batch of the denoiser; idle slots are padded so that bytes do not depend on neighbours."""
     upscale: Literal[1, 2, 4] = 2
     """Upscaling factor."""
+    fusion: float = pydantic.Field(0.8, ge=0, le=1)
+    """How much of the best photo's face is set into a portrait; 0 leaves the portrait to the model."""
+    retouch: float = pydantic.Field(0.0, ge=0, le=1)
+    """How far skin is evened; pores and the skin's mean colour stay."""
+    face_share: tuple[float, float] = (0.25, 0.95)
+    """Least and largest share of an accepted portrait's height that its face takes."""
     accept_similarity: float = pydantic.Field(0.1, ge=0, le=1)
     """Least calibrated similarity of an accepted portrait. Below 0.1 the verdict is `different`, above 0.9 `same`."""
     retries: int = pydantic.Field(2, ge=0)
@@ -157,6 +164,8 @@ class GenerationSettings(Section):
     given up."""
     memory_limit_mib: int | None = pydantic.Field(None, ge=256)
     """An actor that takes more memory than this is ended in the same way; null leaves it to Ray."""
+
+    _rising = pydantic.field_validator("face_share")(_rising_shares)
 
 
 class StudioSettings(Section):

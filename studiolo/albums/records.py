@@ -55,6 +55,7 @@ class Reason(StrEnum):
     NONE_ACCEPTED = "none_accepted"
     LOW_SIMILARITY = "low_similarity"
     NOT_ONE_FACE = "not_one_face"
+    FACE_SIZE = "face_size"
 
     def sentence(self) -> str:
         """The reason in one plain sentence, empty for `NONE`."""
@@ -88,6 +89,26 @@ _SENTENCES: dict[Reason, str] = {
     Reason.NONE_ACCEPTED: "No portrait reached the likeness we require.",
     Reason.LOW_SIMILARITY: "The portrait does not look enough like the person.",
     Reason.NOT_ONE_FACE: "The portrait does not show exactly one clear face.",
+    Reason.FACE_SIZE: "The face is too small or too large in the portrait.",
+}
+
+
+class Fusion(StrEnum):
+    """What came of setting a photo's face into a portrait. `sentence()` is what the customer reads."""
+
+    OFF = "off"
+    DONE = "done"
+    NO_FACE = "no_face"
+    NO_TEMPLATE = "no_template"
+
+    def sentence(self) -> str:
+        """Why the portrait has no photo's face in plain words; empty when it has, or was not to have."""
+        return _FUSION_SENTENCES.get(self, "")
+
+
+_FUSION_SENTENCES = {
+    Fusion.NO_FACE: "No photo was worked in: the portrait's face is not clear enough.",
+    Fusion.NO_TEMPLATE: "No photo was worked in: none shows the face from this side.",
 }
 
 UNKNOWN = "unknown"
@@ -235,9 +256,12 @@ PORTRAIT_SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("detail", pa.string()),  # of an order that failed as a whole, which is one row without a picture; else null
         ("rank", pa.int32()),  # 1 = best of its identity and style; 0 = rejected
-        ("similarity", pa.float32()),  # calibrated, 0..1, to the identity's references
+        ("similarity", pa.float32()),  # calibrated, 0..1, to the identity's references; of the finished portrait
+        ("similarity_unfused", pa.float32()),  # the same before fusion and retouching
+        ("fusion", pa.string()),  # off | done | no_face | no_template
         ("verdict", pa.string()),
         ("faces", pa.int32()),
+        ("face_share", pa.float32()),  # of the portrait's height, 0 without a face
         ("quality_score", pa.float32()),
         ("embedding", pa.list_(pa.float32())),  # [128] of its face, or null; Parquet cannot hold a null of a fixed size
         ("path", pa.string()),

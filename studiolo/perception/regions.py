@@ -39,7 +39,7 @@ class Region(IntEnum):
 HEAD = (Region.SKIN, Region.BROWS, Region.EYES, Region.NOSE, Region.LIPS, Region.HAIR)
 """What belongs to an identity."""
 
-_OVAL = (
+OVAL = (
     *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
     *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
 )
@@ -110,7 +110,7 @@ def paint_regions(mesh: Mesh, person: NDArray[np.float32]) -> NDArray[np.uint8]:
     points = mesh.points_px[:, :2]
     regions = np.where(person >= _PERSON, Region.BODY, Region.BACKGROUND).astype(np.uint8)
     regions[(regions == Region.BODY) & _around_head(points, person.shape)] = Region.HAIR
-    _paint(regions, points, _OVAL, Region.SKIN)
+    _paint(regions, points, OVAL, Region.SKIN)
     for region, outline in _POLYGONS:
         _paint(regions, points, outline, region)
     return regions
@@ -130,7 +130,7 @@ def _around_head(points: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray
     """Where hair may be [H, W]: above the chin, and the nearer to the chin the closer to the face, to keep shoulders
     out.
     """
-    oval = points[list(_OVAL)].astype(np.float64)
+    oval = points[list(OVAL)].astype(np.float64)
     left, right = oval[:, 0].min(), oval[:, 0].max()
     face_width, centre_x = max(right - left, 1.0), (left + right) / 2
     eye_y, chin_y = float(points[[33, 263], 1].mean()), float(points[_CHIN, 1])

@@ -16,6 +16,7 @@ class Candidate:
     index: int
     similarity: float  # calibrated, 0..1; 0 without a face
     faces: int
+    face_share: float  # of the picture's height
     quality_score: float  # 0..1
     unsafe_score: float  # 0..1
 
@@ -32,20 +33,32 @@ class Ranked:
     rank: int
 
 
-def fault(candidate: Candidate, accept_similarity: float, unsafe_above: float) -> Reason:
+@dataclass(frozen=True)
+class Acceptance:
+    """What a candidate must be to be accepted."""
+
+    similarity: float
+    """At least this alike, 0..1."""
+    unsafe_above: float
+    """Unsafe above this score, 0..1."""
+    face_share: tuple[float, float]
+    """Least and largest share of the picture's height that the face takes."""
+
+
+def fault(candidate: Candidate, acceptance: Acceptance) -> Reason:
     """Why the candidate by itself cannot be accepted; `Reason.NONE` when it can. A NaN score never passes."""
-    if not candidate.unsafe_score <= unsafe_above:
+    if not candidate.unsafe_score <= acceptance.unsafe_above:
         return Reason.UNSAFE
     if candidate.faces != 1:
         return Reason.NOT_ONE_FACE
-    if not candidate.similarity >= accept_similarity:
+    if not acceptance.face_share[0] <= candidate.face_share <= acceptance.face_share[1]:
+        return Reason.FACE_SIZE
+    if not candidate.similarity >= acceptance.similarity:
         return Reason.LOW_SIMILARITY
     return Reason.NONE
 
 
-def rank_candidates(
-    candidates: Iterable[Candidate], wanted: int, accept_similarity: float, unsafe_above: float
-) -> list[Ranked]:
+def rank_candidates(candidates: Iterable[Candidate], wanted: int, acceptance: Acceptance) -> list[Ranked]:
     """Every candidate once with its outcome, whatever their order.
 
     Of each identity and style the acceptable ones are ranked by similarity, then quality, then index; the
@@ -54,7 +67,7 @@ def rank_candidates(
     """
     ranked: list[Ranked] = []
     for group in _groups(candidates):
-        judged = [(candidate, fault(candidate, accept_similarity, unsafe_above)) for candidate in group]
+        judged = [(candidate, fault(candidate, acceptance)) for candidate in group]
         good = sorted((candidate for candidate, reason in judged if not reason), key=_best_first)
         accepted = [Ranked(item, Status.OK, Reason.NONE, rank) for rank, item in enumerate(good[:wanted], 1)]
         rejected = [Ranked(item, Status.DROPPED, Reason.SURPLUS, 0) for item in good[wanted:]]

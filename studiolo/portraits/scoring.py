@@ -22,16 +22,18 @@ from studiolo.settings import PerceptionSettings
 
 @dataclass(frozen=True)
 class Score:
-    """What was seen in one portrait. Without a face: similarity and quality 0, verdict different, no
-    embedding.
+    """What was seen in one portrait. Without a face: similarity, share and quality 0, verdict different, no embedding
+    and no landmarks.
     """
 
     similarity: float  # calibrated, 0..1, to the references
     verdict: Verdict
     faces: int
+    face_share: float  # height of the largest face's box over the picture's
     quality_score: float  # 0..1, of the largest face
     unsafe_score: float  # 0..1
     embedding: npt.NDArray[np.float32] | None  # [128], of the largest face
+    landmarks_px: npt.NDArray[np.float32] | None  # [5, 2], its own
 
 
 def score_portrait(
@@ -51,7 +53,7 @@ def score_portrait(
     seen = perceive_photo(suite, rgb_u8, settings)
     faces = [face for face in seen.faces if _short_side_px(face) >= settings.min_face_px]
     if not faces or seen.rotation_deg != 0:
-        return Score(0.0, Verdict.DIFFERENT, 0, 0.0, unsafe_score, None)
+        return Score(0.0, Verdict.DIFFERENT, 0, 0.0, 0.0, unsafe_score, None, None)
     face = max(faces, key=_area_px2)
     embedding = np.asarray(face["embedding"], np.float32)
     distance_l2 = reference_distance_l2(embedding, references_embeddings)
@@ -59,9 +61,11 @@ def score_portrait(
         similarity=similarity.score(distance_l2),
         verdict=similarity.verdict(distance_l2),
         faces=len(faces),
+        face_share=_sides_px(face)[1] / rgb_u8.shape[0],
         quality_score=float(face["quality"]["score"]),
         unsafe_score=unsafe_score,
         embedding=embedding,
+        landmarks_px=np.asarray(face["landmarks_px"], np.float32).reshape(5, 2),
     )
 
 

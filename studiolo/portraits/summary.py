@@ -40,6 +40,7 @@ def summary(
     accepted = Counter((row["identity_id"], row["style"]) for row in rows if row["status"] == Status.OK)
     short = sum(accepted[person["identity_id"], style] < wanted[style] for person in persons for style in wanted)
     own = [float(row["similarity"]) for row in rows if row["status"] == Status.OK]
+    unfused = [float(row["similarity_unfused"]) for row in rows if row["status"] == Status.OK]
     return {
         "photos_in": photos.total(),
         "photos_ok": photos[Status.OK],
@@ -54,6 +55,7 @@ def summary(
         "portraits_accepted": made[Status.OK],
         "portraits_rejected": made[Status.DROPPED],
         "similarity_own_median": _median(own),
+        "similarity_own_unfused_median": _median(unfused),
         "similarity_other_median": _median(map(float, other_similarities)),
         "seconds_by_stage": {name: round(float(value), 3) for name, value in seconds_by_stage.items()},
         "peak_rss_gib": round(float(peak_rss_gib), 3),

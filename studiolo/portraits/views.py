@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from studiolo.albums.records import Reason, Status, Verdict
+from studiolo.albums.records import Fusion, Reason, Status, Verdict
 from studiolo.identities.artifacts import safe_segment
 from studiolo.portraits.styles import Style
 from studiolo.portraits.thumbs import GalleryFiles, Thumb, photo_thumb, portrait_thumb
@@ -20,6 +20,7 @@ View = dict[str, Any]
 _LACKING = {
     Reason.LOW_SIMILARITY: ("looked enough like the person", "not enough like the person"),
     Reason.NOT_ONE_FACE: ("showed exactly one clear face", "without exactly one clear face"),
+    Reason.FACE_SIZE: ("showed the face in a sensible size", "with a face too small or too large"),
     Reason.UNSAFE: ("passed the safety check", "stopped by the safety check"),
 }
 """What rejected candidates lack: after "none of them", and after a number of them."""
@@ -160,6 +161,8 @@ def _portrait(row: Row, name: str, styles: Mapping[str, Style], files: GalleryFi
         "style": title,
         "rank": int(row["rank"] or 0),
         "similarity": similarity,
+        "similarity_unfused": float(row["similarity_unfused"] or 0.0) if row["fusion"] == Fusion.DONE else None,
+        "unfused": Fusion(row["fusion"]).sentence(),
         "quality": float(row["quality_score"] or 0.0),
         "unsure": row["verdict"] == Verdict.UNSURE,
         "seed": row["seed"],

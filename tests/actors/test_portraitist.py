@@ -16,6 +16,8 @@ from studiolo.settings import GenerationSettings
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
 
+CROP = "anna.png"
+
 
 class Painter(Portraitist):
     """Paints two flat pictures by the order's seed where the real one denoises, and counts the orders."""
@@ -25,6 +27,7 @@ class Painter(Portraitist):
         self.ledger = Ledger(store)
         self.similarity = Similarity.load("embedded")
         self.made = 0
+        store.write_bytes(CROP, b"a face")
 
     def _make(self, work: Any, style_lora: Path | None) -> list[dict[str, Any]]:
         self.made += 1
@@ -42,7 +45,8 @@ class Painter(Portraitist):
 def order(job_seed: int) -> pa.Table:
     row = {"identity_id": "anna", "style": "studio", "count": 1, "seed": order_seed(job_seed, "studio")}
     row |= {"trigger": "a woman", "common_tags": [], "lora_path": "a", "lora_sha256": "0" * 64}
-    return pa.Table.from_pylist([row | {"embeddings": [[0.0] * 128]}], ORDER_INPUT)
+    reference = {"crop_path": CROP, "quality_score": 0.9, "embedding": [0.0] * 128}
+    return pa.Table.from_pylist([row | {"references": [reference]}], ORDER_INPUT)
 
 
 def consistent(store: Store, rows: list[dict[str, Any]]) -> bool:
@@ -85,3 +89,11 @@ def test_an_order_that_ended_its_workers_is_one_row_without_a_picture(tmp_path: 
     assert (row["reason"], row["detail"]) == ("crashed_worker", "2 attempts")
     assert row["portrait_id"] not in {made["portrait_id"] for made in painter(order(0)).to_pylist()}
     assert painter.unit(wanted) != painter.unit(order(1).to_pylist()[0])
+
+
+def test_another_crop_makes_other_portraits_even_if_all_else_stays(tmp_path: Path):
+    painter = Painter(Store(tmp_path))
+    painter(order(0))
+    painter.store.write_bytes(CROP, b"another face")
+    painter(order(0))
+    assert painter.made == 2

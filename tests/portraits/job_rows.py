@@ -117,6 +117,8 @@ class Job:
                     "reason": reason,
                     "rank": 0 if reason else index + 1,
                     "similarity": 0.93 - 0.07 * index,
+                    "similarity_unfused": 0.43 - 0.07 * index,
+                    "fusion": "no_template" if index == 1 else "done",
                     "verdict": "unsure" if index == 1 else "same",
                     "quality_score": 0.7,
                     "path": path,

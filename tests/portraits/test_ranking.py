@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studiolo.albums.records import Reason, Status
-from studiolo.portraits.ranking import Candidate, candidates_in_round, fault, rank_candidates, wants_retry
+from studiolo.portraits.ranking import Acceptance, Candidate, candidates_in_round, fault, rank_candidates, wants_retry
 
 SCORE = st.floats(0, 1) | st.sampled_from([0.0, 0.5, 1.0])
 CANDIDATES = st.lists(
@@ -16,13 +16,16 @@ CANDIDATES = st.lists(
         index=st.integers(0, 30),
         similarity=SCORE | st.just(float("nan")),
         faces=st.integers(0, 2) | st.just(1),
+        face_share=st.sampled_from([0.1, 0.5, 0.7]),
         quality_score=SCORE,
         unsafe_score=st.sampled_from([0.0, 0.1, 0.9]),
     ),
     max_size=25,
     unique_by=lambda item: (item.identity_id, item.style, item.index),
 )
-GOOD = Candidate("anna", "studio", 0, 0.9, 1, 0.5, 0.02)
+GOOD = Candidate("anna", "studio", 0, 0.9, 1, 0.6, 0.5, 0.02)
+ACCEPTANCE = Acceptance(0.5, 0.8, (0.3, 0.9))
+LENIENT = Acceptance(0.0, 1.0, (0.0, 1.0))
 
 
 def changed(**values: object) -> Candidate:
@@ -30,16 +33,24 @@ def changed(**values: object) -> Candidate:
 
 
 def test_faults_in_their_order_of_weight():
-    assert fault(GOOD, 0.5, 0.8) == Reason.NONE
-    assert fault(changed(similarity=0.49), 0.5, 0.8) == Reason.LOW_SIMILARITY
-    assert fault(changed(faces=0, similarity=0.0), 0.5, 0.8) == Reason.NOT_ONE_FACE
-    assert fault(changed(faces=2, unsafe_score=0.81), 0.5, 0.8) == Reason.UNSAFE
-    assert fault(changed(similarity=0.5, unsafe_score=0.8), 0.5, 0.8) == Reason.NONE
+    assert fault(GOOD, ACCEPTANCE) == Reason.NONE
+    assert fault(changed(similarity=0.49), ACCEPTANCE) == Reason.LOW_SIMILARITY
+    assert fault(changed(faces=0, similarity=0.0), ACCEPTANCE) == Reason.NOT_ONE_FACE
+    assert fault(changed(faces=2, unsafe_score=0.81), ACCEPTANCE) == Reason.UNSAFE
+    assert fault(changed(similarity=0.5, unsafe_score=0.8), ACCEPTANCE) == Reason.NONE
 
 
 def test_scores_that_are_not_numbers_never_pass():
-    assert fault(changed(similarity=float("nan")), 0.0, 1.0) == Reason.LOW_SIMILARITY
-    assert fault(changed(unsafe_score=float("nan")), 0.0, 1.0) == Reason.UNSAFE
+    assert fault(changed(similarity=float("nan")), LENIENT) == Reason.LOW_SIMILARITY
+    assert fault(changed(unsafe_score=float("nan")), LENIENT) == Reason.UNSAFE
+    assert fault(changed(face_share=float("nan")), LENIENT) == Reason.FACE_SIZE
+
+
+def test_faces_must_be_of_a_sensible_size():
+    assert fault(changed(face_share=0.29), ACCEPTANCE) == Reason.FACE_SIZE
+    assert fault(changed(face_share=0.91, similarity=0.0), ACCEPTANCE) == Reason.FACE_SIZE
+    assert fault(changed(face_share=0.3), ACCEPTANCE) == fault(changed(face_share=0.9), ACCEPTANCE) == Reason.NONE
+    assert fault(changed(face_share=0.0, faces=0), ACCEPTANCE) == Reason.NOT_ONE_FACE
 
 
 def test_similarity_then_quality_then_index_decides():
@@ -49,7 +60,7 @@ def test_similarity_then_quality_then_index_decides():
         changed(index=2, similarity=0.9, quality_score=0.4),
         changed(index=3, similarity=0.9, quality_score=0.4),
     ]
-    ranked = rank_candidates(items, wanted=3, accept_similarity=0.5, unsafe_above=0.8)
+    ranked = rank_candidates(items, wanted=3, acceptance=ACCEPTANCE)
     assert [(item.candidate.index, item.rank, item.reason) for item in ranked] == [
         (2, 1, Reason.NONE),
         (3, 2, Reason.NONE),
@@ -60,13 +71,13 @@ def test_similarity_then_quality_then_index_decides():
 
 @given(CANDIDATES, st.integers(1, 5))
 def test_nothing_is_lost_and_ranks_are_a_permutation(items: list[Candidate], wanted: int):
-    ranked = rank_candidates(items, wanted, 0.5, 0.8)
+    ranked = rank_candidates(items, wanted, ACCEPTANCE)
     place = Counter((item.candidate.identity_id, item.candidate.style, item.candidate.index) for item in ranked)
     assert place == Counter((item.identity_id, item.style, item.index) for item in items)
     for group in {(item.identity_id, item.style) for item in items}:
         of_group = [item for item in ranked if (item.candidate.identity_id, item.candidate.style) == group]
         accepted = [item for item in of_group if item.status == Status.OK]
-        acceptable = [item for item in of_group if fault(item.candidate, 0.5, 0.8) == Reason.NONE]
+        acceptable = [item for item in of_group if fault(item.candidate, ACCEPTANCE) == Reason.NONE]
         assert [item.rank for item in accepted] == list(range(1, len(accepted) + 1))
         assert len(accepted) == min(wanted, len(acceptable))
         assert all(item.rank == 0 and item.reason for item in of_group if item not in accepted)
@@ -76,14 +87,14 @@ def test_nothing_is_lost_and_ranks_are_a_permutation(items: list[Candidate], wan
 def test_order_of_arrival_does_not_matter(items: list[Candidate], random, wanted: int):
     shuffled = items[:]
     random.shuffle(shuffled)
-    assert [str(item) for item in rank_candidates(shuffled, wanted, 0.5, 0.8)] == [
-        str(item) for item in rank_candidates(items, wanted, 0.5, 0.8)
+    assert [str(item) for item in rank_candidates(shuffled, wanted, ACCEPTANCE)] == [
+        str(item) for item in rank_candidates(items, wanted, ACCEPTANCE)
     ]
 
 
 @given(CANDIDATES)
 def test_better_rank_is_never_less_alike(items: list[Candidate]):
-    ranked = rank_candidates(items, 5, 0.5, 0.8)
+    ranked = rank_candidates(items, 5, ACCEPTANCE)
     for one, two in pairwise(ranked):
         same = (one.candidate.identity_id, one.candidate.style) == (
             two.candidate.identity_id,

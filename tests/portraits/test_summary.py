@@ -38,6 +38,7 @@ def test_figures_of_a_small_job(job: Job):
         "portraits_accepted": 6,
         "portraits_rejected": 9,
         "similarity_own_median": 0.895,
+        "similarity_own_unfused_median": 0.395,
         "similarity_other_median": 0.2,
         "seconds_by_stage": {"perceive": 12.346},
         "peak_rss_gib": 3.22,
