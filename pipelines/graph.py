@@ -62,9 +62,14 @@ def stream(table: pa.Table, actor: Actor, stage: Stage) -> Iterator[dict[str, An
         for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from batch.to_pylist()
     except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
-        # The last line of Ray's account is the worker's own exception; the account itself stays as the cause.
-        cause = str(error).strip().splitlines()[-1]
-        raise StudioloError(f"stage {stage.name!r}: a worker failed: {cause}") from error
+        raise StudioloError(f"stage {stage.name!r}: a worker failed: {_told_by_ray(error)}") from error
+
+
+def _told_by_ray(error: Exception) -> str:
+    """The worker's own exception, the last line of Ray's account of it, before the advice that Ray appends."""
+    *before, last = str(error).split("The above exception was the direct cause of the following exception:")
+    account = before[-1] if before and "UserCodeException" in last else last
+    return account.strip().splitlines()[-1]
 
 
 def _through_pool(rows: Dataset, actor: Actor, stage: Stage) -> Dataset:
