@@ -1,53 +1,64 @@
-"""kill -9 the driver at random moments; the same command again gives the bytes of an undisturbed run."""
+"""kill -9 of drivers and workers at any moment; the same command again gives the bytes of an undisturbed run."""
 
-import hashlib
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.jobs.conftest import quick_config, small_albums  # noqa: F401  (fixtures)
+from tests.slow.conftest import Calm
+from tests.slow.running import Job, records, results
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
+KILLS = 10
+SEED = 1
 
 
-def run(albums: Path, out: Path, config: Path, kill_after_s: float | None = None) -> int:
-    """Exit code of one job in a process group of its own; negative when it was killed."""
-    options = ["--albums", str(albums), "--out", str(out), "--config", str(config)]
-    command = [sys.executable, "-m", "jobs", "studio", *options]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as job:
-        try:
-            return job.wait(kill_after_s)
-        except subprocess.TimeoutExpired:
-            os.killpg(job.pid, signal.SIGKILL)
-            return job.wait()
+def moments(seconds: dict[str, float]) -> Iterator[tuple[str, float]]:
+    """(stage, seconds into it) of `KILLS` kills: a random moment in each part of a run that takes so long."""
+    rng = random.Random(SEED)
+    for kill in range(KILLS):
+        moment = (kill + rng.random()) / KILLS * sum(seconds.values())
+        for stage, stage_s in seconds.items():
+            if moment < stage_s:
+                yield stage, moment
+                break
+            moment -= stage_s
 
 
-def hashes(out: Path) -> dict[str, str]:
-    """Content of everything a customer gets."""
-    found = [*out.glob("identities/**/*"), *out.glob("gallery/**/*"), *out.glob("contact-sheet.png")]
-    files = [path for path in found if path.is_file()]
-    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+def test_a_driver_killed_ten_times_loses_nothing_and_does_nothing_twice(calm: Calm, tmp_path: Path) -> None:
+    out, finished, kills = tmp_path / "out", {}, 0
+    for stage, after_s in moments(calm.seconds):
+        with Job(calm.albums, out, calm.config) as job:
+            kills += job.kill_at(stage, after_s)
+        assert finished.items() <= records(out).items()  # of units that were done none was done again
+        finished = records(out)
+    assert kills >= KILLS - 1  # the last moments may find the job at its end
+    with Job(calm.albums, out, calm.config) as job:
+        code, said = job.finish()
+    assert code == 3, said
+    assert finished.items() <= records(out).items()
+    assert results(out) == calm.results
 
 
-def test_killed_and_run_again_gives_the_same_bytes(small_albums, quick_config, tmp_path):  # noqa: F811
-    started = time.monotonic()
-    assert run(small_albums, tmp_path / "calm", quick_config) == 3
-    whole_s = time.monotonic() - started
-    moments = random.Random(0)
-    for _ in range(3):
-        code = run(small_albums, tmp_path / "killed", quick_config, moments.uniform(0.2, 0.9) * whole_s)
-        assert code in (-signal.SIGKILL, 3)
-    assert run(small_albums, tmp_path / "killed", quick_config) == 3
-    calm = hashes(tmp_path / "calm")
-    assert len(calm) > 10
-    assert hashes(tmp_path / "killed") == calm
+def test_killed_workers_change_nothing(calm: Calm, tmp_path: Path) -> None:
+    out, every_s, kills = tmp_path / "out", sum(calm.seconds.values()) / 6, 0
+    with Job(calm.albums, out, calm.config) as job:
+        due_s = time.monotonic() + every_s
+        while job.process.poll() is None:
+            if time.monotonic() >= due_s and (workers := job.workers()):
+                workers[kills % len(workers)].kill()
+                kills += 1
+                due_s = time.monotonic() + every_s
+            time.sleep(0.05)
+        code, said = job.finish()
+    assert kills > 1
+    assert code == 3 or (code == 1 and "a worker failed" in said), said  # restarts have an end
+    finished = records(out)
+    with Job(calm.albums, out, calm.config) as job:
+        code, said = job.finish()
+    assert code == 3, said
+    assert finished.items() <= records(out).items()
+    assert results(out) == calm.results

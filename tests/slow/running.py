@@ -1,0 +1,96 @@
+"""A studio job in a process of its own, watched by its progress lines, and what it leaves."""
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+
+STAGES = ("perceive", "train", "portraits", "publish")
+_PROGRESS = re.compile(r"\d\d:\d\d:\d\d (\w+) ")
+
+
+class Job:
+    """One run of `python -m jobs studio`; leaving the context leaves nothing of it running."""
+
+    def __init__(self, albums: Path, out: str | Path, config: Path, *options: str, **environment: str) -> None:
+        command = [sys.executable, "-m", "jobs", "studio", "--albums", str(albums), "--out", str(out)]
+        self.process = subprocess.Popen(
+            [*command, "--config", str(config), *options],
+            cwd=config.parent,  # MLflow puts artifacts there when the tracking is not beside the output
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._lines: list[str] = []
+        self._began_s: dict[str, float] = {}
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> "Job":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # Ray's agents outlive a killed driver by a minute
+        self.process.wait()
+
+    def finish(self) -> tuple[int, str]:
+        """Exit code, and all it said to people."""
+        code = self.process.wait()
+        self._reader.join(5)
+        return code, "".join(self._lines)
+
+    def kill_at(self, stage: str, after_s: float) -> bool:
+        """kill -9 of the driver alone, `after_s` seconds into `stage` or when that ends; whether it was still there."""
+        later = STAGES[STAGES.index(stage) + 1 :]
+        while self.process.poll() is None:
+            over = any(name in self._began_s for name in later)
+            if over or time.monotonic() - self._began_s.get(stage, float("inf")) >= after_s:
+                self.process.send_signal(signal.SIGKILL)
+                return True
+            time.sleep(0.01)
+        return False
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that hold the actors, the oldest first."""
+        try:
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            found = [child for child in children if "MapWorker" in child.name() + " ".join(child.cmdline())]
+            return sorted(found, key=lambda child: child.create_time())
+        except psutil.NoSuchProcess:
+            return []
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._lines.append(line)
+            if found := _PROGRESS.match(line):
+                self._began_s.setdefault(found[1], time.monotonic())
+
+
+def results(out: Path) -> dict[str, str]:
+    """sha256 of every table's rows and of every file that a customer gets, by name."""
+    tables = [out / f"{name}.parquet" for name in ("albums", "references", "identities", "portraits")]
+    found = [*tables, *out.glob("identities/**/*"), *out.glob("gallery/**/*"), out / "contact-sheet.png"]
+    files = [path for path in found if path.is_file()]
+    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def records(out: Path) -> dict[str, int]:
+    """When each record of a finished unit was written, in ns: a unit done again would write it again."""
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("ledger/done/**/*.json")}
