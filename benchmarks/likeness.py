@@ -2,7 +2,8 @@
 
 Each person's album loses `benchmarks.held_out` before the studio job sees it. The control makes the same candidates
 (prompts, seeds, styles) with the base alone. Figures before selection take every candidate with a face, after
-selection the accepted portraits.
+selection the accepted portraits, both without fusion: they say what was learned. `fused` are the same candidates with
+a photo of the album set in: they say what is delivered.
 
     python -m benchmarks.likeness [--quick] [--keep FOLDER]
 """
@@ -29,9 +30,11 @@ from studiolo.metrics.identity import bootstrap_over_people, compare_paired, lik
 from studiolo.perception.perceive import perceive_photo
 from studiolo.perception.similarity import Similarity
 from studiolo.perception.suite import Suite, open_suite
+from studiolo.portraits.files import decode_portrait
+from studiolo.portraits.fusion import fuse, open_templates
 from studiolo.portraits.orders import order_seed
 from studiolo.portraits.upscaling import open_upscaler
-from studiolo.settings import PerceptionSettings, StudioSettings
+from studiolo.settings import GenerationSettings, PerceptionSettings, StudioSettings
 from studiolo.storage.store import Store
 from studiolo.weights.fetch import pull
 
@@ -57,6 +60,7 @@ def main() -> None:
                 "styles": STYLES,
                 "per_style": 2,
                 "face_lora": {"steps": 40} if arguments.quick else {},
+                "generation": {"fusion": 0.0},
             },
         )
         run(settings)
@@ -65,7 +69,8 @@ def main() -> None:
         rows = Store(settings.out).read_table("portraits.parquet").to_pylist()
         made, accepted = _portraits(rows), _portraits([row for row in rows if row["rank"] > 0])
         control = _control(settings, rows, suite)
-        figures, ratios = _figures(known, made, accepted, control)
+        fused = _fused(Store(settings.out), rows, suite)
+        figures, ratios = _figures(known, made, accepted, control, fused)
         figures["portraits"] = {"candidates": len(rows), "accepted": sum(row["rank"] > 0 for row in rows)}
     write("likeness-quick" if arguments.quick else "likeness", ratios, figures)
 
@@ -97,6 +102,24 @@ def _portraits(rows: list[dict[str, Any]]) -> Embeddings:
     return {person: np.array(embeddings, np.float32) for person, embeddings in by_person.items()}
 
 
+def _fused(store: Store, rows: list[dict[str, Any]], suite: Suite) -> Embeddings:
+    """The candidates fused as the job does by default."""
+    crops: dict[str, list[tuple[NDArray[np.uint8], float]]] = defaultdict(list)
+    for row in store.read_table("references.parquet").to_pylist():
+        crop_rgb_u8 = decode(store.read_bytes(row["crop_path"]), SEEING)
+        crops[row["identity_id"]].append((crop_rgb_u8, row["quality_score"]))
+    templates = {person: open_templates(items, suite, SEEING) for person, items in crops.items()}
+    by_person: dict[str, list[Any]] = defaultdict(list)
+    for row in rows:
+        image = decode_portrait(store.read_bytes(row["path"]))[0]
+        for found in suite.detector(image, SEEING.detector_score)[:1]:
+            strength = GenerationSettings().fusion
+            image, _ = fuse(image, found.landmarks_px, templates[row["identity_id"]], suite.mesher, strength)
+        faces = perceive_photo(suite, image, SEEING).faces
+        by_person[row["identity_id"]] += [faces[0]["embedding"]] if faces else []
+    return {person: np.array(embeddings, np.float32) for person, embeddings in by_person.items()}
+
+
 def _control(settings: StudioSettings, rows: list[dict[str, Any]], suite: Suite) -> Embeddings:
     """The same candidates by the base without a face-LoRA."""
     engine = Engine(load_base(pull("embedded-base")), slots=settings.generation.slots)
@@ -123,11 +146,11 @@ def _control(settings: StudioSettings, rows: list[dict[str, Any]], suite: Suite)
 
 
 def _figures(
-    known: Embeddings, made: Embeddings, accepted: Embeddings, control: Embeddings
+    known: Embeddings, made: Embeddings, accepted: Embeddings, control: Embeddings, fused: Embeddings
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Likeness (median distance, and calibrated) by person, rank-1, and the comparison with the control."""
     similarity = Similarity.load()
-    sides = {"candidates": made, "accepted": accepted, "control": control}
+    sides = {"candidates": made, "accepted": accepted, "control": control, "fused": fused}
     figures: dict[str, Any] = {"people": len(known), "held_out_photos": sum(len(photos) for photos in known.values())}
     distances = {}
     for name, side in sides.items():
@@ -141,7 +164,7 @@ def _figures(
             "rank_1": round(float(hits.mean()), 4) if len(hits) else None,
             "rank_1_over_people": vars(bootstrap_over_people(by_person)) if by_person else None,
         }
-    for name in ("candidates", "accepted"):
+    for name in ("candidates", "accepted", "fused"):
         shared = distances[name].keys() & distances["control"].keys()
         comparison = compare_paired(
             {person: distances[name][person] for person in shared},
@@ -158,7 +181,7 @@ def _figures(
         f"distance_{name}_over_control": round(
             float(np.median([*distances[name].values()]) / np.median([*distances["control"].values()])), 4
         )
-        for name in ("candidates", "accepted")
+        for name in ("candidates", "accepted", "fused")
     }
     return figures, ratios
 
