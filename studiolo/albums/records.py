@@ -50,6 +50,7 @@ class Reason(StrEnum):
     NONE_ACCEPTED = "none_accepted"
     LOW_SIMILARITY = "low_similarity"
     NOT_ONE_FACE = "not_one_face"
+    CROP_CUTS_FACE = "crop_cuts_face"
 
     def sentence(self) -> str:
         """The reason in one plain sentence, empty for `NONE`."""
@@ -78,6 +79,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.NONE_ACCEPTED: "No portrait reached the likeness we require.",
     Reason.LOW_SIMILARITY: "The portrait does not look enough like the person.",
     Reason.NOT_ONE_FACE: "The portrait does not show exactly one clear face.",
+    Reason.CROP_CUTS_FACE: "The face fills too much of the portrait for a print of this shape.",
 }
 
 UNKNOWN = "unknown"

@@ -25,6 +25,7 @@ import yaml
 
 from studiolo.errors import SettingsError, nearest
 from studiolo.portraits.prints import PrintSize
+from studiolo.portraits.styles import Style
 from studiolo.settings import Section, StudioSettings
 
 EVERYONE = "*"
@@ -108,20 +109,27 @@ class AlbumOrder(Section):
     delete_after: datetime.date | None = None
     """Last day on which anything is kept, as ordered."""
 
-    def row(self) -> dict[str, Any]:
-        """This order as a row of `ORDERED_SCHEMA`."""
+    def row(self, styles: Mapping[str, Style]) -> dict[str, Any]:
+        """This order as a row of `ORDERED_SCHEMA`; `styles` holds each one ordered."""
         return {
             "album_id": self.album_id,
-            "styles": [{"style": style, "count": count} for style, count in self.styles.items()],
+            "styles": [
+                {"style": name, "count": count, "title": styles[name].title, "description": styles[name].description}
+                for name, count in self.styles.items()
+            ],
             "prints": [size.name for size in self.prints],
             "people": self.people,
         }
 
 
+_ORDERED_STYLE = pa.struct(
+    [("style", pa.string()), ("count", pa.int32()), ("title", pa.string()), ("description", pa.string())]
+)
+
 ORDERED_SCHEMA = pa.schema(
     [
         ("album_id", pa.string()),
-        ("styles", pa.list_(pa.struct([("style", pa.string()), ("count", pa.int32())]))),
+        ("styles", pa.list_(_ORDERED_STYLE)),
         ("prints", pa.list_(pa.string())),  # names of `PrintSize`
         ("people", pa.int32()),
     ]
@@ -132,6 +140,12 @@ ORDERED_SCHEMA = pa.schema(
 def wanted_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
     """Portraits ordered, by album and style, from rows of `ORDERED_SCHEMA`."""
     return {row["album_id"]: {item["style"]: item["count"] for item in row["styles"]} for row in rows}
+
+
+def styles_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, Style]:
+    """The styles ordered in rows of `ORDERED_SCHEMA`, by name, with the words that people read of them."""
+    items = {item["style"]: item for row in rows for item in row["styles"]}
+    return {name: Style(name=name, title=it["title"], description=it["description"]) for name, it in items.items()}
 
 
 def read_order_file(url: str, read: Callable[[], bytes]) -> tuple[OrderEntry | None, list[OrderEntry]]:

@@ -14,9 +14,11 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pydantic
 from PIL import Image, ImageCms
 
+from studiolo.identities.artifacts import identity_folder, safe_segment
 from studiolo.settings import Section
 
 DPI = 300
@@ -61,6 +63,26 @@ class PrintSize(Section):
     def size_px(self) -> tuple[int, int]:
         """Width and height of the file."""
         return round(self.width_in * self.dpi), round(self.height_in * self.dpi)
+
+
+PRINT_SCHEMA = pa.schema(
+    [
+        ("portrait_id", pa.string()),
+        ("identity_id", pa.string()),
+        ("style", pa.string()),
+        ("index", pa.int32()),
+        ("print", pa.string()),  # name of its `PrintSize`
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("path", pa.string()),  # JPEG, relative to the output; empty when there is none
+    ]
+)
+"""One row a print of an accepted portrait."""
+
+
+def print_path(identity_id: str, style: str, index: int, size: PrintSize) -> str:
+    """JPEG of a portrait's print, relative to the output."""
+    return f"{identity_folder(identity_id)}/prints/{safe_segment(style)}/{index:03d}-{size.name}.jpg"
 
 
 def crop_around(face_xyxy_px: Sequence[float], width_px: int, height_px: int, size: PrintSize) -> Box | None:

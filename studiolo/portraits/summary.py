@@ -16,7 +16,7 @@ def summary(
     identities: Iterable[Row],
     portraits: Iterable[Row],
     *,
-    wanted: Mapping[str, int],
+    wanted: Mapping[str, Mapping[str, int]],
     other_similarities: Iterable[float],
     seconds_by_stage: Mapping[str, float],
     peak_rss_gib: float,
@@ -25,8 +25,8 @@ def summary(
     """Figures of one job, as JSON values.
 
     `albums`, `identities`, `portraits` are rows of `ALBUM_SCHEMA`, `IDENTITY_SCHEMA` (or any with `status`
-    and `reason`) and `PORTRAIT_SCHEMA`; each is read once, so generators do. `wanted` are the portraits ordered for
-    everyone, by style: an order is a person and a style, and short when fewer were accepted, be it that the person
+    and `reason`) and `PORTRAIT_SCHEMA`; each is read once, so generators do. `wanted` are the portraits ordered, by
+    identity and style: an order is a person and a style, and short when fewer were accepted, be it that the person
     failed. `other_similarities` are calibrated similarities (0..1) of accepted portraits to other identities'
     references. A median of nothing is None. Raises `StudioloError` when a photo or portrait has no outcome: then
     something was lost.
@@ -37,7 +37,11 @@ def summary(
     rows = list(portraits)
     made, portrait_reasons = _count("portrait", "portrait_id", rows)
     accepted = Counter((row["identity_id"], row["style"]) for row in rows if row["status"] == Status.OK)
-    short = sum(accepted[person["identity_id"], style] < wanted[style] for person in persons for style in wanted)
+    orders = [
+        (person["identity_id"], style, count)
+        for person in persons
+        for style, count in wanted[person["identity_id"]].items()
+    ]
     own = [float(row["similarity"]) for row in rows if row["status"] == Status.OK]
     return {
         "photos_in": photos.total(),
@@ -46,9 +50,9 @@ def summary(
         "photos_failed": photos[Status.FAILED],
         "identities": people.total(),
         "identities_failed": people[Status.FAILED],
-        "orders": len(persons) * len(wanted),
-        "orders_short": short,
-        "portraits_wanted": len(persons) * sum(wanted.values()),
+        "orders": len(orders),
+        "orders_short": sum(accepted[identity_id, style] < count for identity_id, style, count in orders),
+        "portraits_wanted": sum(count for *_, count in orders),
         "portraits_accepted": made[Status.OK],
         "portraits_rejected": made[Status.DROPPED] + made[Status.FAILED],
         "similarity_own_median": _median(own),
