@@ -16,6 +16,12 @@ def studio(
     out: Annotated[str | None, typer.Option(help="URL of the output.")] = None,
     styles: Annotated[str | None, typer.Option(help="Styles ordered for everyone, separated by commas.")] = None,
     per_style: Annotated[int | None, typer.Option(help="Portraits wanted in each style.")] = None,
+    orders: Annotated[
+        str | None, typer.Option(help="URL of an order file (YAML, CSV, JSONL): what each customer ordered.")
+    ] = None,
+    retention_days: Annotated[
+        int | None, typer.Option(help="Days after an album's first job until `retain` erases it.")
+    ] = None,
     suite: Annotated[str | None, typer.Option(help="Model suite.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the whole job.")] = None,
     tracking_uri: Annotated[
@@ -37,6 +43,8 @@ def studio(
         "out": out,
         "styles": styles,
         "per_style": per_style,
+        "orders": orders,
+        "retention_days": retention_days,
         "suite": suite,
         "seed": seed,
         "tracking_uri": tracking_uri,

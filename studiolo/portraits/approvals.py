@@ -72,7 +72,7 @@ class Approvals:
                 raise SettingsError(f"{APPROVALS}, line {number}: no decision is called {decision!r}; {wanted}")
             if not row.get("portrait_id") or row["portrait_id"] in seen:
                 raise SettingsError(
-                    f"{APPROVALS}, line {number}: got the portrait {row.get('portrait_id')!r}, wanted each one's id once"
+                    f"{APPROVALS}, line {number}: got the portrait {row.get('portrait_id')!r}, each id is wanted once"
                 )
             seen.add(row["portrait_id"])
         return cls(rows)

@@ -189,9 +189,8 @@ def resolve_orders(
             )
         for style in entry.styles or {}:
             if style not in known_styles:
-                raise SettingsError(
-                    f"order file, album {entry.album_id!r}: no style is called {style!r}; {nearest(style, known_styles)}"
-                )
+                hint = nearest(style, known_styles)
+                raise SettingsError(f"order file, album {entry.album_id!r}: no style is called {style!r}; {hint}")
     orders = {album: _order(album, named.get(album, default), settings) for album in albums}
     return {album: order for album, order in orders.items() if order.styles}
 
@@ -242,7 +241,9 @@ def _from_yaml(url: str, values: Any) -> tuple[dict[str, Any] | None, list[Any]]
         raise SettingsError(f"order file {url!r}: wanted `albums:` with a list of entries, and maybe `default:`")
     for name in values:
         if name not in ("albums", "default"):
-            raise SettingsError(f"order file {url!r}: no part is called {name!r}; {nearest(str(name), ('albums', 'default'))}")
+            raise SettingsError(
+                f"order file {url!r}: no part is called {name!r}; {nearest(str(name), ('albums', 'default'))}"
+            )
     default = values.get("default")
     if default is not None and not isinstance(default, dict):
         default = {"styles": default}

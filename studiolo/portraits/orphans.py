@@ -1,4 +1,5 @@
-"""What earlier runs left that would be taken for the finished job's: pages, thumbnails, candidates and prints of the same orders.
+"""What earlier runs left that would be taken for the finished job's: pages, thumbnails, candidates and prints of the
+same orders.
 
 Portraits in other styles, other people's files, references and weights stay: what cost work or belongs to a customer is
 never deleted on the side.
@@ -15,7 +16,10 @@ _GALLERY = re.compile(rf"{GALLERY}/(people/[^/]+\.html|thumbs/[0-9a-f]{{24}}\.we
 
 
 def remove_orphans(store: Store, named: Collection[str]) -> list[str]:
-    """Delete what is not `named` of the gallery's own files and of the portraits and prints beside a named one; their paths."""
+    """Delete what is not `named` of the gallery's own files and of the portraits and prints beside a named one.
+
+    Returns the paths.
+    """
     found = [path for place in ("people", "thumbs") for path in store.list(f"{GALLERY}/{place}")]
     orders = {match[1] for path in named if (match := _PORTRAIT.fullmatch(path))}
     found += [path for order in sorted(orders) for path in store.list(order)]

@@ -42,7 +42,7 @@ def rows_of(content: bytes) -> list[dict[str, str]]:
 def test_the_template_lists_what_is_accepted_and_keeps_what_was_said():
     first = Approvals().written(OWN)
     assert [(row["path"], row["decision"]) for row in rows_of(first)] == [("0.png", ""), ("2.png", "")]
-    edited = first.replace(b",,,anna,studio,2", b",Reject,\"eyes, closed\",anna,studio,2")
+    edited = first.replace(b",,,anna,studio,2", b',Reject,"eyes, closed",anna,studio,2')
     again = Approvals.read(edited).written(OWN)
     assert [(row["decision"], row["note"]) for row in rows_of(again)] == [("", ""), ("reject", "eyes, closed")]
     assert Approvals.read(again).written(OWN) == again

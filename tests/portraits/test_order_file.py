@@ -28,7 +28,7 @@ anna,studio:3 warm-film,5,4x5;8x10@240,1,2027-01-31
 """
 JSONL = """\
 {"album_id": "*", "styles": "none"}
-{"album_id": "anna", "styles": {"studio": 3, "warm-film": 5}, "prints": ["4x5", "8x10@240"], "delete_after": "2027-01-31"}
+{"album_id": "anna", "styles": {"studio": 3, "warm-film": 5}, "prints": "4x5 8x10@240", "delete_after": "2027-01-31"}
 
 {"album_id": "zoë, the second"}
 """
@@ -38,7 +38,9 @@ def orders(content: str, name: str = "orders.yaml") -> dict[str, AlbumOrder]:
     return resolve_orders(ALBUMS, SETTINGS, STYLES, *read_order_file(name, content.encode))
 
 
-@pytest.mark.parametrize(("name", "content"), [("o.yaml", YAML), ("o.csv", CSV), ("o.csv", "\ufeff" + CSV), ("o.jsonl", JSONL)])
+@pytest.mark.parametrize(
+    ("name", "content"), [("o.yaml", YAML), ("o.csv", CSV), ("o.csv", "\ufeff" + CSV), ("o.jsonl", JSONL)]
+)
 def test_every_format_says_the_same(name: str, content: str):
     found = orders(content, name)
     assert list(found) == ["anna", "zoë, the second"]
@@ -107,5 +109,7 @@ def test_tables_are_checked_as_well(name: str, content: str, says: str):
 
 
 def test_ids_of_digits_stay_text():
-    found = resolve_orders(["007"], SETTINGS, STYLES, *read_order_file("o.csv", lambda: b"album_id,styles\n007,studio:1\n"))
+    found = resolve_orders(
+        ["007"], SETTINGS, STYLES, *read_order_file("o.csv", lambda: b"album_id,styles\n007,studio:1\n")
+    )
     assert found["007"].styles == {"studio": 1}

@@ -40,9 +40,14 @@ def test_the_whole_face_is_inside_and_the_crop_inside_the_picture(data, size, wi
     left, top, right, bottom = crop
     assert (right - left, bottom - top) == pytest.approx(largest)
     slack = 1e-6 * max(width, height)
-    assert left >= 0 and top >= 0 and right <= width + slack and bottom <= height + slack
-    assert left <= face[0] + slack and top <= face[1] + slack
-    assert right >= face[2] - slack and bottom >= face[3] - slack
+    assert left >= 0
+    assert top >= 0
+    assert right <= width + slack
+    assert bottom <= height + slack
+    assert left <= face[0] + slack
+    assert top <= face[1] + slack
+    assert right >= face[2] - slack
+    assert bottom >= face[3] - slack
 
 
 def test_headroom_is_a_share_of_the_free_height_while_the_picture_has_it():
