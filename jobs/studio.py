@@ -29,6 +29,9 @@ def studio(
         typer.Option(help="MLflow tracking URI; a database beside the output when absent, where that is on this disk."),
     ] = None,
     commercial: Annotated[bool | None, typer.Option(help="Refuse models whose licence forbids commercial use.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Try one album, say what the job would take, and write nothing.")
+    ] = False,
     config: Annotated[
         Path | None, typer.Option(help="YAML file with any of the settings; the options above win.")
     ] = None,
@@ -50,6 +53,9 @@ def studio(
         "tracking_uri": tracking_uri,
     }
     settings = StudioSettings.load(config, {**options, "commercial": commercial})
-    from jobs.studio_job import run  # loads torch and Ray, which nobody waits for who only asks for help
-
+    # Both load torch, which nobody waits for who only asks for help.
+    if dry_run:
+        from jobs.estimate import dry_run as run
+    else:
+        from jobs.studio_job import run
     raise typer.Exit(run(settings))

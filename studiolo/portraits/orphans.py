@@ -1,5 +1,4 @@
-"""What earlier runs left that would be taken for the finished job's: pages, thumbnails, candidates and prints of the
-same orders.
+"""What earlier runs left that would be taken for the finished job's: pages, thumbnails, candidates, prints.
 
 Portraits in other styles, other people's files, references and weights stay: what cost work or belongs to a customer is
 never deleted on the side.

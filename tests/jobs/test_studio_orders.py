@@ -1,4 +1,4 @@
-"""A job with an order file on real models: what is ordered is made and printed; more like one, and nothing else anew."""
+"""A job with an order file on real models: what is ordered is made, printed, and made more of."""
 
 import csv
 import datetime
