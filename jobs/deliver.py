@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from studiolo.errors import SettingsError, UsageError
+from studiolo.errors import SettingsError, StoreError, UsageError
 
 DELIVERIES = "deliveries.json"
 """Where deliveries went, for `python -m jobs retain`."""
@@ -63,7 +63,9 @@ def _deliver_all(store: Any, to: str, zipped: bool, approved_only: bool) -> list
     short: list[str] = []
     for order in rows["orders"]:
         album = order["album_id"]
-        identity, *_ = own["identities"][album]
+        if album not in own["identities"]:
+            raise StoreError(f"deliver: {store.url} knows no person of album {album!r}; run the studio job to its end")
+        (identity,) = own["identities"][album]
         portraits, prints = own["portraits"].get(album, []), own["prints"].get(album, [])
         delivery = plan_delivery(order, identity, portraits, prints, approvals, approved_only)
         write_delivery(store, place, delivery, zipped)

@@ -68,9 +68,10 @@ def refresh(store: Store) -> None:
         return
     names = ("albums", "identities", "portraits", "prints", "orders")
     albums, identities, portraits, prints, ordered = (store.read_table(f"{name}.parquet").to_pylist() for name in names)
-    known = {row["album_id"] for row in albums} & {row["album_id"] for row in ordered}
-    identities = [row for row in identities if row["album_id"] in known]
-    albums = [row for row in albums if row["album_id"] in {row["album_id"] for row in identities}]
+    # A job that was killed may have left tables of two nights; people of whom one is missing wait for the next job.
+    known = set.intersection(*({row["album_id"] for row in rows} for rows in (albums, identities, ordered)))
+    identities, albums = ([row for row in rows if row["album_id"] in known] for rows in (identities, albums))
+    portraits = [row for row in portraits if row["identity_id"] in known]
     for photo in (photo for row in albums for photo in row["photos"]):
         photo["rotation_deg"] = 0  # its thumbnail was turned when it was made
     before = store.read_json("summary.json")
