@@ -165,7 +165,7 @@ class Portraitist:
                     face_lora_path=str(face_lora),
                     style_lora_path=str(style_lora) if style_lora else None,
                     count=count,
-                    first_index=len(work.made),
+                    first_index=work.row["first_index"] + len(work.made),
                     fits=self.engine.fits,
                 )
                 self._candidates(work, EngineOrder(**fields))
@@ -259,6 +259,7 @@ ORDER_INPUT = pa.schema(
         ("style", pa.string()),
         ("count", pa.int32()),
         ("seed", pa.int64()),
+        ("first_index", pa.int32()),  # of the candidates; the seed tells apart orders that begin elsewhere
         ("trigger", pa.string()),
         ("common_tags", pa.list_(pa.string())),
         ("lora_path", pa.string()),

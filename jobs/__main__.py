@@ -5,7 +5,9 @@ import sys
 import typer
 
 from jobs.base import base
+from jobs.deliver import deliver
 from jobs.models import models
+from jobs.retain import retain
 from jobs.samples import samples
 from jobs.studio import studio
 from studiolo.errors import StudioloError, UsageError
@@ -17,6 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(studio)
+app.command()(deliver)
+app.command()(retain)
 app.add_typer(models, name="models")
 app.command()(base)
 app.command()(samples)

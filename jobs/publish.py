@@ -1,6 +1,7 @@
-"""What a finished job leaves: tables, the summary, the gallery and the contact sheet."""
+"""What a finished job leaves: tables, the summary, the gallery, the contact sheet and the approvals to fill in."""
 
 import io
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,16 +11,19 @@ from PIL import Image
 
 from studiolo.albums.records import IDENTITY_SCHEMA, PORTRAIT_SCHEMA, REFERENCE_SCHEMA, Reason, Status
 from studiolo.albums.sources import AlbumSource, read_bytes
-from studiolo.errors import PhotoError
+from studiolo.errors import PhotoError, SettingsError
 from studiolo.perception.similarity import Similarity
+from studiolo.portraits.approvals import APPROVALS, Approvals
 from studiolo.portraits.files import decode_portrait
 from studiolo.portraits.gallery import write_gallery
+from studiolo.portraits.order_file import ORDERED_SCHEMA, styles_of, wanted_of
 from studiolo.portraits.orphans import remove_orphans
+from studiolo.portraits.prints import PRINT_SCHEMA
 from studiolo.portraits.scoring import similarity_to
 from studiolo.portraits.sheets import SheetRow, Tile, contact_sheet
 from studiolo.portraits.styles import Style
 from studiolo.portraits.summary import summary
-from studiolo.portraits.thumbs import GalleryFiles
+from studiolo.portraits.thumbs import GALLERY, GalleryFiles, photo_origin, thumb_path
 from studiolo.storage.store import Store
 
 Row = dict[str, Any]
@@ -34,33 +38,81 @@ def publish(
     albums: Sequence[Row],
     identities: Sequence[Row],
     portraits: Sequence[Row],
-    styles: Sequence[Style],
-    per_style: int,
+    prints: Sequence[Row],
+    ordered: Sequence[Row],
     figures: Callable[[], Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Write everything people look at, the summary last; returns it.
 
-    `figures()` are the job's own up to now, see `portraits.summary`.
+    `ordered` are rows of `ORDERED_SCHEMA`, one an album; `figures()` are the job's own up to now, see
+    `portraits.summary`.
     """
     references = [reference for row in identities for reference in row["references"]]
     store.write_table("references.parquet", pa.Table.from_pylist(references, REFERENCE_SCHEMA))
     store.write_table("identities.parquet", pa.Table.from_pylist(list(identities), IDENTITY_SCHEMA))
     store.write_table("portraits.parquet", pa.Table.from_pylist(list(portraits), PORTRAIT_SCHEMA))
+    store.write_table("prints.parquet", pa.Table.from_pylist(list(prints), PRINT_SCHEMA))
+    store.write_table("orders.parquet", pa.Table.from_pylist(list(ordered), ORDERED_SCHEMA))
+    _write_approvals(store, portraits)
+    named = {str(row["path"]) for row in [*portraits, *prints]}
+    files = _files(store, sources, named)
+    return _show(store, albums, identities, portraits, ordered, figures, files, named)
+
+
+def refresh(store: Store) -> None:
+    """Gallery, contact sheet and summary anew from the tables; nothing without a finished job.
+
+    Customers' photos are not read: their thumbnails are those that lie there.
+    """
+    if not store.exists("summary.json"):
+        return
+    names = ("albums", "identities", "portraits", "prints", "orders")
+    albums, identities, portraits, prints, ordered = (store.read_table(f"{name}.parquet").to_pylist() for name in names)
+    # A job that was killed may have left tables of two nights; people of whom one is missing wait for the next job.
+    known = set.intersection(*({row["album_id"] for row in rows} for rows in (albums, identities, ordered)))
+    identities, albums = ([row for row in rows if row["album_id"] in known] for rows in (identities, albums))
+    portraits = [row for row in portraits if row["identity_id"] in known]
+    for photo in (photo for row in albums for photo in row["photos"]):
+        photo["rotation_deg"] = 0  # its thumbnail was turned when it was made
+    before = store.read_json("summary.json")
+    figures = {name: before[name] for name in ("seconds_by_stage", "peak_rss_gib", "versions")}
+    named = {str(row["path"]) for row in [*portraits, *prints]}
+    _show(store, albums, identities, portraits, ordered, lambda: figures, _files_as_they_are(store, named), named)
+
+
+def _show(
+    store: Store,
+    albums: Sequence[Row],
+    identities: Sequence[Row],
+    portraits: Sequence[Row],
+    ordered: Sequence[Row],
+    figures: Callable[[], Mapping[str, Any]],
+    files: GalleryFiles,
+    named: set[str],
+) -> dict[str, Any]:
+    """Gallery, contact sheet and summary; what else of the gallery or of these orders lies there goes."""
     similarities = list(_other_similarities(identities, portraits))
+    wanted, styles = wanted_of(ordered), styles_of(ordered)
 
     def summed() -> dict[str, Any]:
         return summary(albums, identities, portraits, wanted=wanted, other_similarities=similarities, **figures())
 
-    wanted = {style.name: per_style for style in styles}
-    by_name = {style.name: style for style in styles}
-    named = {str(row["path"]) for row in portraits}
-    files = _files(store, sources, named)
-    write_gallery(_people(albums, identities, portraits), summed(), by_name, wanted, files)
-    _write_sheet(store, identities, portraits, styles)
+    write_gallery(_people(albums, identities, portraits), summed(), styles, wanted, files)
+    _write_sheet(store, identities, portraits, list(styles.values()))
     remove_orphans(store, named)
     result = summed()
     store.write_json("summary.json", result)
     return result
+
+
+def _write_approvals(store: Store, portraits: Sequence[Row]) -> None:
+    """`approvals.csv` with a row for every accepted portrait; one that cannot be read is left as it is."""
+    try:
+        before = Approvals.read(store.read_bytes(APPROVALS)) if store.exists(APPROVALS) else Approvals()
+    except SettingsError as error:
+        print(f"warning: {error}; it was left as it is", file=sys.stderr)
+        return
+    store.write_bytes(APPROVALS, before.written(portraits))
 
 
 def _people(
@@ -84,6 +136,23 @@ def _files(store: Store, sources: Sequence[AlbumSource], named: set[str]) -> Gal
 
     def write(path: str, content: bytes) -> None:
         store.write_bytes(path, content)
+        named.add(path)
+
+    return GalleryFiles(read=store.read_bytes, write=write, read_photo=read_photo)
+
+
+def _files_as_they_are(store: Store, named: set[str]) -> GalleryFiles:
+    """As `_files`, with the thumbnails that lie there in the place of customers' photos."""
+
+    def read_photo(album_uri: str, uri: str) -> bytes:
+        path = thumb_path(photo_origin(album_uri, uri))
+        if not store.exists(path):
+            raise PhotoError(Reason.UNREADABLE, f"{uri!r} has no thumbnail")
+        return store.read_bytes(path)
+
+    def write(path: str, content: bytes) -> None:
+        if not (path.startswith(f"{GALLERY}/thumbs/") and store.exists(path)):
+            store.write_bytes(path, content)
         named.add(path)
 
     return GalleryFiles(read=store.read_bytes, write=write, read_photo=read_photo)

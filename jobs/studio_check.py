@@ -1,50 +1,101 @@
 """What can be wrong with a request to the studio job, found before any work."""
 
-import os
+import datetime
 import sys
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from studiolo.albums.sources import AlbumSource, is_local, list_albums, local_path
-from studiolo.errors import SettingsError, nearest
+from studiolo.albums.sources import AlbumSource, is_local, list_albums, local_path, read_bytes
+from studiolo.errors import PhotoError, SettingsError, nearest
 from studiolo.generation.base import load_tokenizer
 from studiolo.perception.suite import PERCEPTION_CARDS
-from studiolo.portraits.styles import Style, load_style, style_card, style_lora_path
+from studiolo.portraits.approvals import APPROVALS, Approvals
+from studiolo.portraits.order_file import AlbumOrder, read_order_file, resolve_orders
+from studiolo.portraits.styles import Style, all_styles, load_style, style_card, style_lora_path
 from studiolo.portraits.upscaling import CARDS as UPSCALER_CARDS
-from studiolo.settings import StudioSettings
+from studiolo.settings import StudioSettings, require_path
+from studiolo.storage import retention
+from studiolo.storage.places import overlap
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
 from studiolo.weights.cards import SUITE_BASE, load_card, require_commercial, suite
 from studiolo.weights.fetch import pull
 
 
-def check_request(settings: StudioSettings) -> tuple[list[AlbumSource], list[Style]]:
-    """What can be wrong with a request, before any work: styles, suite, licences, places, albums, weights."""
-    styles = [load_style(name, settings.style_folder) for name in settings.styles]
+class Request(NamedTuple):
+    """What is to be done."""
+
+    sources: list[AlbumSource]
+    """The albums of which something is ordered."""
+    styles: list[Style]
+    """Every style that is ordered."""
+    orders: dict[str, AlbumOrder]
+    """What is ordered, by album."""
+
+
+def check_request(settings: StudioSettings) -> Request:
+    """What can be wrong with a request, before any work: orders, suite, licences, places, weights, approvals."""
+    for name in settings.styles:
+        load_style(name, settings.style_folder)
+    _check_apart(settings)
+    sources, orders = _ordered(settings)
+    ordered = [style for order in orders.values() for style in order.styles]
+    styles = [load_style(name, settings.style_folder) for name in dict.fromkeys(ordered)]
     suite(settings.suite)  # a misspelt suite is refused by name
     cards = [load_card(card_id) for card_id in cards_of(settings)]
     if settings.commercial:
         require_commercial([*cards, *filter(None, map(style_card, styles))])
     MlflowTracker.beside(Store(settings.out), settings.tracking_uri)
-    _check_apart(settings)
-    sources = list_albums(settings.albums)
     for card in cards:
         pull(card.id)
     for style in styles:
         style_lora_path(style)
     _warn_of_long(styles, pull(SUITE_BASE[settings.suite]) / "tokenizer")
-    return sources, styles
+    read_approvals(Store(settings.out))
+    return Request(sources, styles, orders)
+
+
+def read_approvals(store: Store) -> Approvals:
+    """The studio's decisions so far; `SettingsError` for a file that does not fit."""
+    return Approvals.read(store.read_bytes(APPROVALS)) if store.exists(APPROVALS) else Approvals()
+
+
+def _ordered(settings: StudioSettings) -> tuple[list[AlbumSource], dict[str, AlbumOrder]]:
+    """The albums of which something is ordered and may still be kept, with what is ordered."""
+    sources = list_albums(settings.albums)
+    albums = [source.album_id for source in sources]
+    if settings.orders is None:
+        orders = resolve_orders(albums, settings, settings.styles)
+    else:
+        default, entries = read_order_file(settings.orders, partial(_read_order_file, settings.orders))
+        orders = resolve_orders(albums, settings, all_styles(settings.style_folder), default, entries)
+    dates = {album: order.delete_after for album, order in orders.items()}
+    shut = retention.closed(Store(settings.out), dates, settings.retention_days, datetime.date.today())
+    for album, why in shut.items():
+        print(f"left out: {album} ({why})", file=sys.stderr)
+    orders = {album: order for album, order in orders.items() if album not in shut}
+    if not orders:
+        raise SettingsError(
+            f"albums {settings.albums!r}: of {len(albums)} albums none is ordered"
+            f"{f', {len(shut)} are left out because of their dates' if shut else ''}; wanted at least one"
+        )
+    return [source for source in sources if source.album_id in orders], orders
+
+
+def _read_order_file(url: str) -> bytes:
+    if is_local(url):
+        require_path(Path(local_path(url)), "order file", "a YAML, CSV or JSONL file")
+    try:
+        return read_bytes(url)
+    except PhotoError as error:
+        raise SettingsError(f"order file {url!r} cannot be read: {error.detail}") from None
 
 
 def _check_apart(settings: StudioSettings) -> None:
     """Refuses albums and an output of which one lies in the other: the next run would take portraits for albums."""
 
-    def place(url: str) -> str:
-        if is_local(url):
-            return os.path.join(os.path.realpath(local_path(url)), "")
-        return url if "::" in url else Store(url).url.rstrip("/") + "/"  # into a chain such as an archive none writes
-
-    albums, out = place(settings.albums), place(settings.out)
-    if albums.startswith(out) or out.startswith(albums):
+    if overlap(settings.albums, settings.out):
         raise SettingsError(
             f"out: got {settings.out!r}, and the albums are {settings.albums!r}; wanted two places of which neither"
             " lies in the other"

@@ -1,5 +1,6 @@
 """The studio job, stage by stage: perceive, train, portraits, publish."""
 
+import datetime
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -10,21 +11,23 @@ import pyarrow as pa
 
 from actors.perceiver import Perceiver
 from actors.portraitist import ORDER_INPUT, REFERENCE_INPUT, Portraitist
+from actors.printer import PRINT_INPUT, Printer
 from actors.trainer import Trainer
 from jobs.machine import PeakMemory, versions
 from jobs.progress import Progress
 from jobs.publish import publish
-from jobs.studio_check import check_request
+from jobs.studio_check import Request, check_request, read_approvals
 from pipelines.graph import start, stop, stream
 from pipelines.guard import Actor
 from pipelines.plan import Stage, fit
 from studiolo.albums.records import FACE_LORA_SCHEMA, IDENTITY_SCHEMA, PERCEIVED_SCHEMA, Reason, Status
-from studiolo.albums.sources import INPUT_SCHEMA, AlbumSource
+from studiolo.albums.sources import INPUT_SCHEMA
 from studiolo.errors import StudioloError
 from studiolo.keys import unit_key
+from studiolo.portraits.approvals import BATCH, chosen_for_more, more_first_index, rank_alike
 from studiolo.portraits.orders import order_seed
-from studiolo.portraits.styles import Style
 from studiolo.settings import StudioSettings
+from studiolo.storage import retention
 from studiolo.storage.lock import Lock
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
@@ -34,7 +37,8 @@ Row = dict[str, Any]
 
 GALLERY_INDEX = "gallery/index.html"
 
-STAGES = ("perceive", "train", "portraits", "publish")
+STAGES = ("perceive", "train", "portraits", "prints", "publish")
+"""`prints` is entered when prints are ordered."""
 
 NAMED = 10
 """The report names so many of the identities that failed."""
@@ -42,18 +46,19 @@ NAMED = 10
 
 def run(settings: StudioSettings) -> int:
     """Carry out the job; returns the exit code 0 or 3. Raises `UsageError` before any work, `StudioloError` after."""
-    sources, styles = check_request(settings)
+    request = check_request(settings)
     store = Store(settings.out)
     with store.lock("studio") as lock, PeakMemory() as memory, Progress(STAGES) as progress:
-        job = _Job(settings, styles, store, lock, progress)
+        job = _Job(settings, request, store, lock, progress)
         try:
-            job.plan(sources)
+            job.plan()
             with job.tracked():
-                job.perceive(sources)
+                job.perceive()
                 require_photos(job.albums, settings.max_failed_share)
                 job.train()
                 job.portray()
-                summary = job.publish(sources, memory)
+                job.make_prints()
+                summary = job.publish(memory)
         finally:
             stop()
     failed = [row for row in job.identities() if row["status"] != Status.OK]
@@ -91,13 +96,13 @@ def _report(summary: Row, failed: list[Row], gallery: str) -> None:
 
 
 class _Job:
-    """The three stages of one run and the rows they leave."""
+    """The stages of one run and the rows they leave."""
 
     def __init__(
-        self, settings: StudioSettings, styles: list[Style], store: Store, lock: Lock, progress: Progress
+        self, settings: StudioSettings, request: Request, store: Store, lock: Lock, progress: Progress
     ) -> None:
         self.settings = settings
-        self.styles = styles
+        self.sources, self.styles, self.orders = request
         self.store = store
         self.lock = lock
         self.progress = progress
@@ -108,11 +113,15 @@ class _Job:
         self.albums: list[Row] = []
         self.loras: dict[str, Row] = {}
         self.portraits: list[Row] = []
+        self.prints: list[Row] = []
 
-    def plan(self, sources: list[AlbumSource]) -> None:
-        """Start Ray and fit the pools of all three stages, so that one which cannot run is refused before the first."""
+    def plan(self) -> None:
+        """Start Ray and fit the pools of all stages, so that one which cannot run is refused before the first."""
         cpus = start(self.settings.cpus, self.settings.object_store_mib)
-        work = {"perception": len(sources), "face_lora": len(sources), "generation": len(sources) * len(self.styles)}
+        dates = {album: order.delete_after for album, order in self.orders.items()}
+        retention.remember(self.store, dates, self.settings.retention_days, datetime.date.today())
+        albums, orders = len(self.sources), sum(len(order.styles) for order in self.orders.values())
+        work = {"perception": albums, "face_lora": albums, "generation": orders}
         for name, units in work.items():
             settings = getattr(self.settings, name)
             queued = int(name == "perception")  # albums take seconds, the others minutes
@@ -139,12 +148,12 @@ class _Job:
             self.lock.check()
             yield row
 
-    def perceive(self, sources: list[AlbumSource]) -> None:
+    def perceive(self) -> None:
         """Albums -> annotated photos, people, references."""
         settings = self.settings.perception
-        self.progress.stage("perceive", total=sum(len(source.photos) for source in sources))
+        self.progress.stage("perceive", total=sum(len(source.photos) for source in self.sources))
         actor = Perceiver(self.store, self.settings.suite, settings, self.settings.selection)
-        rows = pa.Table.from_pylist([source.row() for source in sources], INPUT_SCHEMA)
+        rows = pa.Table.from_pylist([source.row() for source in self.sources], INPUT_SCHEMA)
         for row in self.stream(rows, actor, "perception"):
             self.albums.append(row)
             statuses = [photo["status"] for photo in row["photos"]]
@@ -172,9 +181,9 @@ class _Job:
         self.store.write_table("face_loras.parquet", pa.Table.from_pylist(list(self.loras.values()), FACE_LORA_SCHEMA))
 
     def portray(self) -> None:
-        """Face-LoRAs and styles -> ranked portraits."""
+        """Face-LoRAs and styles -> ranked portraits, and more of those that the studio asked more of."""
         settings = self.settings.generation
-        orders = list(self._orders())
+        orders = [*self._orders(), *self._more()]
         self.progress.stage("portraits", total=len(orders))  # candidates are counted as accepted or rejected
         actor = Portraitist(
             self.store,
@@ -185,10 +194,10 @@ class _Job:
             self.settings.style_folder,
         )
         rows = pa.Table.from_pylist(orders, ORDER_INPUT)
-        finished: set[tuple[str, str]] = set()
+        finished: set[tuple[str, str, int]] = set()
         for row in self.stream(rows, actor, "generation"):
             self.portraits.append(row)
-            order = (row["identity_id"], row["style"])  # its candidates come out together
+            order = (row["identity_id"], row["style"], row["index"] // BATCH)  # its candidates come out together
             self.progress.advance(
                 int(order not in finished),
                 accepted=int(row["status"] == Status.OK),
@@ -196,19 +205,39 @@ class _Job:
                 failed=int(row["status"] == Status.FAILED),
             )
             finished.add(order)
+        self.portraits = rank_alike(self.portraits, {album: order.styles for album, order in self.orders.items()})
         self.portraits.sort(key=lambda row: (row["identity_id"], row["style"], row["index"]))
 
-    def publish(self, sources: list[AlbumSource], memory: PeakMemory) -> Row:
+    def make_prints(self) -> None:
+        """Accepted portraits -> print files, where prints are ordered."""
+        ordered = {album: [size.name for size in order.prints] for album, order in self.orders.items()}
+        rows = [
+            {**row, "prints": ordered[row["identity_id"]]}
+            for row in self.portraits
+            if row["status"] == Status.OK and ordered[row["identity_id"]]
+        ]
+        if not rows:
+            return
+        self.progress.stage("prints", total=len(rows))
+        table = pa.Table.from_pylist([_pick(row, PRINT_INPUT) for row in rows], PRINT_INPUT)
+        for row in self.stream(table, Printer(self.store, self.settings.suite), "generation"):
+            self.prints.append(row)
+            made = row["status"] == Status.OK
+            self.progress.advance(0, accepted=int(made), rejected=int(not made))
+        self.progress.advance(len(rows))
+        self.prints.sort(key=lambda row: (row["identity_id"], row["style"], row["index"], row["print"]))
+
+    def publish(self, memory: PeakMemory) -> Row:
         """Tables, gallery, contact sheet and summary."""
         self.progress.stage("publish", total=1)
         summary = publish(
             self.store,
-            sources,
+            self.sources,
             self.albums,
             self.identities(),
             self.portraits,
-            self.styles,
-            self.settings.per_style,
+            self.prints,
+            [self.orders[album["album_id"]].row({style.name: style for style in self.styles}) for album in self.albums],
             lambda: {
                 "seconds_by_stage": self.progress.seconds_by_stage,
                 "peak_rss_gib": memory.peak_gib,
@@ -237,17 +266,30 @@ class _Job:
             rows.append(row)
         return rows
 
+    def _more(self) -> Iterator[Row]:
+        """Rows of `ORDER_INPUT` for more portraits like those of the last job that were chosen."""
+        if not self.store.exists("portraits.parquet"):
+            return
+        made = self.store.read_table("portraits.parquet").to_pylist()
+        orders = {(row["identity_id"], row["style"]): row for row in self._orders()}
+        for row in chosen_for_more(made, read_approvals(self.store)):
+            order = orders.get((row["identity_id"], row["style"]))
+            if order is not None:
+                seed = order_seed(self.settings.seed, row["style"], row["portrait_id"])
+                yield {**order, "seed": seed, "first_index": more_first_index(row["portrait_id"])}
+
     def _orders(self) -> Iterator[Row]:
         for album in self.albums:
             lora = self.loras.get(album["identity_id"])
             if lora is None or lora["status"] != Status.OK:
                 continue
-            for style in self.styles:
+            for style, count in self.orders[album["album_id"]].styles.items():
                 yield {
                     "identity_id": album["identity_id"],
-                    "style": style.name,
-                    "count": self.settings.per_style,
-                    "seed": order_seed(self.settings.seed, style.name),
+                    "style": style,
+                    "count": count,
+                    "seed": order_seed(self.settings.seed, style),
+                    "first_index": 0,
                     "trigger": album["trigger"],
                     "common_tags": album["common_tags"],
                     "lora_path": lora["path"],

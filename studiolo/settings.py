@@ -179,6 +179,12 @@ class StudioSettings(Section):
     """Names of the styles ordered for everyone, each once; a list, or one line with commas."""
     per_style: int = pydantic.Field(4, ge=1)
     """Portraits wanted in each style."""
+    orders: str | None = None
+    """URL of an order file (YAML, CSV or JSONL): styles, counts, prints and the last day kept, album by album. Where it
+    says nothing, `styles` and `per_style` hold."""
+    retention_days: int | None = pydantic.Field(None, ge=1)
+    """Days after an album's first job on which everything made of it falls due for `python -m jobs retain`; an order's
+    `delete_after` wins. Absent: nothing falls due."""
     suite: str = "embedded"
     """Model suite."""
     style_folder: str | None = None

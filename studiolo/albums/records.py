@@ -56,6 +56,7 @@ class Reason(StrEnum):
     LOW_SIMILARITY = "low_similarity"
     NOT_ONE_FACE = "not_one_face"
     FACE_SIZE = "face_size"
+    CROP_CUTS_FACE = "crop_cuts_face"
 
     def sentence(self) -> str:
         """The reason in one plain sentence, empty for `NONE`."""
@@ -90,6 +91,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.LOW_SIMILARITY: "The portrait does not look enough like the person.",
     Reason.NOT_ONE_FACE: "The portrait does not show exactly one clear face.",
     Reason.FACE_SIZE: "The face is too small or too large in the portrait.",
+    Reason.CROP_CUTS_FACE: "The face fills too much of the portrait for a print of this shape.",
 }
 
 

@@ -30,20 +30,20 @@ def write_gallery(
     people: Iterable[tuple[Row, Row, Sequence[Row]]],
     figures: Mapping[str, Any],
     styles: Mapping[str, Style],
-    wanted: Mapping[str, int],
+    wanted: Mapping[str, Mapping[str, int]],
     files: GalleryFiles,
     title: str = "Portraits",
 ) -> str:
     """All pages for `people`: (identity row, album row, its portrait rows). Returns the index's path in the
     output.
 
-    `wanted` are the portraits ordered for everyone, by style. `people` may be a generator: only small cards of them
+    `wanted` are the portraits ordered, by identity and style. `people` may be a generator: only small cards of them
     are kept. For pages made elsewhere use `write_person_page` and `write_index`.
     """
     cards: list[View] = []
     sections: list[View] = []
     for identity, album, portraits in people:
-        view = write_person_page(identity, album, portraits, styles, wanted, files)
+        view = write_person_page(identity, album, portraits, styles, wanted[identity["identity_id"]], files)
         cards.append(card(view))
         if len(cards) <= INLINE_PEOPLE:
             sections.append(view)

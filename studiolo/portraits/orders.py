@@ -42,13 +42,13 @@ class Order(Section):
         return unit_key("order", inputs, {"generation": self.generation}, weights_sha256, self.seed)
 
 
-def order_seed(job_seed: int, style: str) -> int:
-    """Seed of everyone's order in `style`, 0 <= seed < 2**63.
+def order_seed(job_seed: int, style: str, like: str = "") -> int:
+    """Seed of everyone's order in `style`, or of the one for more like the portrait `like`; 0 <= seed < 2**63.
 
     Styles differ, so that two styles do not show the same composition twice; people are told apart by the
     candidate's seed, which adds the identity and the index.
     """
-    digest = hashlib.sha256(f"order\0{job_seed}\0{style}".encode()).digest()
+    digest = hashlib.sha256("\0".join(["order", str(job_seed), style, *filter(None, [like])]).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 

@@ -16,7 +16,7 @@ def summary(
     identities: Iterable[Row],
     portraits: Iterable[Row],
     *,
-    wanted: Mapping[str, int],
+    wanted: Mapping[str, Mapping[str, int]],
     other_similarities: Iterable[float],
     seconds_by_stage: Mapping[str, float],
     peak_rss_gib: float,
@@ -26,8 +26,8 @@ def summary(
 
     `albums`, `identities`, `portraits` are rows of `ALBUM_SCHEMA`, `IDENTITY_SCHEMA` (or any with `status`
     and `reason`) and `PORTRAIT_SCHEMA`, an order that failed as a whole one row of status `failed`; each is read once,
-    so generators do. `wanted` are the portraits ordered for
-    everyone, by style: an order is a person and a style, and short when fewer were accepted, be it that the person
+    so generators do. `wanted` are the portraits ordered, by identity and style: an order is a person and a style, and
+    short when fewer were accepted, be it that the person
     failed. `other_similarities` are calibrated similarities (0..1) of accepted portraits to other identities'
     references. A median of nothing is None. Raises `StudioloError` when a photo or portrait has no outcome: then
     something was lost.
@@ -38,7 +38,11 @@ def summary(
     rows = list(portraits)
     made, portrait_reasons = _count("portrait", "portrait_id", rows)
     accepted = Counter((row["identity_id"], row["style"]) for row in rows if row["status"] == Status.OK)
-    short = sum(accepted[person["identity_id"], style] < wanted[style] for person in persons for style in wanted)
+    orders = [
+        (person["identity_id"], style, count)
+        for person in persons
+        for style, count in wanted[person["identity_id"]].items()
+    ]
     own = [float(row["similarity"]) for row in rows if row["status"] == Status.OK]
     unfused = [float(row["similarity_unfused"]) for row in rows if row["status"] == Status.OK]
     return {
@@ -48,10 +52,10 @@ def summary(
         "photos_failed": photos[Status.FAILED],
         "identities": people.total(),
         "identities_failed": people[Status.FAILED],
-        "orders": len(persons) * len(wanted),
-        "orders_short": short,
+        "orders": len(orders),
+        "orders_short": sum(accepted[identity_id, style] < count for identity_id, style, count in orders),
         "orders_failed": made[Status.FAILED],
-        "portraits_wanted": len(persons) * sum(wanted.values()),
+        "portraits_wanted": sum(count for *_, count in orders),
         "portraits_accepted": made[Status.OK],
         "portraits_rejected": made[Status.DROPPED],
         "similarity_own_median": _median(own),

@@ -55,12 +55,22 @@ def photo_thumb(files: GalleryFiles, album_uri: str, uri: str, rotation_deg: int
         return None
     image = Image.fromarray(turn(rgb_u8, rotation_deg or 0))
     image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
-    return _write(files, f"{album_uri}\0{uri}", image)
+    return _write(files, photo_origin(album_uri, uri), image)
+
+
+def photo_origin(album_uri: str, uri: str) -> str:
+    """What names the thumbnail of a customer's photo; a picture of the output is named by its path."""
+    return f"{album_uri}\0{uri}"
+
+
+def thumb_path(origin: str) -> str:
+    """Where the thumbnail of `origin` lies, relative to the output."""
+    return f"{GALLERY}/thumbs/{hashlib.sha256(origin.encode(errors='surrogatepass')).hexdigest()[:24]}.webp"
 
 
 def _write(files: GalleryFiles, origin: str, image: Image.Image) -> Thumb:
-    src = f"thumbs/{hashlib.sha256(origin.encode(errors='surrogatepass')).hexdigest()[:24]}.webp"
+    path = thumb_path(origin)
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=84, method=4)
-    files.write(f"{GALLERY}/{src}", buffer.getvalue())
-    return Thumb(src, image.width, image.height)
+    files.write(path, buffer.getvalue())
+    return Thumb(path.removeprefix(f"{GALLERY}/"), image.width, image.height)

@@ -8,10 +8,11 @@ are those. Resuming means doing the units without such a record.
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from studiolo.errors import StoreError
+from studiolo.identities.artifacts import identity_folder
 from studiolo.storage.store import Store
 
 _KIND = re.compile(r"[a-z][a-z0-9_-]*")
@@ -61,6 +62,20 @@ class Ledger:
         failure = self.failure(kind, key)
         return int(failure["attempts"]) if failure else 0
 
+    def about(self, identity_ids: Collection[str]) -> dict[str, list[str]]:
+        """Paths of the records, failures included, that speak of each identity or album; of none there is no entry.
+
+        A record does when one of its texts is the name, holds it in quotes, or is a path in the identity's folder.
+        """
+        signs = {name: (f"{identity_folder(name)}/", repr(name)) for name in identity_ids}
+        found: dict[str, list[str]] = {}
+        for path in self.store.list("ledger") if signs else ():
+            texts = set(_texts(self._read(path)))
+            for name, (folder, quoted) in signs.items():
+                if name in texts or any(text.startswith(folder) or quoted in text for text in texts):
+                    found.setdefault(name, []).append(path)
+        return found
+
     def _sha256(self, path: str) -> str:
         return hashlib.sha256(self.store.read_bytes(path)).hexdigest()
 
@@ -72,6 +87,20 @@ class Ledger:
             got = type(record).__name__
             raise StoreError(f"ledger {self.store.url}: {path}: got a {got}, wanted an object; delete it and run again")
         return record
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON value, names of fields included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            if not isinstance(item, float):  # embeddings
+                yield from _texts(item)
 
 
 def _path(outcome: str, kind: str, key: str) -> str:

@@ -7,10 +7,11 @@ machine; across machines give the URI of a tracking server or a PostgreSQL datab
 
 import logging
 import os
+import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
@@ -132,6 +133,48 @@ class MlflowTracker:
         """Close the run as finished or failed."""
         with self._guard(f"finish run {run}"):
             self._client.set_terminated(run, status="FINISHED" if ok else "FAILED")
+
+    def runs_named(self, names: Collection[str]) -> dict[str, list[str]]:
+        """Ids of the runs of each name, deleted ones included; of none there is no entry."""
+        from mlflow.entities import ViewType
+
+        found: dict[str, list[str]] = {}
+        with self._guard("look for runs"):
+            for name in sorted(names):
+                quoted = name.replace("'", "''")
+                query = f"attributes.run_name = '{quoted}'"
+                runs = self._client.search_runs([self._experiment], query, ViewType.ALL)
+                if runs:
+                    found[name] = sorted(run.info.run_id for run in runs)
+        return found
+
+    def erase(self, runs: Iterable[str]) -> None:
+        """Delete runs for good, their files first, and what a database file still holds of them; one that is gone
+        already is no error.
+
+        A tracking server keeps what it calls deleted until its own `mlflow gc` runs; there the name goes at once.
+        """
+        from mlflow.exceptions import MlflowException
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        for run in runs:
+            with self._guard(f"erase run {run}"):
+                try:
+                    found = self._client.get_run(run)
+                except MlflowException as error:
+                    if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                        continue
+                    raise
+                get_artifact_repository(found.info.artifact_uri).delete_artifacts()
+                forget = getattr(self._client._tracking_client.store, "_hard_delete_run", None)
+                if forget is not None:  # what `mlflow gc` does
+                    forget(run)
+                elif found.info.lifecycle_stage == "active":
+                    self._client.update_run(run, name="erased")
+                    self._client.delete_run(run)
+        if self.uri.startswith("sqlite:///"):
+            with self._guard("compact the database"), closing(sqlite3.connect(self.uri[len("sqlite:///") :])) as base:
+                base.execute("VACUUM")  # deleted rows lie in the file until their pages are written over
 
     def _new_points(self, run: str, name: str, value: float | Curve) -> Iterator["Metric"]:
         from mlflow.entities import Metric

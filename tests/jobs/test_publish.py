@@ -14,7 +14,7 @@ def test_what_earlier_runs_made_of_people_stays_and_their_pages_go(tmp_path: Pat
     for path in ("contact-sheet.png", "gallery/people/anna.html", f"gallery/thumbs/{'0' * 24}.webp", *kept):
         store.write_bytes(path, b"x")
     figures = {"seconds_by_stage": {}, "peak_rss_gib": 1.0, "versions": {}}
-    publish(store, [], [], [], [], [], 2, lambda: figures)
-    tables = {f"{name}.parquet" for name in ("references", "identities", "portraits")}
+    publish(store, [], [], [], [], [], [], lambda: figures)
+    tables = {f"{name}.parquet" for name in ("references", "identities", "portraits", "prints", "orders")}
     assets = {f"gallery/{name}" for name in ("index.html", "assets/gallery.css", "assets/gallery.js")}
-    assert set(store.list()) == tables | assets | {"summary.json", *kept}
+    assert set(store.list()) == tables | assets | {"summary.json", "approvals.csv", *kept}

@@ -39,7 +39,7 @@ def test_nothing_is_lost(finished, small_albums):
     assert summary["identities"] == 3
     assert summary["identities_failed"] >= 1
     assert 0 < summary["peak_rss_gib"] < 6
-    assert set(summary["seconds_by_stage"]) == set(studio_job.STAGES)
+    assert set(summary["seconds_by_stage"]) == set(studio_job.STAGES) - {"prints"}
     assert min(summary["seconds_by_stage"].values()) > 0
 
 

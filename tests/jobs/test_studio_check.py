@@ -69,7 +69,7 @@ def test_remote_places_are_compared_too(albums):
 
 
 def test_a_name_that_begins_like_the_albums_is_another_place(albums):
-    sources, _ = check_request(wanted(albums, f"{albums}-out"))
+    sources, *_ = check_request(wanted(albums, f"{albums}-out"))
     assert [source.album_id for source in sources] == ["anna"]
 
 
@@ -105,7 +105,7 @@ def test_the_summary_measures_the_gallery_too(tmp_path, monkeypatch):
 
     monkeypatch.setattr(publishing, "write_gallery", write_gallery)
     figures = {"seconds_by_stage": seconds, "peak_rss_gib": 1.0, "versions": {}}
-    result = publishing.publish(Store(tmp_path), [], [], [], [], [], 1, lambda: figures)
+    result = publishing.publish(Store(tmp_path), [], [], [], [], [], [], lambda: figures)
     assert result["seconds_by_stage"] == {"publish": 7.5}
     assert json.loads((tmp_path / "summary.json").read_text()) == result
 

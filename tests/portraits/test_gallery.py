@@ -11,7 +11,7 @@ from studiolo.portraits.gallery import INLINE_PEOPLE, write_gallery, write_index
 from studiolo.portraits.styles import all_styles
 from studiolo.portraits.views import card, shortfall
 from tests.portraits.job_rows import ODD_NAME, Job
-from tests.portraits.test_summary import WANTED, figures
+from tests.portraits.test_summary import WANTED, figures, wanted
 
 
 class Page(HTMLParser):
@@ -32,7 +32,7 @@ class Page(HTMLParser):
 
 
 def gallery(job: Job) -> dict[str, Page]:
-    write_gallery(job.people, figures(job), all_styles(), WANTED, job.access)
+    write_gallery(job.people, figures(job), all_styles(), wanted(job), job.access)
     return {path: Page(content) for path, content in job.files.items() if path.endswith(".html")}
 
 

@@ -10,12 +10,16 @@ from tests.portraits.job_rows import Job
 WANTED = {"studio": 2, "warm-film": 2}
 
 
+def wanted(job: Job) -> dict[str, dict[str, int]]:
+    return {identity["identity_id"]: WANTED for identity, _, _ in job.people}
+
+
 def figures(job: Job, others: tuple[float, ...] = (0.1, 0.3)) -> dict[str, Any]:
     return summary(
         (album for _, album, _ in job.people),
         (identity for identity, _, _ in job.people),
         (row for _, _, rows in job.people for row in rows),
-        wanted=WANTED,
+        wanted=wanted(job),
         other_similarities=others,
         seconds_by_stage={"perceive": 12.34567},
         peak_rss_gib=3.21987,

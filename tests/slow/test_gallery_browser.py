@@ -11,7 +11,7 @@ from studiolo.albums.records import Reason
 from studiolo.portraits.gallery import INLINE_PEOPLE, write_gallery
 from studiolo.portraits.styles import all_styles
 from tests.portraits.job_rows import ODD_NAME, Job
-from tests.portraits.test_summary import WANTED, figures
+from tests.portraits.test_summary import figures, wanted
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +50,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
         job.add("nobody", failed=True)
         for i in range(extra):
             job.add(f"customer-{i:03}", accepted=1)
-        write_gallery(job.people, figures(job), all_styles(), WANTED, job.access)
+        write_gallery(job.people, figures(job), all_styles(), wanted(job), job.access)
         for path, content in job.files.items():
             place = root / name / path
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,90 @@
+"""`python -m jobs deliver`: what a finished job made, in a folder or zip for each customer."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from studiolo.errors import SettingsError, StoreError, UsageError
+
+DELIVERIES = "deliveries.json"
+"""Where deliveries went, for `python -m jobs retain`."""
+
+TABLES = ("orders", "identities", "portraits", "prints", "albums")
+NAMED = 10
+"""So many customers whose orders fall short are named."""
+
+Row = dict[str, Any]
+
+
+def deliver(
+    out: Annotated[str, typer.Argument(help="URL of a studio job's output.", metavar="OUT")],
+    to: Annotated[str, typer.Option(help="URL of the folder that gets a folder or zip for each customer.")],
+    zipped: Annotated[bool, typer.Option("--zip", help="A zip for each customer instead of a folder.")] = False,
+    approved_only: Annotated[
+        bool,
+        typer.Option(
+            help="Only portraits that approvals.csv approves; else all accepted ones that it does not reject."
+        ),
+    ] = False,
+) -> None:
+    """Hand out accepted portraits and prints, with a page and a text that says what fell short.
+
+    Ends with 0 when every order is complete, 3 when some fall short (named; their text says why), 1 when it failed, 2
+    when the request cannot be carried out. The same command again writes what changed.
+    """
+    from studiolo.storage.store import Store
+
+    store = Store(out)
+    if not store.exists("summary.json"):
+        raise SettingsError(f"deliver: {store.url} holds no finished job (no summary.json); run the studio job first")
+    with store.lock("deliver"):
+        short = _deliver_all(store, to, zipped, approved_only)
+    for line in short[:NAMED]:
+        print(f"short: {line}", file=sys.stderr)
+    if len(short) > NAMED:
+        print(f"short: {len(short) - NAMED} more, see each order.txt", file=sys.stderr)
+    print(Store(to).url)
+    raise typer.Exit(3 if short else 0)
+
+
+def _deliver_all(store: Any, to: str, zipped: bool, approved_only: bool) -> list[str]:
+    """Write every customer's delivery; one line for each of which something is short."""
+    from jobs.studio_check import read_approvals
+    from studiolo.portraits.delivery import plan_delivery, write_delivery
+    from studiolo.storage.store import Store
+
+    rows = {name: store.read_table(f"{name}.parquet").to_pylist() for name in TABLES}
+    _check_apart(store.url, to, {row["album_uri"] for row in rows["albums"]})
+    approvals, place = read_approvals(store), Store(to)
+    known = set(store.read_json(DELIVERIES)) if store.exists(DELIVERIES) else set()
+    store.write_json(DELIVERIES, sorted(known | {place.url}))  # first: what is handed out must be found again
+    own = {name: _by(rows[name], "identity_id") for name in ("identities", "portraits", "prints")}
+    short: list[str] = []
+    for order in rows["orders"]:
+        album = order["album_id"]
+        if album not in own["identities"]:
+            raise StoreError(f"deliver: {store.url} knows no person of album {album!r}; run the studio job to its end")
+        (identity,) = own["identities"][album]
+        portraits, prints = own["portraits"].get(album, []), own["prints"].get(album, [])
+        delivery = plan_delivery(order, identity, portraits, prints, approvals, approved_only)
+        write_delivery(store, place, delivery, zipped)
+        if delivery.short:
+            short.append(f"{album} ({'; '.join(delivery.short)})")
+    return short
+
+
+def _by(rows: list[Row], column: str) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row[column], []).append(row)
+    return found
+
+
+def _check_apart(out: str, to: str, albums: set[str]) -> None:
+    """Refuses a folder in which deliveries, and later their removal, would meet the output or a customer's album."""
+    from studiolo.storage.places import overlap
+
+    for what, place in (("the output", out), *(("an album", album) for album in sorted(albums))):
+        if overlap(place, to):
+            raise UsageError(f"deliver: got the folder {to!r}, and {what} is {place!r}; wanted a place apart from it")

@@ -1,0 +1,180 @@
+"""What a customer is handed: a folder or a zip with the portraits, the prints, a page and a letter.
+
+    NAME/index.html            the portraits, on a page that links nothing outside
+    NAME/order.txt             what was ordered, what fell short, and why
+    NAME/portraits/STYLE-RANK.png
+    NAME/prints/STYLE-RANK-4x5.jpg
+
+The same job gives the same bytes, the zip's included: its entries are sorted, stored and dated 1980.
+"""
+
+import io
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+
+from studiolo.albums.records import Reason, Status
+from studiolo.identities.artifacts import safe_segment
+from studiolo.portraits.approvals import Approvals, Decision
+from studiolo.portraits.views import shortfall
+from studiolo.storage.store import Store
+
+Row = Mapping[str, Any]
+
+_DELIVERED = re.compile(r"index\.html|order\.txt|portraits/[^/]+\.png|prints/[^/]+\.jpg")
+_FIRST_DAY = (1980, 1, 1, 0, 0, 0)
+_MODE = 0o644 << 16
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One customer's delivery before it is written."""
+
+    album_id: str
+    files: dict[str, str]
+    """Name in the delivery -> path in the output."""
+    texts: dict[str, str]
+    """Name in the delivery -> its content."""
+    portraits: int
+    """How many are in it."""
+    short: tuple[str, ...]
+    """Why less is in it than was ordered; empty when all is."""
+
+
+def plan_delivery(
+    order: Row,
+    identity: Row,
+    portraits: Sequence[Row],
+    prints: Sequence[Row],
+    approvals: Approvals,
+    approved_only: bool,
+) -> Delivery:
+    """What goes to the customer of `order` (a row of `ORDERED_SCHEMA`).
+
+    The other rows are those of this album. Accepted portraits go, but for those the studio rejected; with
+    `approved_only` those it approved.
+    """
+    fit = {Decision.APPROVE, Decision.MORE} | (set() if approved_only else {Decision.OPEN})
+    files: dict[str, str] = {}
+    styles, short = [], []
+    for item in order["styles"]:
+        rows = [row for row in portraits if row["style"] == item["style"]]
+        accepted = sorted((row for row in rows if row["status"] == Status.OK), key=lambda row: row["rank"])
+        going = [row for row in accepted if approvals.decision(row) in fit]
+        lacking = _lacking(len(accepted), len(going), item["count"], rows, approved_only)
+        names = [_name(row) for row in going]
+        files |= {f"portraits/{name}.png": row["path"] for name, row in zip(names, going, strict=True)}
+        printed, unprinted = _prints(going, prints)
+        files |= printed
+        lacking += unprinted
+        short += [f"{item['title']}: {line}" for line in lacking]
+        styles.append(
+            {"title": item["title"], "wanted": item["count"], "going": len(going), "names": names, "lacking": lacking}
+        )
+    sentence = "" if identity["status"] == Status.OK else Reason(identity["reason"]).sentence()
+    view = {"name": order["album_id"], "styles": styles, "prints": order["prints"], "sentence": sentence}
+    view["printed"] = sorted(name for name in files if name.startswith("prints/"))
+    texts = {"index.html": _page(view), "order.txt": _letter(view)}
+    return Delivery(order["album_id"], files, texts, sum(item["going"] for item in styles), tuple(short))
+
+
+def write_delivery(out: Store, to: Store, delivery: Delivery, zipped: bool) -> None:
+    """Make `to` hold the delivery, as a folder or a zip of the album's name; files that differ are written.
+
+    Portraits and prints of an earlier delivery that are in this one no more go; so does the earlier one's other form.
+    """
+    folder = safe_segment(delivery.album_id)
+    contents = {name: text.encode(errors="replace") for name, text in delivery.texts.items()}
+    contents |= {name: out.read_bytes(path) for name, path in delivery.files.items()}
+    files = {f"{folder}.zip": _zip(folder, contents)} if zipped else {f"{folder}/{n}": c for n, c in contents.items()}
+    for path, content in files.items():
+        if not to.exists(path) or to.read_bytes(path) != content:
+            to.write_bytes(path, content)
+    for path in delivered_files(to, delivery.album_id):
+        if path not in files:
+            to.remove(path)
+
+
+def delivered_files(to: Store, album_id: str) -> list[str]:
+    """Paths of what deliveries of this album left at `to`; other files beside them are not ours."""
+    folder = safe_segment(album_id)
+    inside = [path for path in to.list(folder) if _DELIVERED.fullmatch(path.removeprefix(f"{folder}/"))]
+    return [*inside, *([f"{folder}.zip"] if to.exists(f"{folder}.zip") else [])]
+
+
+def _name(row: Row) -> str:
+    return f"{safe_segment(row['style'])}-{row['rank']:02d}"
+
+
+def _lacking(accepted: int, going: int, wanted: int, rows: Sequence[Row], approved_only: bool) -> list[str]:
+    """Why fewer portraits go than were ordered, in sentences; none when enough go."""
+    if going >= wanted:
+        return []
+    rejected = Counter(str(row["reason"]) for row in rows if row["status"] != Status.OK)
+    lines = [shortfall(accepted, wanted, rejected)] if accepted < wanted else []
+    if accepted > going:
+        held = "not approved" if approved_only else "set aside"
+        lines.append(
+            f"{accepted - going} of the {accepted} accepted {'was' if accepted - going == 1 else 'were'} {held}"
+        )
+    return lines
+
+
+def _prints(going: Sequence[Row], prints: Sequence[Row]) -> tuple[dict[str, str], list[str]]:
+    """Names and paths of the prints of the portraits that go, and why others were not made."""
+    names = {row["portrait_id"]: _name(row) for row in going}
+    own = [row for row in prints if row["portrait_id"] in names]
+    made = {
+        f"prints/{names[row['portrait_id']]}-{row['print']}.jpg": row["path"]
+        for row in own
+        if row["status"] == Status.OK
+    }
+    failed = Counter((row["print"], row["reason"]) for row in own if row["status"] != Status.OK)
+    return made, [
+        f"{count} print{'' if count == 1 else 's'} {size}: {Reason(reason).sentence()}"
+        for (size, reason), count in sorted(failed.items())
+    ]
+
+
+def _letter(view: Mapping[str, Any]) -> str:
+    """The plain text file."""
+    lines = [f"Portraits for {view['name']}", ""]
+    if view["sentence"]:
+        lines += [view["sentence"], ""]
+    for item in view["styles"]:
+        lines.append(f"{item['title']}: {item['wanted']} ordered, {item['going']} delivered")
+        lines += [f"  {line}" for line in item["lacking"]]
+    if view["prints"]:
+        lines += ["", f"Prints {', '.join(view['prints'])}: {len(view['printed'])} files"]
+    return "\n".join(lines) + "\n"
+
+
+def _zip(folder: str, contents: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(contents):
+            entry = zipfile.ZipInfo(f"{folder}/{name}", _FIRST_DAY)
+            entry.create_system, entry.external_attr = 3, _MODE
+            archive.writestr(entry, contents[name])
+    return buffer.getvalue()
+
+
+def _page(view: Mapping[str, Any]) -> str:
+    return _environment().get_template("delivery.html.j2").render(view)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("studiolo.portraits", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

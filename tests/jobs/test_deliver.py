@@ -1,0 +1,152 @@
+import datetime
+import io
+import json
+import zipfile
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from jobs.__main__ import app
+from studiolo.errors import SettingsError, UsageError
+from studiolo.identities.artifacts import safe_segment
+from studiolo.portraits.approvals import APPROVALS
+from studiolo.storage.store import Store
+from tests.jobs.finished_job import finished_job
+from tests.portraits.job_rows import ODD_NAME
+
+ODD = ODD_NAME.replace("/", "-")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A finished job: 2 of 2 portraits in one style, 2 of 3 in the other, with a print each; one customer failed."""
+    return finished_job(tmp_path, ("anna", ODD, "nobody"), {}, datetime.date.today(), failed="nobody")
+
+
+def deliver(store: Store, to: Path, *options: str) -> int:
+    result = CliRunner().invoke(app, ["deliver", store.url, "--to", str(to), *options])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code
+
+
+def decide(store: Store, **decisions: str) -> None:
+    """Fill in the approvals: `studio_1="reject"` is the first portrait of anna in studio."""
+    rows = store.read_bytes(APPROVALS).decode().splitlines()
+    for name, decision in decisions.items():
+        style, _, rank = name.replace("warm_film", "warm-film").rpartition("_")
+        rows = [row.replace(f",,,anna,{style},{rank},", f",{decision},,anna,{style},{rank},") for row in rows]
+    store.write_bytes(APPROVALS, "\n".join(rows).encode())
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_folder_for_each_customer_with_what_was_ordered(store: Store, tmp_path: Path):
+    assert deliver(store, tmp_path / "to") == 3
+    shots = ("studio-01", "studio-02", "warm-film-01", "warm-film-02")
+    files = [*(f"portraits/{name}.png" for name in shots), *(f"prints/{name}-2x3@100.jpg" for name in shots)]
+    assert names(tmp_path / "to" / "anna") == sorted(["index.html", "order.txt", *files])
+    letter = (tmp_path / "to" / "anna" / "order.txt").read_text()
+    assert "Studio" in letter
+    assert "2 ordered, 2 delivered" in letter
+    assert "3 ordered, 2 delivered\n  2 of 3 – of the other 3 candidates" in letter
+    assert "Prints 2x3@100: 4 files" in letter
+    failed = (tmp_path / "to" / "nobody" / "order.txt").read_text()
+    assert "No picture of this album could be used" in failed
+    assert "0 of 2 – no candidate was made" in failed
+    with Image.open(tmp_path / "to" / "anna" / "prints" / "studio-01-2x3@100.jpg") as image:
+        assert image.size == (200, 300)
+
+
+def test_the_page_links_its_own_files_and_nothing_outside(store: Store, tmp_path: Path):
+    deliver(store, tmp_path / "to")
+    found = []
+
+    class Links(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            found.extend(value for name, value in attrs if name in ("href", "src") and value != "data:,")
+
+    for customer in ("anna", safe_segment(ODD)):
+        folder = tmp_path / "to" / customer
+        Links().feed((folder / "index.html").read_text())
+        assert {unquote(link) for link in found} == {name for name in names(folder) if "/" in name}
+        found.clear()
+    page = (tmp_path / "to" / safe_segment(ODD) / "index.html").read_text()
+    assert "<b onclick" not in page
+
+
+@pytest.mark.parametrize("zipped", [(), ("--zip",)])
+def test_again_it_writes_nothing(store: Store, tmp_path: Path, zipped: tuple[str, ...]):
+    deliver(store, tmp_path / "to", *zipped)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "to").rglob("*")}
+    deliver(store, tmp_path / "to", *zipped)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "to").rglob("*")} == before
+
+
+def test_a_zip_holds_the_folder_and_is_the_same_for_the_same_job(store: Store, tmp_path: Path):
+    deliver(store, tmp_path / "folders")
+    deliver(store, tmp_path / "one", "--zip")
+    deliver(store, tmp_path / "two", "--zip")
+    assert names(tmp_path / "one") == sorted(["anna.zip", "nobody.zip", f"{safe_segment(ODD)}.zip"])
+    for name in names(tmp_path / "one"):
+        content = (tmp_path / "one" / name).read_bytes()
+        assert (tmp_path / "two" / name).read_bytes() == content
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            assert archive.testzip() is None
+            assert {entry.date_time[0] for entry in archive.infolist()} == {1980}
+            inside = {entry: archive.read(entry) for entry in archive.namelist()}
+        folder = name.removesuffix(".zip")
+        wanted = {
+            f"{folder}/{file}": (tmp_path / "folders" / folder / file).read_bytes()
+            for file in names(tmp_path / "folders" / folder)
+        }
+        assert inside == wanted
+
+
+def test_what_is_rejected_stays_and_a_portrait_sent_before_goes_again(store: Store, tmp_path: Path):
+    deliver(store, tmp_path / "to")
+    (tmp_path / "to" / "anna" / "letter from the studio.txt").write_text("of the studio")
+    decide(store, studio_1="reject")
+    deliver(store, tmp_path / "to")
+    found = names(tmp_path / "to" / "anna")
+    assert not [name for name in found if "studio-01" in name]
+    assert {"portraits/studio-02.png", "letter from the studio.txt"} < set(found)
+    assert "1 of the 2 accepted was set aside" in (tmp_path / "to" / "anna" / "order.txt").read_text()
+
+
+def test_approved_only_sends_what_was_approved(store: Store, tmp_path: Path):
+    decide(store, studio_1="approve", studio_2="more", warm_film_1="reject")
+    deliver(store, tmp_path / "to", "--approved-only")
+    portraits = [name for name in names(tmp_path / "to" / "anna") if name.startswith("portraits")]
+    assert portraits == ["portraits/studio-01.png", "portraits/studio-02.png"]
+    assert "2 of the 2 accepted were not approved" in (tmp_path / "to" / "anna" / "order.txt").read_text()
+
+
+def test_a_decision_on_another_picture_does_not_count(store: Store, tmp_path: Path):
+    decide(store, studio_1="reject")
+    changed = store.read_bytes(APPROVALS).decode().splitlines()
+    rows = [row[:-64] + "0" * 64 if ",reject," in row else row for row in changed]
+    store.write_bytes(APPROVALS, "\n".join(rows).encode())
+    deliver(store, tmp_path / "to")
+    assert (tmp_path / "to" / "anna" / "portraits" / "studio-01.png").is_file()
+
+
+def test_a_place_where_removal_would_meet_albums_or_output_is_refused(store: Store, tmp_path: Path):
+    for place in ("albums", "albums/anna", "out", "out/delivered", "."):
+        with pytest.raises(UsageError, match="wanted a place apart"):
+            deliver(store, tmp_path / place)
+    with pytest.raises(SettingsError, match="holds no finished job"):
+        deliver(Store(tmp_path / "nothing"), tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+def test_where_deliveries_went_is_written_down(store: Store, tmp_path: Path):
+    deliver(store, tmp_path / "b")
+    deliver(store, tmp_path / "a", "--zip")
+    assert json.loads(store.read_bytes("deliveries.json")) == [str(tmp_path / "a"), str(tmp_path / "b")]
