@@ -116,7 +116,9 @@ class Portraitist:
         """An order that ended its workers: one row without a picture."""
         failure = {"status": Status.FAILED.value, "reason": Reason.CRASHED_WORKER.value, "detail": detail}
         order = {"identity_id": row["identity_id"], "style": row["style"], "seed": row["seed"]}
-        nothing = {"portrait_id": portrait_id(row["identity_id"], row["style"], -1), "index": -1, "rank": 0, "path": ""}
+        index = -1 - row["first_index"]  # no candidate's
+        name = portrait_id(row["identity_id"], row["style"], index)
+        nothing = {"portrait_id": name, "index": index, "rank": 0, "path": ""}
         return pa.Table.from_pylist([{**order, **nothing, **failure}], PORTRAIT_SCHEMA)
 
     def _order(self, row: Row) -> list[Row]:

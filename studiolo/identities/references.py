@@ -72,7 +72,7 @@ class Reference:
         }
 
 
-def calmest(references: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+def calmest(references: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     """The `count` rows of `REFERENCE_SCHEMA` whose expression is nearest to the person's usual one, in their own order.
 
     Sixteen grimaces learned as one face are no face.
