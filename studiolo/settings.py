@@ -72,7 +72,7 @@ class SelectionSettings(Section):
     """A photo or portrait scored above this by the safety model is dropped."""
     minors: Literal["keep", "flag", "refuse"] = "flag"
     """What becomes of a person who appears to be a minor: `keep` does not look, `flag` says so in the rows and the
-    gallery, `refuse` fails the identity. The age is an estimate, see docs/decisions/0006-bad-input.md."""
+    gallery, `refuse` fails the identity. The age is an estimate, see docs/decisions/0008-bad-input.md."""
     adult_age: float = pydantic.Field(18.0, ge=0, le=80)
     """Years; a person whose median estimated age over the references is below appears to be a minor."""
 
