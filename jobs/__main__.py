@@ -8,6 +8,7 @@ from jobs.base import base
 from jobs.models import models
 from jobs.samples import samples
 from jobs.studio import studio
+from jobs.synthesise import synthesise
 from studiolo.errors import StudioloError, UsageError
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app.command()(studio)
 app.add_typer(models, name="models")
 app.command()(base)
 app.command()(samples)
+app.command()(synthesise)
 
 
 def main() -> None:
