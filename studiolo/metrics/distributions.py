@@ -29,18 +29,19 @@ def frechet_distance(a_ND: Floats, b_MD: Floats) -> float:
 
 
 def nearest_cosines(
-    queries_ND: Floats, known_MD: Floats, *, same: bool = False
+    queries_ND: Floats, known_MD: Floats, *, made_of_known: bool = False
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Largest cosine [N] of each query with a known row, around the mean of `known`, and that row's place [N].
 
-    Around the mean, because all faces share a direction. With `same` the queries are `known` itself and a row is not
-    its own neighbour: what an unseen picture of the same kind finds. Raises `ValueError` without two known rows.
+    Around the mean, because all faces share a direction. With `made_of_known` query i is known row i or a changed copy
+    of it, and does not find that row: what a picture finds that is not among the known. Raises `ValueError` without two
+    known rows.
     """
     if len(known_MD) < 2:
         raise ValueError(f"nearest_cosines: got {len(known_MD)} known rows, wanted at least 2")
     centre = np.asarray(known_MD, np.float64).mean(axis=0)
     cosines = _directions(queries_ND - centre) @ _directions(known_MD - centre).T
-    if same:
+    if made_of_known:
         np.fill_diagonal(cosines, -np.inf)
     places = cosines.argmax(axis=1)
     return cosines[np.arange(len(places)), places], places

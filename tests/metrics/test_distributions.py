@@ -54,9 +54,11 @@ def test_nearest_by_direction_around_the_mean():
 
 def test_a_known_row_is_not_its_own_neighbour():
     known = np.random.default_rng(4).normal(size=(20, 8))
-    cosines, places = nearest_cosines(known, known, same=True)
+    cosines, places = nearest_cosines(known, known, made_of_known=True)
     assert (places != np.arange(20)).all()
     assert cosines.max() < 1
+    first, _ = nearest_cosines(known[:5], known, made_of_known=True)
+    np.testing.assert_allclose(first, cosines[:5])
     copied, found = nearest_cosines(known, known)
     np.testing.assert_allclose(copied, 1)
     assert found.tolist() == list(range(20))
