@@ -18,7 +18,7 @@ setup: .venv/.installed  ## .venv with the pinned packages
 		|| { echo "Studiolo needs Python 3.11 or 3.12; say which: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q $$(grep '^torch==' constraints.txt)
-	$(BIN)/pip install -q -c constraints.txt -e '.[embedded,s3,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[embedded,s3,faces,dev]'
 	@touch $@
 
 weights: setup  ## fetch and verify the embedded models
@@ -31,7 +31,11 @@ demo: weights  ## sample albums in, ranked portraits and a gallery out
 	if [ $$code -eq 3 ]; then echo "The job ends with 3: see who failed above; of these, nothing-usable holds no usable photo on purpose."; \
 	elif [ $$code -ne 0 ]; then exit $$code; fi
 
-test: weights  ## the tests, offline
+.PHONY: test-weights
+test-weights: weights
+	$(BIN)/python -m jobs models pull saliency-vit random-face
+
+test: test-weights  ## the tests, offline
 	$(BIN)/python -m pytest
 
 chromium:
@@ -39,7 +43,7 @@ chromium:
 		SUDO=$$( [ "$$(id -u)" = 0 ] || echo sudo ); \
 		$$SUDO apt-get update -q && $$SUDO apt-get install -yq --no-install-recommends chromium; }
 
-test-slow: weights chromium  ## kills, load and browser
+test-slow: test-weights chromium  ## kills, load and browser
 	$(BIN)/python -m pytest -m slow
 
 check: setup  ## ruff and mypy

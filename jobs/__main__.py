@@ -10,6 +10,7 @@ from jobs.models import models
 from jobs.retain import retain
 from jobs.samples import samples
 from jobs.studio import studio
+from jobs.synthesise import synthesise
 from studiolo.errors import StudioloError, UsageError
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app.command()(retain)
 app.add_typer(models, name="models")
 app.command()(base)
 app.command()(samples)
+app.command()(synthesise)
 
 
 def main() -> None:

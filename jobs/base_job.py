@@ -54,7 +54,7 @@ def run(wanted: Run) -> None:
     store = Store(wanted.out)
     with store.lock("base"):
         base = load_base(wanted.init or pull("embedded-base"))
-        captions = wanted.captions or _caption(wanted.data, wanted.out / "captions.jsonl")
+        captions = wanted.captions or write_captions(wanted.data, wanted.out / "captions.jsonl")
         faces = read_faces(wanted.data, captions, EmbeddedPersonMask.open(pull("selfie-segmentation")))
         tracker = MlflowTracker.beside(store)
         params = {"data": wanted.data, "pictures": len(faces), "minutes": wanted.minutes, "seed": wanted.seed}
@@ -133,7 +133,7 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _caption(data: Path, path: Path) -> Path:
+def write_captions(data: Path, path: Path) -> Path:
     """Write trigger and tags of every picture of `data` in which a face is found, unless `path` is there."""
     if path.exists():
         return path

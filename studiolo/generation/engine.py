@@ -26,7 +26,7 @@ from studiolo.generation.base import fits
 
 _PADDING_SEED = 0
 
-_MOST_ETA = 0.999
+MOST_ETA = 0.999
 """At eta 1 and no signal left (zero terminal SNR) DDIM takes the root of 0, or by rounding of a little less."""
 
 
@@ -186,7 +186,7 @@ class Engine:
                 width=order.size_px,
                 num_inference_steps=order.steps,
                 guidance_scale=order.guidance_scale,
-                eta=min(order.eta, _MOST_ETA),
+                eta=min(order.eta, MOST_ETA),
                 generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
                 output_type="np",
                 callback_on_step_end=step_end,

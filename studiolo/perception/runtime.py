@@ -1,4 +1,4 @@
-"""Opening models in the two runtimes of the embedded suite, with a fixed number of threads."""
+"""Opening models in the three runtimes of the embedded models, with a fixed number of threads."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from studiolo.errors import SettingsError
+from studiolo.errors import SettingsError, WeightsError, nearest
 
 
 class LiteModel:
@@ -47,9 +47,38 @@ def onnx_session(path: Path, threads: int) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def missing(package: str) -> SettingsError:
-    """The error for a runtime that is not installed."""
-    return SettingsError(f"suite embedded: package {package} is not installed; install studiolo[embedded]")
+class VinoModel:
+    """A model read by OpenVINO: one input and one output, computed in float32 also where the processor has less."""
+
+    def __init__(self, path: Path, threads: int, output: str | None = None) -> None:
+        """From `path` (ONNX, or OpenVINO's xml beside its bin); up to the tensor called `output` where one is named."""
+        try:
+            import openvino
+        except ImportError:
+            raise missing("openvino", extra="faces") from None
+        core = openvino.Core()
+        model = core.read_model(path)
+        if output is not None:
+            model = openvino.Model([_tensor(model, output)], model.get_parameters())
+        # By default OpenVINO computes in bfloat16 where it can, and the same input gives other numbers elsewhere.
+        config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+        self._compiled = core.compile_model(model, "CPU", config)
+
+    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The output for one input, copied."""
+        return np.array(self._compiled(x)[0])
+
+
+def _tensor(model: Any, name: str) -> Any:
+    found = {name: output for node in model.get_ops() for output in node.outputs() for name in output.get_names()}
+    if name not in found:
+        raise WeightsError(f"model {model.get_friendly_name()}: no tensor is called {name!r}; {nearest(name, found)}")
+    return found[name]
+
+
+def missing(package: str, extra: str = "embedded") -> SettingsError:
+    """The error for a runtime that is not installed; `extra` of ours brings it."""
+    return SettingsError(f"embedded models: package {package} is not installed; install studiolo[{extra}]")
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ _PAPER, _INK, _FAINT, _EMPTY = (250, 248, 245), (38, 35, 31), (122, 114, 104), (
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture, `rgb_u8` [H, W, 3], and the words below it."""
+    """One picture, `rgb_u8` [H, W, 3], and the words below it, on as many lines as they have."""
 
     rgb_u8: npt.NDArray[np.uint8]
     caption: str = ""
@@ -39,7 +39,8 @@ def contact_sheet(rows: Sequence[SheetRow], columns: Sequence[str] = (), tile_px
         raise ValueError("contact_sheet: got no pictures, wanted at least one row with one tile")
     gap, text = max(tile_px // 16, 4), max(tile_px // 12, 11)
     label_px = round(tile_px * 0.7) if any(row.label for row in rows) else 0
-    caption_px = round(text * 1.9) if any(tile and tile.caption for row in rows for tile in row.tiles) else 0
+    lines = max((len(tile.caption.splitlines()) for row in rows for tile in row.tiles if tile), default=0)
+    caption_px = round(text * (0.6 + 1.3 * lines)) if lines else 0
     head_px = text * 2 if any(columns) else 0
     step_x, step_y = tile_px + gap, tile_px + caption_px + gap
     size = (gap + label_px + step_x * width_tiles, gap + head_px + step_y * len(rows))
@@ -70,9 +71,9 @@ def _place(
         draw.rectangle((left, top, left + tile_px - 1, top + tile_px - 1), _EMPTY)
         return
     sheet.paste(square(tile.rgb_u8, tile_px), at)
-    if tile.caption:
-        centre = (left + tile_px // 2, top + tile_px + text)
-        draw.text(centre, _fit(tile.caption, tile_px, text), _FAINT, _font(text), anchor="mm")
+    for number, line in enumerate(tile.caption.splitlines()):
+        centre = (left + tile_px // 2, top + tile_px + round(text * (1 + 1.3 * number)))
+        draw.text(centre, _fit(line, tile_px, text), _FAINT, _font(text), anchor="mm")
 
 
 def square(rgb_u8: npt.NDArray[np.uint8], side_px: int) -> Image.Image:

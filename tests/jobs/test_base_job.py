@@ -77,7 +77,7 @@ def test_a_damaged_picture_does_not_end_the_captioning(people, tmp_path, capsys)
     (tmp_path / "a-good.jpg").write_bytes(good)
     (tmp_path / "b-cut.jpg").write_bytes(good[:100])
     (tmp_path / "c-empty.jpg").write_bytes(b"")
-    captions = base_job._caption(tmp_path, tmp_path / "captions.jsonl")
+    captions = base_job.write_captions(tmp_path, tmp_path / "captions.jsonl")
     rows = [json.loads(line) for line in captions.read_text().splitlines()]
     assert [row["file"] for row in rows] == ["a-good.jpg"]
     said = capsys.readouterr().err

@@ -31,6 +31,13 @@ def test_long_and_foreign_labels_stay_in_their_place():
     assert short.shape == long.shape
 
 
+def test_every_line_of_a_caption_has_its_place():
+    one, two = (contact_sheet([SheetRow("", [Tile(picture(1), words)])]) for words in ("first", "first\nsecond"))
+    assert two.shape[0] > one.shape[0]
+    np.testing.assert_array_equal(one[:-20], two[: len(one) - 20])
+    assert (two[len(one) - 12 :] != two[-1]).any()
+
+
 def test_same_input_same_bytes_and_no_input_is_refused():
     rows = [SheetRow("anna", [Tile(picture(1), "0.9"), Tile(picture(2))])]
     np.testing.assert_array_equal(contact_sheet(rows), contact_sheet(rows))

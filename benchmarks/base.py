@@ -1,0 +1,207 @@
+"""How good is a base? Faces found, prompts followed, distance to real pictures, copies of training pictures, seconds.
+
+Prompts are captions as the trainer says them: those of random training views, backdrops and looks included. The real
+pictures are these views. They are two disjoint halves: the Fréchet distance of samples to the one stands beside that
+of the other, which is the floor for this many pictures, and what our tagger says of the real views is the ceiling of
+the agreement. Nearest neighbours are looked for among all training pictures; the control is a real view that may not
+find its own picture, and what it finds when it may is what a copy looks like.
+
+    python -m benchmarks.base [--quick] [--samples N] [--base FOLDER] [--sheet FOLDER]
+        [--faces FOLDER] [--captions FILE]
+    python -m benchmarks.base --labels FILE [--quick] [--sheet FOLDER]
+
+The first writes SHEET/page-*.png, numbered samples with their prompts, SHEET/samples.json and SHEET/labels.csv, to be
+filled in by hand: does `attribute` hold in the picture, 1 or 0. The second adds these labels to the result kept.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from multiprocessing.pool import Pool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.base_sheet import hand_figures, write_sheet
+from benchmarks.report import RESULTS, write
+from benchmarks.sampling import Sample, Sight, features_of, sample, see, wanted_of, workers
+from jobs import synthesise_job
+from jobs.base_job import write_captions
+from studiolo.generation.base import fits, load_base
+from studiolo.metrics.distributions import frechet_distance, nearest_cosines
+from studiolo.metrics.prompts import Attributes, agreement, attributes_of
+from studiolo.perception.regions import EmbeddedPersonMask
+from studiolo.settings import GenerationSettings
+from studiolo.training.base import BaseSettings
+from studiolo.training.faces import Face, View, read_faces, views_of
+from studiolo.weights.fetch import pull
+
+SEED = 0
+FACES = Path("data/faces")
+SHEET = Path("out/base-sheet")
+
+
+def main() -> None:
+    """Measure, or add labels to what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="16 samples in 8 steps: shows that it runs")
+    parser.add_argument("--samples", type=int, default=2000, help="samples of the base, 2000 when absent")
+    parser.add_argument("--base", type=Path, help="folder of the base; the packaged one when absent")
+    parser.add_argument("--faces", type=Path, help=f"training pictures; made in {FACES} when absent")
+    parser.add_argument("--captions", type=Path, help="JSONL with file, trigger and tags; by the tagger when absent")
+    parser.add_argument(
+        "--sheet", type=Path, default=SHEET, help=f"folder of the numbered samples; {SHEET} when absent"
+    )
+    parser.add_argument("--labels", type=Path, help="CSV number,attribute,holds: adds the control by hand")
+    arguments = parser.parse_args()
+    name = "base-quick" if arguments.quick else "base"
+    if arguments.labels:
+        kept = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        by_hand = hand_figures(arguments.sheet, arguments.labels)
+        write(name, kept["ratios"], {**kept["figures"], "by_hand": by_hand, "measured_at": kept["commit"]})
+        return
+    samples = 16 if arguments.quick else arguments.samples
+    faces = _faces(arguments.faces, arguments.captions, samples, arguments.quick)
+    generation = GenerationSettings(steps=8) if arguments.quick else GenerationSettings()
+    ratios, figures = measure(arguments.base or pull("embedded-base"), faces, samples, generation, arguments.sheet)
+    write(name, ratios, figures)
+
+
+def measure(
+    base: Path, faces: Sequence[Face], samples: int, generation: GenerationSettings, sheet: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Ratios and figures of `base`; the sheet is written on the way."""
+    pipeline = load_base(base)
+    side_px = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    rng = np.random.default_rng(SEED)
+    half = min(samples, len(faces) // 2)
+    chosen = rng.permutation(len(faces))
+    views = [_views(faces, places, side_px, rng) for places in (chosen[:half], chosen[half : 2 * half])]
+    asked, prompts = _prompts(views[0], samples, partial(fits, pipeline.tokenizer), rng)
+    with workers(base, generation) as pool:
+        made = _with_progress("sampled", sample(pool, wanted_of(prompts, SEED, "base")), samples)
+        seen, real = (
+            _with_progress("seen", see(pool, pictures), len(pictures))
+            for pictures in ([one.rgb_u8 for one in made], [view.rgb_u8 for view in views[0]])
+        )
+        write_sheet(sheet, made, prompts, asked, seen)
+        figures = _prompt_figures(asked, seen, [attributes_of(v.trigger, v.tags + v.style) for v in views[0]], real)
+        figures |= _space_figures(pool, made, views, faces, chosen)
+    figures |= {
+        "samples": samples,
+        "training_pictures": len(faces),
+        "seconds_an_image": round(float(np.median([one.seconds for one in made])), 3),
+        "generation": generation.model_dump(include={"steps", "guidance_scale", "eta"}),
+    }
+    distances = figures["frechet"]
+    ratios = {"frechet_over_floor": round(distances["samples_to_real"] / max(distances["real_to_real"], 1e-9), 3)}
+    return ratios, figures
+
+
+def _faces(folder: Path | None, captions: Path | None, samples: int, quick: bool) -> list[Face]:
+    """Captioned training pictures; without a folder those of the first numbers, which the packaged base has seen."""
+    if folder is None:
+        folder = FACES.with_name("faces-quick") if quick else FACES
+        synthesise_job.run(synthesise_job.Run(2 * samples, folder))
+    captions = captions or write_captions(folder, folder.with_name(f"{folder.name}-captions.jsonl"))
+    faces = read_faces(folder, captions)
+    return faces[:64] if quick else faces
+
+
+def _views(faces: Sequence[Face], places: NDArray[np.int64], side_px: int, rng: np.random.Generator) -> list[View]:
+    """One view of each face at `places`, as the trainer makes them."""
+    person_mask = EmbeddedPersonMask.open(pull("selfie-segmentation"))
+    chosen = [faces[place] for place in places]
+    return [views_of(replace(face, person=person_mask(face.rgb_u8)), 1, side_px, rng)[0] for face in chosen]
+
+
+def _prompts(
+    views: Sequence[View], samples: int, fits: Callable[[str], bool], rng: np.random.Generator
+) -> tuple[list[Attributes], list[str]]:
+    """What is asked for, and the prompts: captions of the views, again from the first when there are too few.
+
+    A caption that the base does not read to its end loses its last phrases.
+    """
+    settings, asked, prompts = BaseSettings(), [], []
+    for number in range(samples):
+        view = views[number % len(views)]
+        words = (*view.tags, *view.style)
+        shares = [settings.tag_share] * len(view.tags) + [settings.style_share] * len(view.style)
+        said = [words[place] for place in rng.permutation(len(words)) if rng.random() < shares[place]]
+        while not fits(prompt := ", ".join([view.trigger, *said])):
+            said.pop()
+        asked.append(attributes_of(view.trigger, said))
+        prompts.append(prompt)
+    return asked, prompts
+
+
+def _prompt_figures(
+    asked: Sequence[Attributes], seen: Sequence[Sight], captions: Sequence[Attributes], real: Sequence[Sight]
+) -> dict[str, Any]:
+    """Faces found, and agreement by kind: of samples with their prompts, of real views with their captions."""
+    sides = {"samples": (asked, seen), "real": (captions, real)}
+    return {
+        "one_face": {
+            name: round(float(np.mean([one.faces == 1 for one in side])), 4) for name, (_, side) in sides.items()
+        },
+        "agreement": {
+            name: {
+                kind: {key: round(value, 4) for key, value in asdict(found).items()}
+                for kind, found in agreement(wanted, [one.attributes for one in side]).items()
+            }
+            for name, (wanted, side) in sides.items()
+        },
+    }
+
+
+def _space_figures(
+    pool: Pool,
+    made: Sequence[Sample],
+    views: Sequence[Sequence[View]],
+    faces: Sequence[Face],
+    chosen: NDArray[np.int64],
+) -> dict[str, Any]:
+    """Fréchet distances between sets of one size, and nearest neighbours among all training pictures."""
+    generated = features_of(pool, [one.rgb_u8 for one in made])
+    real, other = (features_of(pool, [view.rgb_u8 for view in side]) for side in views)
+    # The views' own pictures come first, so that view i is made of known row i.
+    known = features_of(pool, [faces[place].rgb_u8 for place in chosen])
+    nearest, _ = nearest_cosines(generated, known)
+    unseen, _ = nearest_cosines(real, known, made_of_known=True)
+    own, _ = nearest_cosines(real, known)
+    return {
+        "frechet": {
+            "samples_to_real": round(frechet_distance(generated[: len(real)], real), 3),
+            "real_to_real": round(frechet_distance(other, real), 3),
+            "pictures": len(real),
+        },
+        "nearest_training_picture": {
+            "samples": _cosines(nearest),
+            "unseen_real": _cosines(unseen),
+            "own_picture": _cosines(own),
+            "copies": np.flatnonzero(nearest > unseen.max()).tolist(),
+        },
+    }
+
+
+def _cosines(cosines: NDArray[np.float64]) -> dict[str, float]:
+    return {"median": round(float(np.median(cosines)), 4), "max": round(float(cosines.max()), 4)}
+
+
+def _with_progress(doing: str, items: Any, total: int) -> list[Any]:
+    """All items, with a line now and then."""
+    found = []
+    for item in items:
+        found.append(item)
+        if len(found) % 100 == 0 or len(found) == total:
+            print(f"{doing} {len(found)} of {total}", file=sys.stderr, flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    main()
