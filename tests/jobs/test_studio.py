@@ -11,6 +11,7 @@ from jobs import studio_job
 from jobs.__main__ import app
 from studiolo.albums.records import Reason
 from studiolo.errors import LicenceError, SettingsError
+from studiolo.identities.references import CROP_SIDE_PX
 from studiolo.portraits.files import decode_portrait
 from studiolo.settings import StudioSettings
 from studiolo.storage.store import Store
@@ -62,6 +63,8 @@ def test_every_candidate_is_recorded_and_on_disk(finished):
         assert inside["seed"] == row["seed"]
         assert inside["prompt"] == row["prompt"]
         assert row["status"] == "ok" or row["reason"]
+        assert row["fusion"] in ("done", "no_face")
+        assert row["fusion"] == "done" or row["similarity"] == row["similarity_unfused"]
 
 
 def test_references_are_crops_with_captions(finished):
@@ -71,7 +74,7 @@ def test_references_are_crops_with_captions(finished):
     for row in rows:
         for path in (row["crop_path"], row["mask_path"]):
             with Image.open(store.local_path(path)) as picture:
-                assert picture.size == (256, 256)
+                assert picture.size == (CROP_SIDE_PX, CROP_SIDE_PX)
         assert row["caption"].startswith(row["trigger"])
 
 
