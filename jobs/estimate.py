@@ -54,6 +54,9 @@ def dry_run(settings: StudioSettings) -> int:
         f"\nmeasured on album {source.album_id!r} ({len(source.photos)} photos) in {time.monotonic() - started:.0f} s;"
         " what earlier runs finished is not counted off"
     )
+    print(
+        f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores: measured beside other work, all of it looks slower"
+    )
     return 0
 
 

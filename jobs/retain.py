@@ -43,7 +43,8 @@ def retain(
             print(f"{'would erase' if dry_run else 'erasing'}: {album} ({counts})")
         if found and not dry_run:
             _erase(store, found, tracker)
-    print(f"{len(found)} albums {'would be erased' if dry_run else 'erased'}", file=sys.stderr)
+    albums_found = "1 album" if len(found) == 1 else f"{len(found)} albums"
+    print(f"{albums_found} {'would be erased' if dry_run else 'erased'}", file=sys.stderr)
 
 
 def _wanted(store: Any, albums: str | None) -> set[str]:

@@ -18,8 +18,11 @@ from studiolo.settings import GenerationSettings
 
 GRAPH_S = 4.0
 """Seconds to set up and take down a graph, and once to start Ray; measured on two cores, see docs/LOG.md."""
-BASE_BYTES = int(1.6 * 2**30)
+BASE_BYTES = int(2.2 * 2**30)
 """Driver and Ray's own processes, shared pages counted in each; measured, see docs/LOG.md."""
+
+BASE_DISK_BYTES = 2 * 2**20
+"""MLflow's database without runs, the gallery's assets, the tables' heads."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def estimate(work: Work, costs: Costs, workers: Mapping[str, int]) -> Estimate:
         seconds["prints"] = (prints, prints)
     seconds["publish"] = (publish, publish)
     seconds["total"] = (sum(least for least, _ in seconds.values()), sum(most for _, most in seconds.values()))
-    fixed = work.albums * (costs.album_bytes + 2 * costs.lora_bytes) + work.prints * costs.print_bytes
+    fixed = BASE_DISK_BYTES + work.albums * (costs.album_bytes + 2 * costs.lora_bytes) + work.prints * costs.print_bytes
     return Estimate(
         candidates=(candidates[0], candidates[1]),
         seconds=seconds,

@@ -135,18 +135,23 @@ class MlflowTracker:
             self._client.set_terminated(run, status="FINISHED" if ok else "FAILED")
 
     def runs_named(self, names: Collection[str]) -> dict[str, list[str]]:
-        """Ids of the runs of each name, deleted ones included; of none there is no entry."""
+        """Ids of the identities' runs of each name, deleted ones included; of none there is no entry.
+
+        Names hold every character and the service's filters do not, so all runs are looked at.
+        """
         from mlflow.entities import ViewType
 
         found: dict[str, list[str]] = {}
         with self._guard("look for runs"):
-            for name in sorted(names):
-                quoted = name.replace("'", "''")
-                query = f"attributes.run_name = '{quoted}'"
-                runs = self._client.search_runs([self._experiment], query, ViewType.ALL)
-                if runs:
-                    found[name] = sorted(run.info.run_id for run in runs)
-        return found
+            page: str | None = None
+            while True:
+                runs = self._client.search_runs([self._experiment], "", ViewType.ALL, page_token=page)
+                for run in runs:
+                    if run.info.run_name in names and _PARENT_TAG in run.data.tags:
+                        found.setdefault(run.info.run_name, []).append(run.info.run_id)
+                page = runs.token
+                if not page:
+                    return found
 
     def erase(self, runs: Iterable[str]) -> None:
         """Delete runs for good, their files first, and what a database file still holds of them; one that is gone

@@ -105,7 +105,7 @@ def _keep(store: Store, number: int, name: str, portraits: list[dict[str, Any]])
     )
     ledger.fail("identity", f"{number + 100:064x}", "training_failed", f"face-LoRA of {name!r}: got a loss of nan")
     tracker = MlflowTracker.beside(store)
-    run = tracker.start(f"key of {name}", name, {"rank": 4})
+    run = tracker.start(f"key {number}", name, {"rank": 4}, parent=tracker.start("job", "studio", {}))
     tracker.log_artifact(run, "references.png", b"a picture of " + name.encode())
     tracker.finish(run, ok=True)
 

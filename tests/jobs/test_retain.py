@@ -78,7 +78,7 @@ def test_no_run_and_no_file_of_it_is_left_in_mlflow(delivered: Store, tmp_path: 
     client = MlflowClient(f"sqlite:///{tmp_path}/out/mlflow.db")
     experiments = [item.experiment_id for item in client.search_experiments()]
     names = [item.info.run_name for item in client.search_runs(experiments, run_view_type=ViewType.ALL)]
-    assert sorted(names) == ["anna", "nobody"]
+    assert sorted(names) == ["anna", "nobody", "studio"]
     assert len(list((tmp_path / "out" / "mlartifacts").rglob("references.png"))) == 2
 
 

@@ -137,3 +137,24 @@ def test_an_object_store_needs_a_tracking_uri() -> None:
     with pytest.raises(SettingsError, match="give --tracking-uri"):
         MlflowTracker.beside(Store("memory://bucket/out"))
     assert MlflowTracker.beside(Store("memory://bucket/out"), "http://localhost:5000").uri == "http://localhost:5000"
+
+
+def test_erased_runs_leave_neither_rows_nor_files(tracker: MlflowTracker) -> None:
+    from mlflow.exceptions import MlflowException
+
+    job = tracker.start("erase 0", "carl", {})  # a job's run is nobody's, whatever it is called
+    names = ('anna o\'hara "7"', "carl")
+    runs = {name: tracker.start(f"erase {len(name)}", name, {"rank": 1}, parent=job) for name in names}
+    for name, run in runs.items():
+        tracker.log_artifact(run, "references.png", name.encode())
+        tracker.log_metrics(run, {"loss": [(0, 1.0), (1, 0.5)]})
+    assert tracker.artifact_root is not None
+    assert tracker.runs_named([*names, "nobody"]) == {name: [run] for name, run in runs.items()}
+    for _ in range(2):
+        tracker.erase([runs[names[0]]])
+    with pytest.raises(MlflowException):
+        _run(tracker, runs[names[0]])
+    assert _run(tracker, runs["carl"]).data.params == {"rank": "1"}
+    contents = [path.read_bytes() for path in tracker.artifact_root.rglob("references.png")]
+    assert b"carl" in contents
+    assert names[0].encode() not in contents
