@@ -23,7 +23,7 @@ from studiolo.perception.similarity import Similarity
 from studiolo.perception.suite import PERCEPTION_CARDS, open_suite
 from studiolo.portraits.files import encode_portrait, image_sha256
 from studiolo.portraits.fusion import Template, fuse, open_templates
-from studiolo.portraits.orders import Order, portrait_id, portrait_path, to_engine
+from studiolo.portraits.orders import Order, order_seed, portrait_id, portrait_path, to_engine
 from studiolo.portraits.ranking import (
     Acceptance,
     Candidate,
@@ -270,6 +270,23 @@ ORDER_INPUT = pa.schema(
     ]
 )
 """One row an order: what is wanted, and the identity it is wanted of."""
+
+
+def order_row(identity: Row, lora: Row, style: str, count: int, job_seed: int) -> Row:
+    """The row of `ORDER_INPUT` for `count` portraits of an identity in one style.
+
+    `identity` is a row of `IDENTITY_SCHEMA`, `lora` its row of `FACE_LORA_SCHEMA`.
+    """
+    return {
+        **{name: identity[name] for name in ("identity_id", "trigger", "common_tags")},
+        "style": style,
+        "count": count,
+        "seed": order_seed(job_seed, style),
+        "first_index": 0,
+        "lora_path": lora["path"],
+        "lora_sha256": lora["sha256"],
+        "references": [{name: row[name] for name in REFERENCE_INPUT.names} for row in identity["references"]],
+    }
 
 
 def _embeddings(row: Row) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from actors.perceiver import Perceiver
-from actors.portraitist import ORDER_INPUT, Portraitist
+from actors.portraitist import ORDER_INPUT, Portraitist, order_row
 from actors.probe import Probed, probe
 from actors.trainer import Trainer
 from jobs.studio_check import Request, check_request
@@ -23,7 +23,6 @@ from studiolo.errors import StudioloError
 from studiolo.portraits.estimate import Costs, Estimate, Work, estimate
 from studiolo.portraits.files import decode_portrait
 from studiolo.portraits.gallery import write_person_page
-from studiolo.portraits.orders import order_seed
 from studiolo.portraits.prints import PrintSize, encode_print
 from studiolo.portraits.thumbs import GalleryFiles
 from studiolo.settings import StudioSettings
@@ -138,16 +137,7 @@ def _portray(settings: StudioSettings, request: Request, store: Store, album: Ro
     """One full batch of candidates, in the first style ordered."""
     once = settings.generation.model_copy(update={"retries": 0, "candidates_per_portrait": 1})
     style = request.styles[0].name
-    row = {
-        **{name: album[name] for name in ("identity_id", "trigger", "common_tags")},
-        "style": style,
-        "count": once.slots,
-        "seed": order_seed(settings.seed, style),
-        "first_index": 0,
-        "lora_path": lora["path"],
-        "lora_sha256": lora["sha256"],
-        "embeddings": [reference["embedding"] for reference in album["references"]],
-    }
+    row = order_row(album, lora, style, once.slots, settings.seed)
     actor = Portraitist(
         store,
         settings.suite,

@@ -39,21 +39,19 @@ def check_request(settings: StudioSettings) -> Request:
     for name in settings.styles:
         load_style(name, settings.style_folder)
     _check_apart(settings)
-    sources, orders = _ordered(settings)
-    ordered = [style for order in orders.values() for style in order.styles]
-    styles = [load_style(name, settings.style_folder) for name in dict.fromkeys(ordered)]
+    request = ordered(settings)
     suite(settings.suite)  # a misspelt suite is refused by name
     cards = [load_card(card_id) for card_id in cards_of(settings)]
     if settings.commercial:
-        require_commercial([*cards, *filter(None, map(style_card, styles))])
+        require_commercial([*cards, *filter(None, map(style_card, request.styles))])
     MlflowTracker.beside(Store(settings.out), settings.tracking_uri)
     for card in cards:
         pull(card.id)
-    for style in styles:
+    for style in request.styles:
         style_lora_path(style)
-    _warn_of_long(styles, pull(SUITE_BASE[settings.suite]) / "tokenizer")
+    _warn_of_long(request.styles, pull(SUITE_BASE[settings.suite]) / "tokenizer")
     read_approvals(Store(settings.out))
-    return Request(sources, styles, orders)
+    return request
 
 
 def read_approvals(store: Store) -> Approvals:
@@ -61,8 +59,8 @@ def read_approvals(store: Store) -> Approvals:
     return Approvals.read(store.read_bytes(APPROVALS)) if store.exists(APPROVALS) else Approvals()
 
 
-def _ordered(settings: StudioSettings) -> tuple[list[AlbumSource], dict[str, AlbumOrder]]:
-    """The albums of which something is ordered and may still be kept, with what is ordered."""
+def ordered(settings: StudioSettings) -> Request:
+    """The albums of which something is ordered and may still be kept, with what is ordered; `SettingsError` for none."""
     sources = list_albums(settings.albums)
     albums = [source.album_id for source in sources]
     if settings.orders is None:
@@ -80,7 +78,9 @@ def _ordered(settings: StudioSettings) -> tuple[list[AlbumSource], dict[str, Alb
             f"albums {settings.albums!r}: of {len(albums)} albums none is ordered"
             f"{f', {len(shut)} are left out because of their dates' if shut else ''}; wanted at least one"
         )
-    return [source for source in sources if source.album_id in orders], orders
+    names = dict.fromkeys(style for order in orders.values() for style in order.styles)
+    styles = [load_style(name, settings.style_folder) for name in names]
+    return Request([source for source in sources if source.album_id in orders], styles, orders)
 
 
 def _read_order_file(url: str) -> bytes:

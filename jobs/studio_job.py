@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from actors.perceiver import Perceiver
-from actors.portraitist import ORDER_INPUT, REFERENCE_INPUT, Portraitist
+from actors.portraitist import ORDER_INPUT, Portraitist, order_row
 from actors.printer import PRINT_INPUT, Printer
 from actors.trainer import Trainer
 from jobs.machine import PeakMemory, versions
@@ -284,20 +284,7 @@ class _Job:
             if lora is None or lora["status"] != Status.OK:
                 continue
             for style, count in self.orders[album["album_id"]].styles.items():
-                yield {
-                    "identity_id": album["identity_id"],
-                    "style": style,
-                    "count": count,
-                    "seed": order_seed(self.settings.seed, style),
-                    "first_index": 0,
-                    "trigger": album["trigger"],
-                    "common_tags": album["common_tags"],
-                    "lora_path": lora["path"],
-                    "lora_sha256": lora["sha256"],
-                    "references": [
-                        {name: reference[name] for name in REFERENCE_INPUT.names} for reference in album["references"]
-                    ],
-                }
+                yield order_row(album, lora, style, count, self.settings.seed)
 
 
 def _pick(row: Row, schema: pa.Schema) -> Row:

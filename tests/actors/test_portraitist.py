@@ -44,7 +44,7 @@ class Painter(Portraitist):
 
 def order(job_seed: int) -> pa.Table:
     row = {"identity_id": "anna", "style": "studio", "count": 1, "seed": order_seed(job_seed, "studio")}
-    row |= {"trigger": "a woman", "common_tags": [], "lora_path": "a", "lora_sha256": "0" * 64}
+    row |= {"trigger": "a woman", "common_tags": [], "lora_path": "a", "lora_sha256": "0" * 64, "first_index": 0}
     reference = {"crop_path": CROP, "quality_score": 0.9, "embedding": [0.0] * 128}
     return pa.Table.from_pylist([row | {"references": [reference]}], ORDER_INPUT)
 

@@ -12,8 +12,8 @@ import pytest
 
 from actors.perceiver import png_bytes
 from jobs.progress import Progress
+from jobs.studio_check import ordered
 from jobs.studio_job import STAGES, _Job
-from studiolo.albums.sources import list_albums
 from studiolo.perception.similarity import Similarity
 from studiolo.perception.suite import PERCEPTION_CARDS
 from studiolo.portraits.styles import load_style
@@ -32,6 +32,10 @@ TABLE: list[tuple[str, Any, set[str]]] = [
     ("styles", "studio,warm-film", NOTHING),  # one more order; the other one stays
     ("styles", "warm-film", ORDER),
     ("per_style", 5, ORDER),
+    ("orders", "same.yaml", NOTHING),
+    ("orders", "more.yaml", ORDER),
+    ("retention_days", 30, NOTHING),
+    ("max_failed_share", 0.5, NOTHING),
     ("suite", "modelscope", ALBUM | IDENTITY | ORDER),
     ("style_folder", "same", NOTHING),
     ("style_folder", "reworded", ORDER),
@@ -46,6 +50,10 @@ TABLE: list[tuple[str, Any, set[str]]] = [
     ("perception.detector_score", 0.8, ALBUM),
     ("perception.min_face_px", 49, ALBUM),
     ("perception.mesh_score", 0.6, ALBUM),
+    ("perception.decode_seconds", 20.0, ALBUM),
+    ("perception.decode_mib", 512, ALBUM),
+    ("perception.time_limit_s", 100.0, NOTHING),
+    ("perception.memory_limit_mib", 4000, NOTHING),
     ("perception.actors", 1, NOTHING),
     ("perception.cpus_per_actor", 0.5, NOTHING),
     ("selection.dominant_face_ratio", 5.0, ALBUM),
@@ -53,6 +61,8 @@ TABLE: list[tuple[str, Any, set[str]]] = [
     ("selection.max_references", 10, ALBUM),
     ("selection.min_references", 2, ALBUM),
     ("selection.unsafe_above", 0.9, ALBUM | ORDER),
+    ("selection.minors", "refuse", ALBUM),
+    ("selection.adult_age", 20.0, ALBUM),
     ("face_lora.rank", 8, IDENTITY),
     ("face_lora.alpha", 8.0, IDENTITY),
     ("face_lora.learning_rate", 1e-3, IDENTITY),
@@ -62,11 +72,14 @@ TABLE: list[tuple[str, Any, set[str]]] = [
     ("face_lora.min_snr_gamma", None, IDENTITY),
     ("face_lora.background_weight", 0.2, IDENTITY),
     ("face_lora.caption_dropout", 0.2, IDENTITY),
+    ("face_lora.max_photos", 5, IDENTITY),
     ("face_lora.views_per_photo", 3, IDENTITY),
     ("face_lora.view_face_ratio", (0.6, 0.7), IDENTITY),
     ("face_lora.look_share", 0.5, IDENTITY),
     ("face_lora.gradient_clip", 2.0, IDENTITY),
     ("face_lora.checkpoint_seconds", 1.0, NOTHING),
+    ("face_lora.time_limit_s", 100.0, NOTHING),
+    ("face_lora.memory_limit_mib", 4000, NOTHING),
     ("face_lora.actors", 1, NOTHING),
     ("face_lora.cpus_per_actor", 0.5, NOTHING),
     ("generation.steps", 20, ORDER),
@@ -79,6 +92,11 @@ TABLE: list[tuple[str, Any, set[str]]] = [
     ("generation.accept_similarity", 0.2, ORDER),
     ("generation.retries", 1, ORDER),
     ("generation.candidates_per_portrait", 3, ORDER),
+    ("generation.fusion", 0.5, ORDER),
+    ("generation.retouch", 0.5, ORDER),
+    ("generation.face_share", (0.3, 0.9), ORDER),
+    ("generation.time_limit_s", 100.0, NOTHING),
+    ("generation.memory_limit_mib", 4000, NOTHING),
     ("generation.actors", 1, NOTHING),
     ("generation.cpus_per_actor", 0.5, NOTHING),
 ]
@@ -89,6 +107,8 @@ REFERENCE = {
     "crop_path": "crop.png",
     "mask_path": "mask.png",
     "caption": "a woman, smile",
+    "quality_score": 0.9,
+    "expression_l2": 0.01,
     "embedding": [0.5] * 128,
 }
 IDENTITY_ROW = {"identity_id": "anna", "status": "ok", "trigger": "a woman", "common_tags": ["smile"]}
@@ -129,10 +149,9 @@ def keys(settings: StudioSettings) -> set[tuple[str, str]]:
     store = Store(settings.out)
     store.write_bytes("crop.png", png_bytes(np.zeros((8, 8, 3), np.uint8)))
     store.write_bytes("mask.png", png_bytes(np.zeros((8, 8), np.uint8)))
-    styles = [load_style(name, settings.style_folder) for name in settings.styles]
-    job = Job(settings, styles, store, None, Progress(STAGES))  # type: ignore[arg-type]
+    job = Job(settings, ordered(settings), store, None, Progress(STAGES))  # type: ignore[arg-type]
     job.asked = set()
-    job.perceive(list_albums(settings.albums))
+    job.perceive()
     job.train()
     job.portray()
     return job.asked
@@ -140,12 +159,14 @@ def keys(settings: StudioSettings) -> set[tuple[str, str]]:
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two places of the same albums, and two folders of styles, the first with the same words as the embedded ones."""
+    """Two places of the same albums; orders and styles that are the same as without them, and others."""
     monkeypatch.chdir(tmp_path)
     for albums in ("albums", "moved/albums"):
         photo = Path(albums, "anna", "a.jpg")
         photo.parent.mkdir(parents=True)
         photo.write_bytes(b"a photo")
+    for file, count in (("same.yaml", 4), ("more.yaml", 5)):
+        Path(file).write_text(f"albums: [{{album_id: anna, styles: {{studio: {count}}}}}]")
     look = load_style("studio").model_dump(exclude={"name"})
     for folder, changes in (("same", {}), ("reworded", {"prompt": "by candlelight"})):
         Path(folder).mkdir()
