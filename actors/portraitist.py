@@ -200,6 +200,7 @@ class Portraitist:
                 style=work.order.style,
                 index=index,
                 similarity=made.score.similarity,
+                similarity_unfused=made.similarity_unfused,
                 faces=made.score.faces,
                 face_share=made.score.face_share,
                 quality_score=made.score.quality_score,

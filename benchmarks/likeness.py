@@ -60,7 +60,7 @@ def main() -> None:
                 "styles": STYLES,
                 "per_style": 2,
                 "face_lora": {"steps": 40} if arguments.quick else {},
-                "generation": {"fusion": 0.0},
+                "generation": {"fusion": 0.0, "accept_similarity": 0.1},
             },
         )
         run(settings)

@@ -60,7 +60,7 @@ def read_approvals(store: Store) -> Approvals:
 
 
 def ordered(settings: StudioSettings) -> Request:
-    """The albums of which something is ordered and may still be kept, with what is ordered; `SettingsError` for none."""
+    """The albums of which something is ordered and may still be kept, with what is ordered; one at least."""
     sources = list_albums(settings.albums)
     albums = [source.album_id for source in sources]
     if settings.orders is None:

@@ -149,8 +149,9 @@ class GenerationSettings(Section):
     """How far skin is evened; pores and the skin's mean colour stay."""
     face_share: tuple[float, float] = (0.25, 0.95)
     """Least and largest share of an accepted portrait's height that its face takes."""
-    accept_similarity: float = pydantic.Field(0.1, ge=0, le=1)
-    """Least calibrated similarity of an accepted portrait. Below 0.1 the verdict is `different`, above 0.9 `same`."""
+    accept_similarity: float = pydantic.Field(0.5, ge=0, le=1)
+    """Least calibrated similarity of an accepted portrait; without fusion the embedded base seldom reaches 0.1.
+    Below 0.1 the verdict is `different`, above 0.9 `same`."""
     retries: int = pydantic.Field(2, ge=0)
     """Further rounds of candidates for a style with too few accepted portraits."""
     candidates_per_portrait: int = pydantic.Field(2, ge=1)

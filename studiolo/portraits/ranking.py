@@ -15,6 +15,7 @@ class Candidate:
     style: str
     index: int
     similarity: float  # calibrated, 0..1; 0 without a face
+    similarity_unfused: float  # the same before a photo's face was set in
     faces: int
     face_share: float  # of the picture's height
     quality_score: float  # 0..1
@@ -61,7 +62,8 @@ def fault(candidate: Candidate, acceptance: Acceptance) -> Reason:
 def rank_candidates(candidates: Iterable[Candidate], wanted: int, acceptance: Acceptance) -> list[Ranked]:
     """Every candidate once with its outcome, whatever their order.
 
-    Of each identity and style the acceptable ones are ranked by similarity, then quality, then index; the
+    Of each identity and style the acceptable ones are ranked by similarity, fused and unfused counting alike, then
+    quality, then index: with one photo's face in all of them, the one drawn best by itself wins. The
     best `wanted` are accepted, the others are surplus. The result is sorted by identity, style, and then
     accepted ones by rank before rejected ones by index.
     """
@@ -95,4 +97,4 @@ def _groups(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
 
 def _best_first(candidate: Candidate) -> tuple[float, float, int]:
     quality = candidate.quality_score if not math.isnan(candidate.quality_score) else 0.0
-    return (-candidate.similarity, -quality, candidate.index)
+    return (-candidate.similarity - candidate.similarity_unfused, -quality, candidate.index)

@@ -15,6 +15,7 @@ CANDIDATES = st.lists(
         style=st.sampled_from(["plain", "studio"]),
         index=st.integers(0, 30),
         similarity=SCORE | st.just(float("nan")),
+        similarity_unfused=SCORE,
         faces=st.integers(0, 2) | st.just(1),
         face_share=st.sampled_from([0.1, 0.5, 0.7]),
         quality_score=SCORE,
@@ -23,7 +24,7 @@ CANDIDATES = st.lists(
     max_size=25,
     unique_by=lambda item: (item.identity_id, item.style, item.index),
 )
-GOOD = Candidate("anna", "studio", 0, 0.9, 1, 0.6, 0.5, 0.02)
+GOOD = Candidate("anna", "studio", 0, 0.9, 0.2, 1, 0.6, 0.5, 0.02)
 ACCEPTANCE = Acceptance(0.5, 0.8, (0.3, 0.9))
 LENIENT = Acceptance(0.0, 1.0, (0.0, 1.0))
 
@@ -67,6 +68,11 @@ def test_similarity_then_quality_then_index_decides():
         (1, 3, Reason.NONE),
         (0, 0, Reason.SURPLUS),
     ]
+
+
+def test_of_portraits_with_one_face_in_them_the_one_drawn_best_wins():
+    items = [changed(index=index, similarity_unfused=unfused) for index, unfused in enumerate((0.1, 0.4, 0.0))]
+    assert [item.candidate.index for item in rank_candidates(items, wanted=3, acceptance=ACCEPTANCE)] == [1, 0, 2]
 
 
 @given(CANDIDATES, st.integers(1, 5))
