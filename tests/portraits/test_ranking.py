@@ -98,6 +98,10 @@ def test_order_of_arrival_does_not_matter(items: list[Candidate], random, wanted
     ]
 
 
+def likeness(candidate: Candidate) -> float:
+    return candidate.similarity + candidate.similarity_unfused
+
+
 @given(CANDIDATES)
 def test_better_rank_is_never_less_alike(items: list[Candidate]):
     ranked = rank_candidates(items, 5, ACCEPTANCE)
@@ -107,7 +111,7 @@ def test_better_rank_is_never_less_alike(items: list[Candidate]):
             two.candidate.style,
         )
         if same and one.rank and two.rank:
-            assert one.candidate.similarity >= two.candidate.similarity
+            assert likeness(one.candidate) >= likeness(two.candidate)
 
 
 def test_retries_stay_within_the_budget():
