@@ -22,7 +22,7 @@ from studiolo.perception.retouch import retouch
 from studiolo.perception.similarity import Similarity
 from studiolo.perception.suite import PERCEPTION_CARDS, open_suite
 from studiolo.portraits.files import encode_portrait, image_sha256
-from studiolo.portraits.fusion import Template, fuse, open_templates
+from studiolo.portraits.fusion import Template, fuse, in_look, open_templates
 from studiolo.portraits.orders import Order, order_seed, portrait_id, portrait_path, to_engine
 from studiolo.portraits.ranking import (
     Acceptance,
@@ -154,7 +154,7 @@ class Portraitist:
         return weights_sha256(cards) | {"similarity": self.similarity.sha256}
 
     def _make(self, work: _Round, style_lora: Path | None) -> list[Row]:
-        work.templates = self._templates(work.row, work.crops)
+        work.templates = in_look(self._templates(work.row, work.crops), work.style.words)
         ranked: list[Ranked] = []
         rounds = accepted = 0
         with self.store.as_local_file(work.row["lora_path"]) as face_lora:

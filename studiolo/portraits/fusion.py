@@ -11,7 +11,7 @@ how much of the photo's pixels is seen.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ from studiolo.perception.pose import Pose, pose_of
 from studiolo.perception.regions import OVAL
 from studiolo.perception.suite import Suite
 from studiolo.settings import PerceptionSettings
+from studiolo.training.looks import LOOKS, put_look
 
 RgbU8 = NDArray[np.uint8]
 Points = NDArray[np.float64]
@@ -74,6 +75,13 @@ def open_templates(crops: Sequence[tuple[RgbU8, float]], suite: Suite, settings:
         Template(rgb_u8, points.astype(np.float64), pose_of(points), quality_score, float(expression_l2))
         for (rgb_u8, quality_score, points), expression_l2 in zip(found, unusual, strict=True)
     ]
+
+
+def in_look(templates: Sequence[Template], style_words: str) -> list[Template]:
+    """`templates` with the look that `style_words` ask for, as the base has learned it: a drawing gets a drawn face."""
+    if style_words not in LOOKS:
+        return list(templates)
+    return [replace(template, rgb_u8=put_look(template.rgb_u8, style_words)) for template in templates]
 
 
 def best_template(templates: Sequence[Template], pose: Pose) -> Template | None:

@@ -12,8 +12,17 @@ from studiolo.albums.records import Fusion
 from studiolo.perception.pose import Pose
 from studiolo.perception.regions import OVAL
 from studiolo.perception.suite import Suite, open_suite
-from studiolo.portraits.fusion import MAX_TURN_DEG, Template, best_template, fuse, fuse_template, open_templates
+from studiolo.portraits.fusion import (
+    MAX_TURN_DEG,
+    Template,
+    best_template,
+    fuse,
+    fuse_template,
+    in_look,
+    open_templates,
+)
 from studiolo.settings import PerceptionSettings
+from studiolo.training.looks import put_look
 
 SEEING = PerceptionSettings(working_side_px=1024)
 NAMES = ("expression-14-shocked.jpg", "expression-01-neutral.jpg", "portrait.jpg", "expression-12-pensive.jpg")
@@ -115,6 +124,16 @@ def test_a_portrait_without_colours_stays_without(portrait: Picture, templates: 
     fused = fuse_template(grey, points_of(portrait, suite), templates[1], 1.0)
     assert fused is not None
     assert np.ptp(fused.astype(int), axis=-1).max() <= 4
+
+
+def test_a_drawing_gets_a_drawn_face(portrait: Picture, templates: list[Template], suite: Suite):
+    rgb_u8, landmarks = portrait
+    drawing = put_look(rgb_u8, "pencil drawing")
+    drawn = in_look(templates, "pencil drawing")
+    fused, outcome = fuse(drawing, landmarks, drawn, suite.mesher, 1.0)
+    assert outcome == Fusion.DONE
+    assert np.ptp(fused.astype(int), axis=-1).max() <= 2  # as grey as the drawing
+    assert in_look(templates, "studio backdrop, grey background") == templates
 
 
 def test_good_calm_photos_turned_alike_are_chosen(templates: list[Template]):
