@@ -31,8 +31,9 @@ from studiolo.perception.perceive import perceive_photo
 from studiolo.perception.similarity import Similarity
 from studiolo.perception.suite import Suite, open_suite
 from studiolo.portraits.files import decode_portrait
-from studiolo.portraits.fusion import fuse, open_templates
+from studiolo.portraits.fusion import fuse, in_look, open_templates
 from studiolo.portraits.orders import order_seed
+from studiolo.portraits.styles import load_style
 from studiolo.portraits.upscaling import open_upscaler
 from studiolo.settings import GenerationSettings, PerceptionSettings, StudioSettings
 from studiolo.storage.store import Store
@@ -114,7 +115,8 @@ def _fused(store: Store, rows: list[dict[str, Any]], suite: Suite) -> Embeddings
         image = decode_portrait(store.read_bytes(row["path"]))[0]
         for found in suite.detector(image, SEEING.detector_score)[:1]:
             strength = GenerationSettings().fusion
-            image, _ = fuse(image, found.landmarks_px, templates[row["identity_id"]], suite.mesher, strength)
+            faces = in_look(templates[row["identity_id"]], load_style(row["style"]).words)
+            image, _ = fuse(image, found.landmarks_px, faces, suite.mesher, strength)
         faces = perceive_photo(suite, image, SEEING).faces
         by_person[row["identity_id"]] += [faces[0]["embedding"]] if faces else []
     return {person: np.array(embeddings, np.float32) for person, embeddings in by_person.items()}

@@ -84,9 +84,9 @@ class FaceLoraSettings(Section):
     """LoRA rank."""
     alpha: float = pydantic.Field(16.0, gt=0)
     """LoRA alpha; the update is scaled by alpha / rank."""
-    learning_rate: float = pydantic.Field(3e-3, gt=0)
+    learning_rate: float = pydantic.Field(1.5e-3, gt=0)
     """Peak AdamW learning rate."""
-    steps: int = pydantic.Field(500, ge=1)
+    steps: int = pydantic.Field(800, ge=1)
     """Optimiser steps."""
     batch_size: int = pydantic.Field(4, ge=1)
     """Samples a step."""
