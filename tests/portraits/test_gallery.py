@@ -162,7 +162,7 @@ def test_references_show_their_verdict_and_portraits_their_quality(job: Job):
     text = gallery(job)["gallery/people/anna.html"].text
     assert "same · quality 0.81" in text
     assert "unsure · quality 0.81" in text
-    assert "Best likeness 0.93 0.43 without your photo in it quality 0.70" in text
+    assert "Best likeness 0.93 0.43 before fusion quality 0.70" in text
     assert "No. 2 likeness 0.86 No photo was worked in: none shows the face from this side. quality 0.70" in text
 
 
