@@ -37,10 +37,10 @@ class PoisonedPerceiver(Perceiver):
 class PoisonedTrainer(Trainer):
     """Dies over one identity."""
 
-    def _train(self, identity: dict[str, Any], photos: Any, run: str) -> dict[str, Any]:
+    def _train(self, identity: dict[str, Any], photos: Any, run: str, checkpoint: Any) -> dict[str, Any]:
         if identity["identity_id"] == UNTRAINABLE:
             die(self.store, "identity")
-        return super()._train(identity, photos, run)
+        return super()._train(identity, photos, run, checkpoint)
 
 
 class PoisonedPortraitist(Portraitist):
