@@ -115,8 +115,8 @@ def _fused(store: Store, rows: list[dict[str, Any]], suite: Suite) -> Embeddings
         image = decode_portrait(store.read_bytes(row["path"]))[0]
         for found in suite.detector(image, SEEING.detector_score)[:1]:
             strength = GenerationSettings().fusion
-            faces = in_look(templates[row["identity_id"]], load_style(row["style"]).words)
-            image, _ = fuse(image, found.landmarks_px, faces, suite.mesher, strength)
+            drawn = in_look(templates[row["identity_id"]], load_style(row["style"]).words)
+            image, _ = fuse(image, found.landmarks_px, drawn, suite.mesher, strength)
         faces = perceive_photo(suite, image, SEEING).faces
         by_person[row["identity_id"]] += [faces[0]["embedding"]] if faces else []
     return {person: np.array(embeddings, np.float32) for person, embeddings in by_person.items()}

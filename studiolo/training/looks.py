@@ -107,7 +107,7 @@ def _watercolour(pixels: Pixels) -> Pixels:
 
 def _high_key(pixels: Pixels) -> Pixels:
     """Bright all over: shadows lifted, colours pale."""
-    bright: Pixels = 255 * (np.clip(pixels, 0, 255) / 255) ** np.float32(0.55)
+    bright = np.asarray(255 * (np.clip(pixels, 0, 255) / 255) ** 0.55, np.float32)
     return 62 + np.float32(0.78) * (np.float32(0.35) * _grey(bright) + np.float32(0.65) * bright)
 
 
