@@ -39,6 +39,7 @@ from studiolo.portraits.upscaling import open_upscaler
 from studiolo.settings import GenerationSettings, PerceptionSettings
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
+from studiolo.training.looks import greyscale
 from studiolo.weights.cards import weights_sha256
 from studiolo.weights.fetch import pull, sha256_of
 
@@ -179,7 +180,10 @@ class Portraitist:
     def _candidates(self, work: _Round, order: EngineOrder) -> None:
         for event in self.engine.submit(order):
             if isinstance(event, Portrait):
-                work.made[event.index] = self._finish(work, self.upscaler(event.rgb_u8), event.seed)
+                drawn_rgb_u8 = self.upscaler(event.rgb_u8)
+                if work.style.greyscale:
+                    drawn_rgb_u8 = greyscale(drawn_rgb_u8)
+                work.made[event.index] = self._finish(work, drawn_rgb_u8, event.seed)
 
     def _finish(self, work: _Round, drawn_rgb_u8: NDArray[np.uint8], seed: int) -> _Made:
         """Fuse and retouch one picture, with its likeness before and after."""

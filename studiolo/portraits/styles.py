@@ -1,8 +1,8 @@
 """Styles: the words, the optional style-LoRA and its weights that make a portrait look one way.
 
 A style is one JSON file with FaceChain's fields (`name`, `img`, `model_id`, `revision`, `bin_file`,
-`multiplier_style`, `multiplier_human`, `add_prompt_style`) and four of ours (`prompt`, `negative_prompt`,
-`title`, `description`). The file's name without `.json` is how the style is ordered, so FaceChain's own files
+`multiplier_style`, `multiplier_human`, `add_prompt_style`) and five of ours (`prompt`, `negative_prompt`,
+`title`, `description`, `greyscale`). The file's name without `.json` is how the style is ordered, so FaceChain's own files
 work unchanged. A folder of the user's own adds styles and, under the same file name, replaces ours.
 """
 
@@ -38,6 +38,8 @@ class Style(Section):
     """Words of the style, FaceChain's field."""
     negative_prompt: str = ""
     """What to keep away from."""
+    greyscale: bool = False
+    """Whether colour is taken out of its portraits: a face-LoRA learned from colour photos leaves a tint."""
     img: str | None = None
     """Sample picture, relative to the style's file."""
     model_id: str | None = None

@@ -35,6 +35,11 @@ def put_look(rgb_u8: NDArray[np.uint8], words: str) -> NDArray[np.uint8]:
     return np.clip(np.rint(LOOKS[words].apply(rgb_u8.astype(np.float32))), 0, 255).astype(np.uint8)
 
 
+def greyscale(rgb_u8: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture [H, W, 3] with its luma in all three channels."""
+    return put_look(rgb_u8, "black and white photo")
+
+
 def without_lost_colours(tags: tuple[str, ...], words: str) -> tuple[str, ...]:
     """`tags` without those that the look called `words` makes untrue."""
     look = LOOKS[words]

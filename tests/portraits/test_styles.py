@@ -116,3 +116,7 @@ def test_a_lora_out_of_a_card_is_known_by_its_card(tmp_path: Path):
     for look in (style_card, style_lora_path):
         with pytest.raises(SettingsError, match=r"style 'snow'.*did you mean 'facechain-style-zjz'"):
             look(load_style("snow", tmp_path))
+
+
+def test_of_the_embedded_styles_only_black_and_white_takes_the_colour_out():
+    assert [name for name, style in all_styles().items() if style.greyscale] == ["black-and-white"]

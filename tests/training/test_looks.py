@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from studiolo.training.looks import LOOKS, put_look, without_lost_colours
+from studiolo.training.looks import LOOKS, greyscale, put_look, without_lost_colours
 
 
 def picture(seed: int = 0) -> NDArray[np.uint8]:
@@ -49,3 +49,9 @@ def test_tags_that_a_look_makes_untrue_are_left_out() -> None:
 def test_other_words_are_no_look() -> None:
     with pytest.raises(KeyError):
         put_look(picture(), "warm photo")
+
+
+def test_greyscale_leaves_grey_pictures_alone() -> None:
+    grey = greyscale(picture())
+    assert np.ptp(grey, axis=-1).max() == 0
+    assert np.array_equal(greyscale(grey), grey)
