@@ -2,8 +2,8 @@
 
 A style is one JSON file with FaceChain's fields (`name`, `img`, `model_id`, `revision`, `bin_file`,
 `multiplier_style`, `multiplier_human`, `add_prompt_style`) and five of ours (`prompt`, `negative_prompt`,
-`title`, `description`, `greyscale`). The file's name without `.json` is how the style is ordered, so FaceChain's own files
-work unchanged. A folder of the user's own adds styles and, under the same file name, replaces ours.
+`title`, `description`, `greyscale`). The file's name without `.json` is how the style is ordered, so FaceChain's
+own files work unchanged. A folder of the user's own adds styles and, under the same file name, replaces ours.
 """
 
 import json
