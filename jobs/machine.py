@@ -9,6 +9,7 @@ from types import TracebackType
 import psutil
 
 import studiolo
+from pipelines.watchdog import tree_rss_bytes
 
 _EVERY_S = 1.0
 _NAMED = (
@@ -59,11 +60,4 @@ class PeakMemory:
     def _watch(self) -> None:
         me = psutil.Process(os.getpid())
         while not self._stop.wait(_EVERY_S):
-            self._peak_bytes = max(self._peak_bytes, sum(map(_rss, [me, *me.children(recursive=True)])))
-
-
-def _rss(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:
-        return 0
+            self._peak_bytes = max(self._peak_bytes, tree_rss_bytes(me))

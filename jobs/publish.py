@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from jobs.studio_check import read_approvals
 from studiolo.albums.records import IDENTITY_SCHEMA, PORTRAIT_SCHEMA, REFERENCE_SCHEMA, Reason, Status
 from studiolo.albums.sources import AlbumSource, read_bytes
 from studiolo.errors import PhotoError, SettingsError
 from studiolo.perception.similarity import Similarity
-from studiolo.portraits.approvals import APPROVALS, Approvals
+from studiolo.portraits.approvals import APPROVALS
 from studiolo.portraits.files import decode_portrait
 from studiolo.portraits.gallery import write_gallery
 from studiolo.portraits.order_file import ORDERED_SCHEMA, styles_of, wanted_of
@@ -108,7 +109,7 @@ def _show(
 def _write_approvals(store: Store, portraits: Sequence[Row]) -> None:
     """`approvals.csv` with a row for every accepted portrait; one that cannot be read is left as it is."""
     try:
-        before = Approvals.read(store.read_bytes(APPROVALS)) if store.exists(APPROVALS) else Approvals()
+        before = read_approvals(store)
     except SettingsError as error:
         print(f"warning: {error}; it was left as it is", file=sys.stderr)
         return

@@ -56,7 +56,7 @@ class Watchdog:
             with self._lock:
                 if time.monotonic() > self._deadline_s:
                     self._end(me, f"took longer than {self._limit_s:g} s")
-                taken_mib = sum(map(_rss_mib, [me, *me.children(recursive=True)])) if self._memory_mib else 0.0
+                taken_mib = tree_rss_bytes(me) / 2**20 if self._memory_mib else 0.0
                 if self._memory_mib and taken_mib > self._memory_mib and self._deadline_s < math.inf:
                     self._end(me, f"its worker took {taken_mib:.0f} MiB of memory, limit {self._memory_mib}")
 
@@ -71,8 +71,13 @@ class Watchdog:
             os._exit(1)
 
 
-def _rss_mib(process: psutil.Process) -> float:
+def tree_rss_bytes(process: psutil.Process) -> int:
+    """Resident memory of a process and all it started; pages they share count once for each."""
+    return sum(map(_rss_bytes, [process, *process.children(recursive=True)]))
+
+
+def _rss_bytes(process: psutil.Process) -> int:
     try:
-        return float(process.memory_info().rss) / 2**20
+        return int(process.memory_info().rss)
     except psutil.Error:
-        return 0.0
+        return 0

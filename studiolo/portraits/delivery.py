@@ -14,14 +14,12 @@ import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
-
-import jinja2
 
 from studiolo.albums.records import Reason, Status
 from studiolo.identities.artifacts import safe_segment
 from studiolo.portraits.approvals import Approvals, Decision
+from studiolo.portraits.templating import templates
 from studiolo.portraits.views import shortfall
 from studiolo.storage.store import Store
 
@@ -166,15 +164,4 @@ def _zip(folder: str, contents: Mapping[str, bytes]) -> bytes:
 
 
 def _page(view: Mapping[str, Any]) -> str:
-    return _environment().get_template("delivery.html.j2").render(view)
-
-
-@lru_cache(maxsize=1)
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("studiolo.portraits", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return templates().get_template("delivery.html.j2").render(view)

@@ -9,14 +9,12 @@ run, so the same rows give the same bytes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-import jinja2
-
 import studiolo
 from studiolo.portraits.styles import Style
+from studiolo.portraits.templating import templates
 from studiolo.portraits.thumbs import GALLERY, GalleryFiles
 from studiolo.portraits.views import Row, View, card, person_view, reason_counts
 
@@ -60,7 +58,7 @@ def write_person_page(
 ) -> View:
     """One person's page and thumbnails; returns the view, of which the index needs `card(view)`."""
     view = person_view(identity, album, portraits, styles, wanted, files)
-    page = _templates().get_template("person.html.j2")
+    page = templates().get_template("person.html.j2")
     html = page.render(person=view, root="../", version=studiolo.__version__)
     files.write(f"{GALLERY}/{view['page']}", html.encode(errors="replace"))
     return view
@@ -80,7 +78,7 @@ def write_index(
     """
     reasons = figures["reasons"]
     html = (
-        _templates()
+        templates()
         .get_template("gallery.html.j2")
         .render(
             cards=sorted(cards, key=_by_name),
@@ -104,14 +102,3 @@ def write_index(
 def _by_name(view: View) -> tuple[bool, str, str]:
     """Those who could not be finished come last; within both, by name, capitals or not."""
     return bool(view["failed"]), str(view["id"]).casefold(), str(view["id"])
-
-
-@lru_cache(maxsize=1)
-def _templates() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("studiolo.portraits", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
