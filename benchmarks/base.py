@@ -6,8 +6,8 @@ of the other, which is the floor for this many pictures, and what our tagger say
 the agreement. Nearest neighbours are looked for among all training pictures; the control is a real view that may not
 find its own picture, and what it finds when it may is what a copy looks like.
 
-    python -m benchmarks.base [--quick] [--samples N] [--base FOLDER] [--sheet FOLDER]
-        [--faces FOLDER] [--captions FILE]
+    python -m benchmarks.base [--quick] [--samples N] [--base FOLDER] [--before FOLDER]
+        [--sheet FOLDER] [--faces FOLDER] [--captions FILE]
     python -m benchmarks.base --labels FILE [--quick] [--sheet FOLDER]
 
 The first writes SHEET/page-*.png, numbered samples with their prompts, SHEET/samples.json and SHEET/labels.csv, to be
@@ -17,8 +17,8 @@ filled in by hand: does `attribute` hold in the picture, 1 or 0. The second adds
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing.pool import Pool
 from pathlib import Path
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="16 samples in 8 steps: shows that it runs")
     parser.add_argument("--samples", type=int, default=2000, help="samples of the base, 2000 when absent")
     parser.add_argument("--base", type=Path, help="folder of the base; the packaged one when absent")
+    parser.add_argument("--before", type=Path, help="folder of an earlier base, measured beside it in the same run")
     parser.add_argument("--faces", type=Path, help=f"training pictures; made in {FACES} when absent")
     parser.add_argument("--captions", type=Path, help="JSONL with file, trigger and tags; by the tagger when absent")
     parser.add_argument(
@@ -68,39 +69,75 @@ def main() -> None:
     samples = 16 if arguments.quick else arguments.samples
     faces = _faces(arguments.faces, arguments.captions, samples, arguments.quick)
     generation = GenerationSettings(steps=8) if arguments.quick else GenerationSettings()
-    ratios, figures = measure(arguments.base or pull("embedded-base"), faces, samples, generation, arguments.sheet)
+    bases = {"before": arguments.before} if arguments.before else {}
+    bases["base"] = arguments.base or pull("embedded-base")
+    ratios, figures = measure(bases, faces, samples, generation, arguments.sheet)
     write(name, ratios, figures)
 
 
 def measure(
-    base: Path, faces: Sequence[Face], samples: int, generation: GenerationSettings, sheet: Path
+    bases: Mapping[str, Path], faces: Sequence[Face], samples: int, generation: GenerationSettings, sheet: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Ratios and figures of `base`; the sheet is written on the way."""
-    pipeline = load_base(base)
+    """Ratios and figures of the bases, the same prompts and seeds for each; the sheet shows the last of them."""
+    pipeline = load_base(next(iter(bases.values())))
     side_px = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     rng = np.random.default_rng(SEED)
     half = min(samples, len(faces) // 2)
     chosen = rng.permutation(len(faces))
     views = [_views(faces, places, side_px, rng) for places in (chosen[:half], chosen[half : 2 * half])]
     asked, prompts = _prompts(views[0], samples, partial(fits, pipeline.tokenizer), rng)
-    with workers(base, generation) as pool:
-        made = _with_progress("sampled", sample(pool, wanted_of(prompts, SEED, "base")), samples)
-        seen, real = (
-            _with_progress("seen", see(pool, pictures), len(pictures))
-            for pictures in ([one.rgb_u8 for one in made], [view.rgb_u8 for view in views[0]])
-        )
-        write_sheet(sheet, made, prompts, asked, seen)
-        figures = _prompt_figures(asked, seen, [attributes_of(v.trigger, v.tags + v.style) for v in views[0]], real)
-        figures |= _space_figures(pool, made, views, faces, chosen)
+    real: _Real | None = None
+    ratios: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
+    for name, base in bases.items():
+        with workers(base, generation) as pool:
+            real = real or _real(pool, views, faces, chosen)
+            made = _with_progress(f"{name}: sampled", sample(pool, wanted_of(prompts, SEED, "base")), samples)
+            seen = _with_progress(f"{name}: seen", see(pool, [one.rgb_u8 for one in made]), samples)
+            write_sheet(sheet, made, prompts, asked, seen)
+            figures[name] = {**_prompt_figures(asked, seen), **_space_figures(pool, made, real)}
+        figures[name]["seconds_an_image"] = round(float(np.median([one.seconds for one in made])), 3)
+        distance, floor = figures[name]["frechet_to_real"], real.figures["frechet_real_to_real"]
+        ratios[f"frechet_over_floor_{name}"] = round(distance / max(floor, 1e-9), 3)
+    assert real is not None
     figures |= {
+        "real": real.figures,
         "samples": samples,
         "training_pictures": len(faces),
-        "seconds_an_image": round(float(np.median([one.seconds for one in made])), 3),
         "generation": generation.model_dump(include={"steps", "guidance_scale", "eta"}),
     }
-    distances = figures["frechet"]
-    ratios = {"frechet_over_floor": round(distances["samples_to_real"] / max(distances["real_to_real"], 1e-9), 3)}
     return ratios, figures
+
+
+@dataclass(frozen=True, eq=False)
+class _Real:
+    """What every base is held against."""
+
+    figures: dict[str, Any]
+    features_ND: NDArray[np.float32]
+    """Of the views whose captions are the prompts."""
+    known_MD: NDArray[np.float32]
+    """Of all training pictures."""
+    most_unseen: float
+    """Largest cosine of a real view with a training picture that is not its own."""
+
+
+def _real(pool: Pool, views: Sequence[Sequence[View]], faces: Sequence[Face], chosen: NDArray[np.int64]) -> _Real:
+    """The tagger's ceiling, the Fréchet floor, and what a copy looks like."""
+    pictures = [view.rgb_u8 for view in views[0]]
+    seen = _with_progress("real: seen", see(pool, pictures), len(pictures))
+    real, other = (features_of(pool, [view.rgb_u8 for view in side]) for side in views)
+    # The views' own pictures come first, so that view i is made of known row i.
+    known = features_of(pool, [faces[place].rgb_u8 for place in chosen])
+    unseen, _ = nearest_cosines(real, known, made_of_known=True)
+    own, _ = nearest_cosines(real, known)
+    figures = _prompt_figures([attributes_of(view.trigger, view.tags + view.style) for view in views[0]], seen) | {
+        "frechet_real_to_real": round(frechet_distance(other, real), 3),
+        "pictures": len(pictures),
+        "nearest_other_picture": _cosines(unseen),
+        "nearest_own_picture": _cosines(own),
+    }
+    return _Real(figures, real, known, float(unseen.max()))
 
 
 def _faces(folder: Path | None, captions: Path | None, samples: int, quick: bool) -> list[Face]:
@@ -140,52 +177,25 @@ def _prompts(
     return asked, prompts
 
 
-def _prompt_figures(
-    asked: Sequence[Attributes], seen: Sequence[Sight], captions: Sequence[Attributes], real: Sequence[Sight]
-) -> dict[str, Any]:
-    """Faces found, and agreement by kind: of samples with their prompts, of real views with their captions."""
-    sides = {"samples": (asked, seen), "real": (captions, real)}
+def _prompt_figures(asked: Sequence[Attributes], seen: Sequence[Sight]) -> dict[str, Any]:
+    """Faces found, and agreement of pictures with their words by kind."""
+    found = agreement(asked, [one.attributes for one in seen])
     return {
-        "one_face": {
-            name: round(float(np.mean([one.faces == 1 for one in side])), 4) for name, (_, side) in sides.items()
-        },
+        "one_face": round(float(np.mean([one.faces == 1 for one in seen])), 4),
         "agreement": {
-            name: {
-                kind: {key: round(value, 4) for key, value in asdict(found).items()}
-                for kind, found in agreement(wanted, [one.attributes for one in side]).items()
-            }
-            for name, (wanted, side) in sides.items()
+            kind: {key: round(value, 4) for key, value in asdict(figure).items()} for kind, figure in found.items()
         },
     }
 
 
-def _space_figures(
-    pool: Pool,
-    made: Sequence[Sample],
-    views: Sequence[Sequence[View]],
-    faces: Sequence[Face],
-    chosen: NDArray[np.int64],
-) -> dict[str, Any]:
-    """Fréchet distances between sets of one size, and nearest neighbours among all training pictures."""
+def _space_figures(pool: Pool, made: Sequence[Sample], real: _Real) -> dict[str, Any]:
+    """Fréchet distance to as many real views, and nearest neighbours among all training pictures."""
     generated = features_of(pool, [one.rgb_u8 for one in made])
-    real, other = (features_of(pool, [view.rgb_u8 for view in side]) for side in views)
-    # The views' own pictures come first, so that view i is made of known row i.
-    known = features_of(pool, [faces[place].rgb_u8 for place in chosen])
-    nearest, _ = nearest_cosines(generated, known)
-    unseen, _ = nearest_cosines(real, known, made_of_known=True)
-    own, _ = nearest_cosines(real, known)
+    nearest, _ = nearest_cosines(generated, real.known_MD)
     return {
-        "frechet": {
-            "samples_to_real": round(frechet_distance(generated[: len(real)], real), 3),
-            "real_to_real": round(frechet_distance(other, real), 3),
-            "pictures": len(real),
-        },
-        "nearest_training_picture": {
-            "samples": _cosines(nearest),
-            "unseen_real": _cosines(unseen),
-            "own_picture": _cosines(own),
-            "copies": np.flatnonzero(nearest > unseen.max()).tolist(),
-        },
+        "frechet_to_real": round(frechet_distance(generated[: len(real.features_ND)], real.features_ND), 3),
+        "nearest_training_picture": _cosines(nearest),
+        "copies": np.flatnonzero(nearest > real.most_unseen).tolist(),
     }
 
 
