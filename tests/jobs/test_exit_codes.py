@@ -11,8 +11,7 @@ from jobs.studio_job import require_photos
 from studiolo.albums.records import Reason
 from studiolo.errors import StudioloError
 from studiolo.storage.store import Store
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.processes import run
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def albums(tmp_path: Path, weights: Path) -> Path:
 
 def studio(*options: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "jobs", "studio", *map(str, options)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return run(command)
 
 
 def says(result: subprocess.CompletedProcess[str], code: int, message: str) -> None:

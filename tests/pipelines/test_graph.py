@@ -1,7 +1,6 @@
 """Rows through a pool on a real cluster."""
 
 import os
-import subprocess
 import sys
 from collections import Counter
 from typing import Any
@@ -9,10 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipelines.graph import ROOT, stream
+from pipelines.graph import stream
 from pipelines.plan import Stage
 from studiolo.errors import StudioloError
 from studiolo.storage.store import Store
+from tests.processes import run
 
 
 class Doubler:
@@ -105,5 +105,6 @@ def test_only_ray_address_joins_a_cluster_and_its_token_is_kept(address, said):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {} if address is None else {"RAY_ADDRESS": address}
     command = [sys.executable, "-c", _START]
-    result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    result = run(command, env=environment)
+    assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == said

@@ -8,13 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 import psutil
+import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.processes import ROOT, end_session
+
+LIMIT_S = 1200.0
+"""Longest that one job may take here: a minute on idle cores, six beside twenty others."""
 
 STAGES = ("perceive", "train", "portraits", "publish")
 _PROGRESS = re.compile(r"\d\d:\d\d:\d\d (\w+) ")
@@ -34,6 +37,7 @@ class Job:
             text=True,
             start_new_session=True,
         )
+        self._started_s = time.monotonic()
         self._lines: list[str] = []
         self._began_s: dict[str, float] = {}
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -45,26 +49,33 @@ class Job:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # Ray's agents outlive a killed driver by a minute
-        self.process.wait()
+        end_session(self.process)  # Ray's agents outlive a killed driver by a minute
 
     def finish(self) -> tuple[int, str]:
         """Exit code, and all it said to people."""
-        code = self.process.wait()
-        self._reader.join(5)
+        try:
+            code = self.process.wait(LIMIT_S)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"the job was not done after {LIMIT_S:g} s; the last it said: {''.join(self._lines)[-2000:]}")
+        self._reader.join(5)  # its pipe has no end as long as a daemon of the job holds it
         return code, "".join(self._lines)
 
     def kill_at(self, stage: str, after_s: float) -> bool:
         """kill -9 of the driver alone, `after_s` seconds into `stage` or when that ends; whether it was still there."""
         later = STAGES[STAGES.index(stage) + 1 :]
-        while self.process.poll() is None:
+        while self.running():
             over = any(name in self._began_s for name in later)
             if over or time.monotonic() - self._began_s.get(stage, float("inf")) >= after_s:
                 self.process.send_signal(signal.SIGKILL)
                 return True
             time.sleep(0.01)
         return False
+
+    def running(self) -> bool:
+        """Whether it still runs; a test fails that asks for longer than `LIMIT_S`."""
+        if time.monotonic() - self._started_s > LIMIT_S:
+            pytest.fail(f"the job runs for more than {LIMIT_S:g} s; the last it said: {''.join(self._lines)[-2000:]}")
+        return self.process.poll() is None
 
     def workers(self) -> list[psutil.Process]:
         """The processes that hold the actors, the oldest first."""

@@ -1,8 +1,5 @@
 """The whole job over a photo, an identity and an order that end their workers: these fail, the rest is finished."""
 
-import os
-import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -18,14 +15,13 @@ from studiolo.identities.artifacts import safe_segment
 from studiolo.settings import StudioSettings
 from studiolo.storage.store import Store
 from tests.jobs.conftest import quick_config, small_albums  # noqa: F401  (fixtures)
+from tests.processes import ROOT, run, started
 from tests.slow.poisoned import STYLE, UNTRAINABLE, PoisonedPerceiver, PoisonedPortraitist, PoisonedTrainer
 
-pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
-def run(settings: StudioSettings, monkeypatch: pytest.MonkeyPatch) -> Store:
+def studio(settings: StudioSettings, monkeypatch: pytest.MonkeyPatch) -> Store:
     """The output of a job whose actors are poisoned."""
     for name, actor in (
         ("Perceiver", PoisonedPerceiver),
@@ -55,7 +51,7 @@ def test_what_ends_its_workers_fails_alone(
     settings = StudioSettings.load(
         quick_config, {"albums": str(small_albums), "out": str(tmp_path), "styles": f"studio,{STYLE}"}
     )
-    store = run(settings, monkeypatch)
+    store = studio(settings, monkeypatch)
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / studio_job.GALLERY_INDEX)]
     assert deaths(store) == {"photo": 4, "identity": 2, "order": 2}
     assert store.list("attempts") == []
@@ -87,7 +83,7 @@ def test_what_ends_its_workers_fails_alone(
     page = store.read_bytes(f"gallery/people/{safe_segment(UNTRAINABLE)}.html").decode()
     assert Reason.CRASHED_WORKER.sentence() in page
 
-    run(settings, monkeypatch)  # the album is done as it is; what failed is tried again
+    studio(settings, monkeypatch)  # the album is done as it is; what failed is tried again
     assert deaths(store) == {"photo": 4, "identity": 4, "order": 4}
 
 
@@ -119,15 +115,14 @@ def test_a_driver_that_is_killed_over_a_unit_again_and_again_condemns_it_not(tmp
     store = Store(tmp_path)
     for _ in range(3):
         command = [sys.executable, "-c", _DRIVER, str(tmp_path), "600"]
-        with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as driver:
+        with started(command, cwd=ROOT):
             deadline = time.monotonic() + 300
             while not at_work(store):
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             time.sleep(1)  # the first mark was perhaps that of the opening
             assert at_work(store)
-            os.killpg(driver.pid, signal.SIGKILL)
     command = [sys.executable, "-c", _DRIVER, str(tmp_path), "0"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    result = run(command, limit_s=300)
     assert result.stdout.strip() == "['ok', 'ok']"
     assert store.list("attempts") == []

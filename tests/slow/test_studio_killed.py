@@ -10,7 +10,7 @@ import pytest
 from tests.slow.conftest import Calm
 from tests.slow.running import Job, records, results
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 KILLS = 10
 SEED = 1
@@ -47,7 +47,7 @@ def test_killed_workers_change_nothing(calm: Calm, tmp_path: Path) -> None:
     out, every_s, kills = tmp_path / "out", sum(calm.seconds.values()) / 6, 0
     with Job(calm.albums, out, calm.config) as job:
         due_s = time.monotonic() + every_s
-        while job.process.poll() is None:
+        while job.running():
             if time.monotonic() >= due_s and (workers := job.workers()):
                 workers[kills % len(workers)].kill()
                 kills += 1

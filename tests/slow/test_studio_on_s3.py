@@ -1,6 +1,5 @@
 """The whole job with albums and output in a bucket: exit 0, and the same again finds everything done."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +8,10 @@ import fsspec
 import pytest
 
 from studiolo.storage.store import Store
+from tests.processes import run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = """
 per_style: 1
 generation: {steps: 2, accept_similarity: 0, retries: 0, candidates_per_portrait: 4, upscale: 1}
@@ -24,7 +23,7 @@ def studio(bucket: str, folder: Path) -> subprocess.CompletedProcess[str]:
     options = ["--albums", f"{bucket}/albums", "--out", f"{bucket}/out", "--config", str(folder / "studio.yaml")]
     options += ["--tracking-uri", f"sqlite:///{folder / 'runs.db'}"]
     command = [sys.executable, "-m", "jobs", "studio", *options]
-    return subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
+    return run(command, limit_s=1200)
 
 
 def test_albums_and_output_in_a_bucket(s3: str, people: Path, tmp_path: Path) -> None:

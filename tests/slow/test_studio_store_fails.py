@@ -13,7 +13,7 @@ from tests.slow.conftest import Calm
 from tests.slow.running import Job, records, results
 from tests.storage.faulty import COUNT, EVERY, install
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture

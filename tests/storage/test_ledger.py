@@ -110,7 +110,7 @@ def test_whatever_is_killed_a_record_speaks_of_whole_files(tmp_path: Path) -> No
         assert worker.stdout.readline() == b"ready\n"
         time.sleep(rng.uniform(0.05, 0.2))
         worker.send_signal(signal.SIGKILL)
-        worker.wait()
+        worker.wait(30)
         worker.stdout.close()
         records = store.list("ledger/done/album")
         for path in records:

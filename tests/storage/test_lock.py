@@ -128,7 +128,7 @@ def test_a_killed_driver_on_this_host_is_replaced_at_once(tmp_path: Path) -> Non
     with pytest.raises(LockedError, match=re.escape(f"pid {holder.pid}")), store.lock("studio"):
         pass
     holder.send_signal(signal.SIGKILL)
-    holder.wait()
+    holder.wait(30)
     holder.stdout.close()
     with store.lock("studio"):
         assert store.read_json(lock.LOCK_PATH)["pid"] == os.getpid()
@@ -163,7 +163,7 @@ def test_of_simultaneous_drivers_exactly_one_wins(tmp_path: Path) -> None:
         racer.stdin.flush()
     answers = [_line(racer) for racer in racers]  # the winner holds on until its input ends
     for racer in racers:
-        racer.communicate()
+        racer.communicate(timeout=60)
     assert sorted(answers) == ["refused", "refused", "refused", "won"]
 
 

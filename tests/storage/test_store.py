@@ -179,7 +179,7 @@ def test_killed_writers_leave_no_torn_file(tmp_path: Path) -> None:
         assert writer.stdout.readline() == b"ready\n"
         time.sleep(rng.uniform(0, 0.06))
         writer.send_signal(signal.SIGKILL)
-        writer.wait()
+        writer.wait(30)
         writer.stdout.close()
         content = store.read_bytes("file")
         assert len(content) == size

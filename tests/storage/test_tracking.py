@@ -117,7 +117,7 @@ def test_several_processes_write_one_database_and_say_nothing(tmp_path: Path) ->
         )
         for number in range(3)
     ]
-    assert [writer.communicate()[0] for writer in writers] == ["", "", ""]
+    assert [writer.communicate(timeout=120)[0] for writer in writers] == ["", "", ""]
     assert [writer.returncode for writer in writers] == [0, 0, 0]
     client = MlflowClient(tracker.uri)
     experiment = client.get_run(job).info.experiment_id

@@ -165,7 +165,7 @@ def test_two_processes_pull_one_good_copy(wheel):
     )
     command = [sys.executable, "-c", code, card.model_dump_json()]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    folders = {process.communicate()[0].strip() for process in both}
+    folders = {process.communicate(timeout=60)[0].strip() for process in both}
     assert [process.returncode for process in both] == [0, 0]
     assert folders == {str(fetch.folder_of(card))}
     assert fetch.verify_card(card) == []
