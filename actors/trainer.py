@@ -16,14 +16,15 @@ from studiolo.albums.records import FACE_LORA_SCHEMA, Reason, Status
 from studiolo.errors import TrainingError
 from studiolo.generation.base import load_base
 from studiolo.generation.engine import Engine, Order, Portrait
-from studiolo.identities.artifacts import LORA_FILE, checkpoint_path, lora_path
+from studiolo.identities.artifacts import checkpoint_path, lora_path
 from studiolo.identities.references import calmest
 from studiolo.keys import unit_key
 from studiolo.perception.regions import head_mask
+from studiolo.portraits.sheets import square
 from studiolo.settings import FaceLoraSettings
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
-from studiolo.storage.tracking import Tracker
+from studiolo.storage.tracking import Tracker, thinned
 from studiolo.training.cache import TrainingPhoto
 from studiolo.training.checkpoints import UnitCheckpoint
 from studiolo.training.face_lora import train_face_lora
@@ -33,10 +34,12 @@ from studiolo.weights.fetch import pull
 Row = dict[str, Any]
 
 _SAMPLES = 4
+_SHEET_TILE_PX = 128
 
 
 class Trainer:
-    """Rows of `IDENTITY_SCHEMA` in, rows of `FACE_LORA_SCHEMA` out; weights go to the store, curves to the tracker.
+    """Rows of `IDENTITY_SCHEMA` in, rows of `FACE_LORA_SCHEMA` out; weights go to the store, curves
+    and two small sheets to the tracker.
 
     An identity that the ledger calls done is not trained again; in a new job it gets a run of its own all the same.
     An interrupted training goes on from its checkpoint, to the same weights.
@@ -98,7 +101,7 @@ class Trainer:
             self.parent_run,
         )
         row = self._train(identity, photos, run, checkpoint) if record is None else {**record, "resumed": True}
-        if row["status"] == Status.OK:
+        if record is not None:
             self.tracker.log_metrics(run, {"final_loss": row["final_loss"], "seconds": row["seconds"]})
         self.tracker.finish(run, ok=row["status"] == Status.OK)
         if record is None and row["status"] == Status.OK:
@@ -141,12 +144,12 @@ class Trainer:
             samples = self._samples(identity, str(file))
         path = lora_path(identity["identity_id"])
         self.store.write_bytes(path, content)
-        self.tracker.log_metrics(run, {"loss": curve})
-        self.tracker.log_artifact(run, LORA_FILE, content)
-        self.tracker.log_artifact(run, "references.png", _sheet([photo.rgb_u8 for photo in photos]))
-        self.tracker.log_artifact(run, "samples.png", _sheet(samples))
         row.update(status=Status.OK.value, path=path, sha256=hashlib.sha256(content).hexdigest())
         row.update(steps=self.settings.steps, final_loss=lora.final_loss, seconds=time.monotonic() - started)
+        finals = {"final_loss": row["final_loss"], "seconds": row["seconds"]}
+        self.tracker.log_metrics(run, {"loss": thinned(curve), **finals})
+        self.tracker.log_artifact(run, "references.jpg", _sheet([photo.rgb_u8 for photo in photos]))
+        self.tracker.log_artifact(run, "samples.jpg", _sheet(samples))
         return row
 
     def _samples(self, identity: Row, lora_file: str) -> list[NDArray[np.uint8]]:
@@ -163,11 +166,11 @@ class Trainer:
 
 
 def _sheet(pictures: list[NDArray[np.uint8]], columns: int = 5) -> bytes:
-    """PNG of pictures of one size in rows."""
-    height, width = pictures[0].shape[:2]
-    sheet = Image.new("RGB", (width * min(columns, len(pictures)), height * -(-len(pictures) // columns)), "white")
+    """JPEG of pictures in rows, small: the tracker keeps one of every identity."""
+    side = _SHEET_TILE_PX
+    sheet = Image.new("RGB", (side * min(columns, len(pictures)), side * -(-len(pictures) // columns)), "white")
     for index, picture in enumerate(pictures):
-        sheet.paste(Image.fromarray(picture), (index % columns * width, index // columns * height))
+        sheet.paste(square(picture, side), (index % columns * side, index // columns * side))
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
+    sheet.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()

@@ -4,8 +4,7 @@
   the longest share counting; a graph's own start is `GRAPH_S`. Training is its fixed part and a part for each step.
   Portraits lie between one round of candidates for every order and all the rounds that `generation.retries` allows.
 - **memory**: the stage whose workers together are largest, on top of the driver and Ray (`BASE_BYTES`).
-- **disk**: what the probed album left, times the albums; candidates by the rounds. A face-LoRA lies there twice, in the
-  output and with its tracked run.
+- **disk**: what the probed album left, times the albums; candidates by the rounds.
 
 Albums count as if each gave a person and nothing were done yet.
 """
@@ -94,7 +93,7 @@ def estimate(work: Work, costs: Costs, workers: Mapping[str, int]) -> Estimate:
         seconds["prints"] = (prints, prints)
     seconds["publish"] = (publish, publish)
     seconds["total"] = (sum(least for least, _ in seconds.values()), sum(most for _, most in seconds.values()))
-    fixed = BASE_DISK_BYTES + work.albums * (costs.album_bytes + 2 * costs.lora_bytes) + work.prints * costs.print_bytes
+    fixed = BASE_DISK_BYTES + work.albums * (costs.album_bytes + costs.lora_bytes) + work.prints * costs.print_bytes
     return Estimate(
         candidates=(candidates[0], candidates[1]),
         seconds=seconds,

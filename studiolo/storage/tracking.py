@@ -5,6 +5,7 @@ pickled to the workers, and each makes its own client. One sqlite database serve
 machine; across machines give the URI of a tracking server or a PostgreSQL database.
 """
 
+import hashlib
 import logging
 import os
 import sqlite3
@@ -14,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from statistics import fmean
 from typing import TYPE_CHECKING, Protocol
 
 from studiolo.errors import SettingsError, StoreError
@@ -24,13 +26,29 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 EXPERIMENT = "studiolo"
-_KEY_TAG = "studiolo.key"
+CURVE_POINTS = 100
+"""What a curve of thousands of steps is thinned to: as many as a chart shows."""
+
+_UNIT_TAG = "mlflow.studiolo."
+"""A run's key is in the name of a tag, because MLflow's tables are indexed by tag names and not by values: a search for
+a value looks at all runs. Tags of MLflow's own prefix are not shown as columns."""
+_NO_PARENT = "job"
 _PARENT_TAG = "mlflow.parentRunId"
+_SQLITE = "sqlite:///"
 _METRICS_PER_BATCH = 1000  # the service's limits for one call
 _PARAMS_PER_BATCH = 100
 
 Curve = Sequence[tuple[int, float]]
 """(step, value) pairs."""
+
+
+def thinned(curve: Curve, points: int = CURVE_POINTS) -> list[tuple[int, float]]:
+    """`curve` as at most `points` pairs: means of as many stretches of about equal length, each at its last step."""
+    if len(curve) <= points:
+        return list(curve)
+    ends = [len(curve) * (number + 1) // points for number in range(points)]
+    stretches = [curve[first:end] for first, end in zip([0, *ends], ends, strict=False)]
+    return [(stretch[-1][0], fmean(value for _, value in stretch)) for stretch in stretches]
 
 
 class Tracker(Protocol):
@@ -61,33 +79,38 @@ class MlflowTracker:
 
     @classmethod
     def beside(cls, store: Store, uri: str | None = None) -> "MlflowTracker":
-        """The tracker at `uri`, else of `mlflow.db` and `mlartifacts/` in the local folder of `store`.
+        """The tracker at `uri`, else of `mlflow.db` in the local folder of `store`; beside a database file lies
+        `mlartifacts/`.
 
         Raises `SettingsError` for an object store without a `uri`: sqlite needs a disk.
         """
-        if uri is not None:
+        if uri is not None and not uri.startswith(_SQLITE):
             return cls(uri)
-        database = store.local_path("mlflow.db")
+        database = store.local_path("mlflow.db") if uri is None else Path(uri.removeprefix(_SQLITE)).absolute()
         if database is None:
             raise SettingsError(
                 f"tracking: got the output {store.url}, beside which no database can lie, wanted one on this disk or a"
                 " tracking URI (a server or PostgreSQL); give --tracking-uri, or set tracking_uri in the settings file"
             )
-        return cls(f"sqlite:///{database}", database.parent / "mlartifacts")
+        return cls(f"{_SQLITE}{database}", database.parent / "mlartifacts")
 
     def __getstate__(self) -> dict[str, object]:
         return {"uri": self.uri, "artifact_root": self.artifact_root}  # clients stay in their process
 
     @contextmanager
     def run(self, key: str, name: str, params: Mapping[str, object]) -> Iterator[str]:
-        """The id of a run that is closed at the end, as failed when anything is raised inside."""
+        """The id of a run that is closed at the end, as failed when anything is raised inside.
+
+        Of its children those fail that are open then: of an identity that ended its worker nobody closes the run.
+        """
         run = self.start(key, name, params)
+        ok = False
         try:
             yield run
-        except BaseException:
-            self.finish(run, ok=False)
-            raise
-        self.finish(run, ok=True)
+            ok = True
+        finally:
+            self._fail_children(run)
+            self.finish(run, ok)
 
     def start(self, key: str, name: str, params: Mapping[str, object], parent: str | None = None) -> str:
         """Open the run of the unit `key`, the same one when it was opened before; its id.
@@ -97,13 +120,14 @@ class MlflowTracker:
         with self._guard(f"start run {name!r}"):
             from mlflow.entities import Param
 
-            tags = {_KEY_TAG: key} | ({_PARENT_TAG: parent} if parent else {})
-            filters = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
-            found = self._client.search_runs([self._experiment], filters, max_results=1)
+            unit, where = f"{_UNIT_TAG}{hashlib.sha256(key.encode()).hexdigest()}", parent or _NO_PARENT
+            found = self._client.search_runs([self._experiment], f"tags.`{unit}` = '{where}'", max_results=1)
             if found:
                 run, known = found[0].info.run_id, found[0].data.params
-                self._client.update_run(run, status="RUNNING")
+                if found[0].info.status != "RUNNING":
+                    self._client.update_run(run, status="RUNNING")
             else:
+                tags = {unit: where} | ({_PARENT_TAG: parent} if parent else {})
                 run = self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id
                 known = {}
             missing = [Param(param, str(value)) for param, value in params.items() if param not in known]
@@ -112,12 +136,13 @@ class MlflowTracker:
             return str(run)
 
     def log_metrics(self, run: str, metrics: Mapping[str, float | Curve]) -> None:
-        """Add final values (step 0, a changed one replaces the last) or whole curves, in few calls.
+        """Add final values (step 0, a changed one replaces the last) or whole curves, in two calls when they are new.
 
         Steps a curve already has are skipped, so that work done again after a crash does not double it.
         """
         with self._guard(f"log metrics of run {run}"):
-            points = [point for name, value in metrics.items() for point in self._new_points(run, name, value)]
+            known = self._client.get_run(run).data.metrics
+            points = [point for name, value in metrics.items() for point in self._new_points(run, name, value, known)]
             for first in range(0, len(points), _METRICS_PER_BATCH):
                 self._client.log_batch(run, metrics=points[first : first + _METRICS_PER_BATCH])
 
@@ -177,23 +202,29 @@ class MlflowTracker:
                 elif found.info.lifecycle_stage == "active":
                     self._client.update_run(run, name="erased")
                     self._client.delete_run(run)
-        if self.uri.startswith("sqlite:///"):
-            with self._guard("compact the database"), closing(sqlite3.connect(self.uri[len("sqlite:///") :])) as base:
+        if self.uri.startswith(_SQLITE):
+            with self._guard("compact the database"), closing(sqlite3.connect(self.uri.removeprefix(_SQLITE))) as base:
                 base.execute("VACUUM")  # deleted rows lie in the file until their pages are written over
 
-    def _new_points(self, run: str, name: str, value: float | Curve) -> Iterator["Metric"]:
+    def _fail_children(self, run: str) -> None:
+        with self._guard(f"close what is open of run {run}"):
+            left = f"tags.`{_PARENT_TAG}` = '{run}' and attributes.status = 'RUNNING'"
+            while children := self._client.search_runs([self._experiment], left):
+                for child in children:
+                    self.finish(child.info.run_id, ok=False)
+
+    def _new_points(self, run: str, name: str, value: float | Curve, known: Mapping[str, float]) -> Iterator["Metric"]:
+        """What is not there yet; `known` are the run's latest values."""
         from mlflow.entities import Metric
 
-        history = self._client.get_metric_history(run, name)
         now_ms = int(time.time() * 1000)
         if isinstance(value, int | float):
-            latest = max(history, key=lambda point: point.timestamp, default=None)
-            if latest is None or latest.value != value:
+            if known.get(name) != value:
                 yield Metric(name, float(value), now_ms, 0)
             return
-        known = {point.step for point in history}
+        steps = {point.step for point in self._client.get_metric_history(run, name)} if name in known else set()
         for step, number in value:
-            if step not in known:
+            if step not in steps:
                 yield Metric(name, float(number), now_ms, int(step))
 
     @cached_property
@@ -201,8 +232,8 @@ class MlflowTracker:
         _silence()
         from mlflow import MlflowClient
 
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        if self.uri.startswith(_SQLITE):
+            Path(self.uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
         return MlflowClient(self.uri)
 
     @cached_property

@@ -51,6 +51,7 @@ class Pupil(Trainer):
         self.store.write_bytes(path, content)
         row = {"identity_id": identity["identity_id"], "status": "ok", "reason": "", "detail": "", "path": path}
         sha256 = hashlib.sha256(content).hexdigest()
+        self.tracker.log_metrics(run, {"final_loss": 0.5})
         return row | {"sha256": sha256, "steps": 3, "final_loss": 0.5, "seconds": 1.0, "resumed": False}
 
 

@@ -38,7 +38,7 @@ def test_one_worker_does_all_one_after_another():
     assert result.seconds["train"] == pytest.approx((GRAPH_S + 2 + 10 * 30,) * 2)
     assert result.seconds["portraits"] == pytest.approx((GRAPH_S + 2 + 20 * 3, GRAPH_S + 2 + 60 * 3))
     assert result.memory_bytes == BASE_BYTES + 300
-    assert result.disk_bytes == tuple(BASE_DISK_BYTES + 10 * 2000 + candidates * 20 for candidates in (80, 240))
+    assert result.disk_bytes == tuple(BASE_DISK_BYTES + 10 * 1500 + candidates * 20 for candidates in (80, 240))
 
 
 def test_the_total_is_the_sum_of_the_stages():

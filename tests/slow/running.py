@@ -30,7 +30,7 @@ class Job:
         command = [sys.executable, "-m", "jobs", "studio", "--albums", str(albums), "--out", str(out)]
         self.process = subprocess.Popen(
             [*command, "--config", str(config), *options],
-            cwd=config.parent,  # MLflow puts artifacts there when the tracking is not beside the output
+            cwd=config.parent,
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -11,7 +11,7 @@ import pytest
 
 from studiolo.errors import SettingsError, StoreError
 from studiolo.storage.store import Store
-from studiolo.storage.tracking import MlflowTracker, Tracker
+from studiolo.storage.tracking import CURVE_POINTS, MlflowTracker, Tracker, thinned
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,56 @@ def test_curves_are_stored_whole_and_not_twice(tracker: MlflowTracker) -> None:
     history = MlflowClient(tracker.uri).get_metric_history(run, "loss")
     assert sorted((point.step, point.value) for point in history) == curve
     assert _run(tracker, run).data.metrics["similarity"] == 0.7
+
+
+def test_a_thinned_curve_keeps_its_length_its_end_and_its_mean() -> None:
+    curve = [(step, float(step % 7)) for step in range(10, 4010)]
+    thin = thinned(curve)
+    assert len(thin) == CURVE_POINTS
+    assert thin[-1][0] == curve[-1][0]
+    assert [step for step, _ in thin] == sorted({step for step, _ in thin})
+    assert sum(value for _, value in thin) / len(thin) == pytest.approx(sum(value for _, value in curve) / len(curve))
+    assert thinned(curve[:CURVE_POINTS]) == curve[:CURVE_POINTS]
+    assert len(thinned(curve[: CURVE_POINTS + 1])) == CURVE_POINTS
+
+
+def test_the_same_again_costs_no_writing(tracker: MlflowTracker) -> None:
+    from sqlalchemy import event
+
+    written: list[str] = []
+    metrics = {"loss": [(step, step * 0.5) for step in range(100)], "final_loss": 49.5}
+    run = tracker.start("again", "again", {"rank": 16})
+    tracker.log_metrics(run, metrics)
+    engine = tracker._client._tracking_client.store.engine
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def heard(connection, cursor, statement, *rest):  # type: ignore[no-untyped-def]
+        written.append(statement.split()[0])
+
+    assert tracker.start("again", "again", {"rank": 16}) == run
+    tracker.log_metrics(run, metrics)
+    event.remove(engine, "before_cursor_execute", heard)
+    assert written
+    assert not {"INSERT", "UPDATE", "DELETE"} & set(written)
+
+
+def test_runs_that_nobody_closed_fail_when_their_job_ends(tracker: MlflowTracker) -> None:
+    with tracker.run("closing", "studio", {}) as job:
+        runs = [tracker.start(f"closing {number}", str(number), {}, parent=job) for number in range(4)]
+        tracker.finish(runs[0], ok=True)
+        tracker.finish(runs[1], ok=False)
+        other = tracker.start("of another job", "5", {}, parent=tracker.start("another job", "studio", {}))
+    statuses = [_run(tracker, run).info.status for run in [*runs, job, other]]
+    assert statuses == ["FINISHED", "FAILED", "FAILED", "FAILED", "FINISHED", "RUNNING"]
+
+
+def test_artifacts_lie_beside_a_database_that_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, uri in enumerate((f"sqlite:///{tmp_path}/absolute/runs.db", "sqlite:///relative/runs.db")):
+        named = pickle.loads(pickle.dumps(MlflowTracker.beside(Store("memory://bucket/out"), uri)))
+        named.log_artifact(named.start("job", "job", {}), "note.txt", b"x" * number)
+    found = sorted(path.relative_to(tmp_path).parts[:2] for path in tmp_path.rglob("note.txt"))
+    assert found == [("absolute", "mlartifacts"), ("relative", "mlartifacts")]
 
 
 def test_the_last_of_several_final_values_counts(tracker: MlflowTracker) -> None:
