@@ -84,22 +84,16 @@ def log_identity(tracker: MlflowTracker, job: str, key: str, number: int) -> Non
 
 def list_page(tracker: MlflowTracker) -> None:
     """The first page of runs, the newest first, as MLflow's page shows it."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracker.uri)
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    found = client.search_runs(experiments, max_results=PAGE, order_by=["attributes.start_time DESC"])
+    order = ["attributes.start_time DESC"]
+    found = tracker._client.search_runs([tracker._experiment], max_results=PAGE, order_by=order)
     if len(found) != PAGE:
         raise RuntimeError(f"got {len(found)} runs, wanted {PAGE}")
 
 
 def search_by_value(tracker: MlflowTracker) -> None:
     """One run by the value of a tag: what a look-up would cost without the key in the tag's name."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracker.uri)
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    (_,) = client.search_runs(experiments, "tags.`mlflow.runName` = 'identity-counted'", max_results=1)
+    named = "tags.`mlflow.runName` = 'identity-counted'"
+    (_,) = tracker._client.search_runs([tracker._experiment], named, max_results=1)
 
 
 def cpu_seconds(work: Callable[[], object], rounds: int = 7) -> float:

@@ -2,15 +2,25 @@
 
 import io
 import sys
+from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+from numpy.typing import NDArray
 from PIL import Image
 
 from jobs.studio_check import read_approvals
-from studiolo.albums.records import IDENTITY_SCHEMA, PORTRAIT_SCHEMA, REFERENCE_SCHEMA, Reason, Status
+from studiolo.albums.records import (
+    IDENTITY_SCHEMA,
+    PERCEIVED_SCHEMA,
+    PORTRAIT_SCHEMA,
+    REFERENCE_SCHEMA,
+    Reason,
+    Status,
+)
 from studiolo.albums.sources import AlbumSource, read_bytes
 from studiolo.errors import PhotoError, SettingsError
 from studiolo.perception.similarity import Similarity
@@ -25,6 +35,7 @@ from studiolo.portraits.sheets import SheetRow, Tile, contact_sheet
 from studiolo.portraits.styles import Style
 from studiolo.portraits.summary import summary
 from studiolo.portraits.thumbs import GALLERY, GalleryFiles, photo_origin, thumb_path
+from studiolo.storage.spool import Spool, beside
 from studiolo.storage.store import Store
 
 Row = dict[str, Any]
@@ -36,26 +47,27 @@ OTHERS = 8
 def publish(
     store: Store,
     sources: Sequence[AlbumSource],
-    albums: Sequence[Row],
-    identities: Sequence[Row],
-    portraits: Sequence[Row],
-    prints: Sequence[Row],
-    ordered: Sequence[Row],
+    albums: Iterable[Row],
+    identities: Iterable[Row],
+    portraits: Iterable[Row],
+    prints: Iterable[Row],
+    ordered: Iterable[Row],
     figures: Callable[[], Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Write everything people look at, the summary last; returns it.
 
-    `ordered` are rows of `ORDERED_SCHEMA`, one an album; `figures()` are the job's own up to now, see
+    Rows are read several times, each time a few in memory. Albums, identities and portraits come in one order, that of
+    the people. `ordered` are rows of `ORDERED_SCHEMA`, one an album; `figures()` are the job's own up to now, see
     `portraits.summary`.
     """
-    references = [reference for row in identities for reference in row["references"]]
-    store.write_table("references.parquet", pa.Table.from_pylist(references, REFERENCE_SCHEMA))
-    store.write_table("identities.parquet", pa.Table.from_pylist(list(identities), IDENTITY_SCHEMA))
-    store.write_table("portraits.parquet", pa.Table.from_pylist(list(portraits), PORTRAIT_SCHEMA))
-    store.write_table("prints.parquet", pa.Table.from_pylist(list(prints), PRINT_SCHEMA))
-    store.write_table("orders.parquet", pa.Table.from_pylist(list(ordered), ORDERED_SCHEMA))
+    references = (reference for row in identities for reference in row["references"])
+    store.write_rows("references.parquet", references, REFERENCE_SCHEMA)
+    store.write_rows("identities.parquet", identities, IDENTITY_SCHEMA)
+    store.write_rows("portraits.parquet", portraits, PORTRAIT_SCHEMA)
+    store.write_rows("prints.parquet", prints, PRINT_SCHEMA)
+    store.write_rows("orders.parquet", ordered, ORDERED_SCHEMA)
     _write_approvals(store, portraits)
-    named = {str(row["path"]) for row in [*portraits, *prints]}
+    named = {str(row["path"]) for row in chain(portraits, prints)}
     files = _files(store, sources, named)
     return _show(store, albums, identities, portraits, ordered, figures, files, named)
 
@@ -67,32 +79,40 @@ def refresh(store: Store) -> None:
     """
     if not store.exists("summary.json"):
         return
-    names = ("albums", "identities", "portraits", "prints", "orders")
-    albums, identities, portraits, prints, ordered = (store.read_table(f"{name}.parquet").to_pylist() for name in names)
     # A job that was killed may have left tables of two nights; people of whom one is missing wait for the next job.
-    known = set.intersection(*({row["album_id"] for row in rows} for rows in (albums, identities, ordered)))
-    identities, albums = ([row for row in rows if row["album_id"] in known] for rows in (identities, albums))
-    portraits = [row for row in portraits if row["identity_id"] in known]
-    for photo in (photo for row in albums for photo in row["photos"]):
-        photo["rotation_deg"] = 0  # its thumbnail was turned when it was made
+    known = set.intersection(
+        *(
+            {row["album_id"] for row in store.iter_rows(f"{name}.parquet")}
+            for name in ("albums", "identities", "orders")
+        )
+    )
+    albums, identities = Spool(PERCEIVED_SCHEMA, "album_id"), Spool(IDENTITY_SCHEMA, "album_id")
+    portraits, ordered = Spool(PORTRAIT_SCHEMA, "identity_id", "style", "index"), Spool(ORDERED_SCHEMA, "album_id")
+    tables = {"albums": albums, "identities": identities, "portraits": portraits, "orders": ordered}
+    for name, spool in tables.items():
+        for row in store.iter_rows(f"{name}.parquet"):
+            for photo in row.get("photos", ()):
+                photo["rotation_deg"] = 0  # its thumbnail was turned when it was made
+            if row.get("album_id", row.get("identity_id")) in known or name == "orders":
+                spool.append(row)
     before = store.read_json("summary.json")
     figures = {name: before[name] for name in ("seconds_by_stage", "peak_rss_gib", "versions")}
-    named = {str(row["path"]) for row in [*portraits, *prints]}
+    named = {str(row["path"]) for row in chain(portraits, store.iter_rows("prints.parquet"))}
     _show(store, albums, identities, portraits, ordered, lambda: figures, _files_as_they_are(store, named), named)
 
 
 def _show(
     store: Store,
-    albums: Sequence[Row],
-    identities: Sequence[Row],
-    portraits: Sequence[Row],
-    ordered: Sequence[Row],
+    albums: Iterable[Row],
+    identities: Iterable[Row],
+    portraits: Iterable[Row],
+    ordered: Iterable[Row],
     figures: Callable[[], Mapping[str, Any]],
     files: GalleryFiles,
     named: set[str],
 ) -> dict[str, Any]:
     """Gallery, contact sheet and summary; what else of the gallery or of these orders lies there goes."""
-    similarities = list(_other_similarities(identities, portraits))
+    similarities = array("d", _other_similarities(identities, portraits))
     wanted, styles = wanted_of(ordered), styles_of(ordered)
 
     def summed() -> dict[str, Any]:
@@ -106,7 +126,7 @@ def _show(
     return result
 
 
-def _write_approvals(store: Store, portraits: Sequence[Row]) -> None:
+def _write_approvals(store: Store, portraits: Iterable[Row]) -> None:
     """`approvals.csv` with a row for every accepted portrait; one that cannot be read is left as it is."""
     try:
         before = read_approvals(store)
@@ -117,23 +137,21 @@ def _write_approvals(store: Store, portraits: Sequence[Row]) -> None:
 
 
 def _people(
-    albums: Sequence[Row], identities: Sequence[Row], portraits: Sequence[Row]
+    albums: Iterable[Row], identities: Iterable[Row], portraits: Iterable[Row]
 ) -> Iterator[tuple[Row, Row, list[Row]]]:
-    made: dict[str, list[Row]] = {}
-    for row in portraits:
-        made.setdefault(row["identity_id"], []).append(row)
-    for album, identity in zip(albums, identities, strict=True):
-        yield identity, album, made.get(identity["identity_id"], [])
+    for album, (identity, made) in zip(albums, beside(identities, portraits), strict=True):
+        yield identity, album, made
 
 
 def _files(store: Store, sources: Sequence[AlbumSource], named: set[str]) -> GalleryFiles:
     """The gallery's access to files; adds the path of each that it writes to `named`."""
-    places = {(source.album_uri, uri): absolute for source in sources for uri, absolute in source.photos}
+    photos = {source.album_uri: source.photos for source in sources}
 
     def read_photo(album_uri: str, uri: str) -> bytes:
-        if (album_uri, uri) not in places:
+        place = dict(photos.get(album_uri, ())).get(uri)
+        if place is None:
             raise PhotoError(Reason.UNREADABLE, f"{uri!r} is no photo of {album_uri!r}")
-        return read_bytes(places[album_uri, uri])
+        return read_bytes(place)
 
     def write(path: str, content: bytes) -> None:
         store.write_bytes(path, content)
@@ -159,43 +177,49 @@ def _files_as_they_are(store: Store, named: set[str]) -> GalleryFiles:
     return GalleryFiles(read=store.read_bytes, write=write, read_photo=read_photo)
 
 
-def _other_similarities(identities: Sequence[Row], portraits: Iterable[Row]) -> Iterator[float]:
-    """Calibrated similarity of every accepted portrait to people it does not show."""
+def _other_similarities(identities: Iterable[Row], portraits: Iterable[Row]) -> Iterator[float]:
+    """Calibrated similarity of every accepted portrait to people it does not show: the next ones, in a circle."""
     similarity = Similarity.load()
-    known = {
-        row["identity_id"]: np.array([reference["embedding"] for reference in row["references"]], np.float32)
-        for row in identities
-        if row["references"]
-    }
-    names = sorted(known)
-    for portrait in portraits:
-        if portrait["status"] != Status.OK or portrait["embedding"] is None:
+    others = min(OTHERS, sum(bool(row["references"]) for row in identities) - 1)
+    if others < 1:
+        return
+
+    def known() -> Iterator[NDArray[np.float32]]:
+        for row in identities:
+            if row["references"]:
+                yield np.array([reference["embedding"] for reference in row["references"]], np.float32)
+
+    circle = chain(known(), islice(known(), others))
+    following = deque(islice(circle, others), maxlen=others)
+    for identity, made in beside(identities, portraits):
+        if not identity["references"]:
             continue
-        own = names.index(portrait["identity_id"])
-        embedding = np.asarray(portrait["embedding"], np.float32)
-        for step in range(1, min(OTHERS, len(names) - 1) + 1):
-            yield similarity_to(embedding, known[names[(own + step) % len(names)]], similarity)
+        following.append(next(circle))
+        for portrait in made:
+            if portrait["status"] == Status.OK and portrait["embedding"] is not None:
+                embedding = np.asarray(portrait["embedding"], np.float32)
+                yield from (similarity_to(embedding, other, similarity) for other in following)
 
 
 def _write_sheet(
     store: Store,
-    identities: Sequence[Row],
-    portraits: Sequence[Row],
+    identities: Iterable[Row],
+    portraits: Iterable[Row],
     styles: Sequence[Style],
     people: int = 12,
 ) -> None:
     """`contact-sheet.png`: a reference and the best portrait in each style, for the first people with portraits."""
-    best: Mapping[tuple[str, str], Row] = {
-        (row["identity_id"], row["style"]): row for row in portraits if row["rank"] == 1
-    }
     rows: list[SheetRow] = []
-    for identity in identities:
-        if len(rows) == people or identity["status"] != Status.OK:
+    for identity, made in beside(identities, portraits):
+        if len(rows) == people:
+            break
+        if identity["status"] != Status.OK:
             continue
+        best = {row["style"]: row for row in made if row["rank"] == 1}
         reference = Image.open(io.BytesIO(store.read_bytes(identity["references"][0]["crop_path"])))
         tiles: list[Tile | None] = [Tile(np.asarray(reference), "reference")]
         for style in styles:
-            row = best.get((identity["identity_id"], style.name))
+            row = best.get(style.name)
             tiles.append(_tile(store, row) if row else None)
         rows.append(SheetRow(identity["identity_id"], tiles))
     if not rows:

@@ -3,8 +3,9 @@
 import datetime
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain, groupby
 from typing import Any
 
 import pyarrow as pa
@@ -20,15 +21,25 @@ from jobs.studio_check import Request, check_request, read_approvals
 from pipelines.graph import start, stop, stream
 from pipelines.guard import Actor
 from pipelines.plan import Stage, fit
-from studiolo.albums.records import FACE_LORA_SCHEMA, IDENTITY_SCHEMA, PERCEIVED_SCHEMA, Reason, Status
+from studiolo.albums.records import (
+    FACE_LORA_SCHEMA,
+    IDENTITY_SCHEMA,
+    PERCEIVED_SCHEMA,
+    PORTRAIT_SCHEMA,
+    Reason,
+    Status,
+)
 from studiolo.albums.sources import INPUT_SCHEMA
 from studiolo.errors import StudioloError
 from studiolo.keys import unit_key
 from studiolo.portraits.approvals import BATCH, chosen_for_more, more_first_index, rank_alike
+from studiolo.portraits.order_file import ORDERED_SCHEMA
 from studiolo.portraits.orders import order_seed
+from studiolo.portraits.prints import PRINT_SCHEMA
 from studiolo.settings import StudioSettings
 from studiolo.storage import retention
 from studiolo.storage.lock import Lock
+from studiolo.storage.spool import Spool, portions
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
 from studiolo.weights.cards import SUITE_BASE
@@ -61,19 +72,25 @@ def run(settings: StudioSettings) -> int:
                 summary = job.publish(memory)
         finally:
             stop()
-    failed = [row for row in job.identities() if row["status"] != Status.OK]
+    failed = [
+        {name: row[name] for name in ("identity_id", "stage", "reason")}
+        for row in job.identities
+        if row["status"] != Status.OK
+    ]
     _report(summary, failed, str(store.local_path(GALLERY_INDEX) or f"{store.url}/{GALLERY_INDEX}"))
     return 3 if summary["identities_failed"] else 0
 
 
-def require_photos(albums: list[Row], max_failed_share: float) -> None:
+def require_photos(albums: Iterable[Row], max_failed_share: float) -> None:
     """Raises `StudioloError`, with the counts by reason, when a larger share of all photos failed."""
-    photos = [photo for album in albums for photo in album["photos"]]
-    failed = Counter(str(photo["reason"]) for photo in photos if photo["status"] == Status.FAILED)
-    if failed.total() > max_failed_share * len(photos):
+    photos, failed = 0, Counter[str]()
+    for album in albums:
+        photos += len(album["photos"])
+        failed.update(str(photo["reason"]) for photo in album["photos"] if photo["status"] == Status.FAILED)
+    if failed.total() > max_failed_share * photos:
         counts = ", ".join(f"{count} {reason}" for reason, count in failed.most_common())
         raise StudioloError(
-            f"{failed.total()} of {len(photos)} photos could not be read or decoded ({counts}), wanted at most "
+            f"{failed.total()} of {photos} photos could not be read or decoded ({counts}), wanted at most "
             f"{max_failed_share:.0%}; see albums.parquet, mend the albums or raise max_failed_share, run again"
         )
 
@@ -96,7 +113,10 @@ def _report(summary: Row, failed: list[Row], gallery: str) -> None:
 
 
 class _Job:
-    """The stages of one run and the rows they leave."""
+    """The stages of one run and the rows they leave, which wait on the disk: of ten thousand albums none is kept here.
+
+    Tables and pages come in the order of albums, and people have their albums' names.
+    """
 
     def __init__(
         self, settings: StudioSettings, request: Request, store: Store, lock: Lock, progress: Progress
@@ -110,10 +130,11 @@ class _Job:
         self.tracker = MlflowTracker.beside(store, settings.tracking_uri)
         self.run_id = ""
         self.stages: dict[str, Stage] = {}
-        self.albums: list[Row] = []
+        self.albums = Spool(PERCEIVED_SCHEMA, "album_id")
         self.loras: dict[str, Row] = {}
-        self.portraits: list[Row] = []
-        self.prints: list[Row] = []
+        self.identities = Spool(IDENTITY_SCHEMA, "identity_id")
+        self.portraits = Spool(PORTRAIT_SCHEMA, "identity_id", "style", "index")
+        self.prints = Spool(PRINT_SCHEMA, "identity_id", "style", "index", "print")
 
     def plan(self) -> None:
         """Start Ray and fit the pools of all stages, so that one which cannot run is refused before the first."""
@@ -142,7 +163,7 @@ class _Job:
         with self.tracker.run(unit_key("job", [content], {}, {}), "studio", _flat(content)) as self.run_id:
             yield
 
-    def stream(self, rows: pa.Table, actor: Actor, stage: str) -> Iterator[Row]:
+    def stream(self, rows: Iterable[pa.Table], actor: Actor, stage: str) -> Iterator[Row]:
         """Rows through the pool of `stage`, for as long as the output is ours alone."""
         for row in stream(rows, actor, self.stages[stage], self.store):
             self.lock.check()
@@ -153,7 +174,7 @@ class _Job:
         settings = self.settings.perception
         self.progress.stage("perceive", total=sum(len(source.photos) for source in self.sources))
         actor = Perceiver(self.store, self.settings.suite, settings, self.settings.selection)
-        rows = pa.Table.from_pylist([source.row() for source in self.sources], INPUT_SCHEMA)
+        rows = portions((source.row() for source in self.sources), INPUT_SCHEMA)
         for row in self.stream(rows, actor, "perception"):
             self.albums.append(row)
             statuses = [photo["status"] for photo in row["photos"]]
@@ -163,16 +184,16 @@ class _Job:
                 rejected=statuses.count(Status.DROPPED),
                 failed=statuses.count(Status.FAILED),
             )
-        self.albums.sort(key=lambda row: str(row["album_id"]))
-        self.store.write_table("albums.parquet", pa.Table.from_pylist(self.albums, PERCEIVED_SCHEMA))
+        self.store.write_rows("albums.parquet", self.albums, PERCEIVED_SCHEMA)
 
     def train(self) -> None:
         """References -> a face-LoRA an identity."""
         settings = self.settings.face_lora
-        ready = [row for row in self.albums if row["status"] == Status.OK]
-        self.progress.stage("train", total=len(ready))
+        ready = sum(row["status"] == Status.OK for row in self.albums)
+        self.progress.stage("train", total=ready)
         actor = Trainer(self.store, self.base, settings, self.settings.seed, self.tracker, self.run_id)
-        rows = pa.Table.from_pylist([_pick(row, IDENTITY_SCHEMA) for row in ready], IDENTITY_SCHEMA)
+        people = (_pick(row, IDENTITY_SCHEMA) for row in self.albums if row["status"] == Status.OK)
+        rows = portions(people, IDENTITY_SCHEMA)
         for row in self.stream(rows, actor, "face_lora"):
             self.loras[row["identity_id"]] = row
             trained = row["status"] == Status.OK
@@ -183,8 +204,9 @@ class _Job:
     def portray(self) -> None:
         """Face-LoRAs and styles -> ranked portraits, and more of those that the studio asked more of."""
         settings = self.settings.generation
-        orders = [*self._orders(), *self._more()]
-        self.progress.stage("portraits", total=len(orders))  # candidates are counted as accepted or rejected
+        more = self._more()
+        total = sum(1 for _ in self._orders()) + len(more)
+        self.progress.stage("portraits", total=total)  # candidates are counted as accepted or rejected
         actor = Portraitist(
             self.store,
             self.settings.suite,
@@ -193,10 +215,11 @@ class _Job:
             self.settings.selection.unsafe_above,
             self.settings.style_folder,
         )
-        rows = pa.Table.from_pylist(orders, ORDER_INPUT)
+        rows = portions(chain(self._orders(), more), ORDER_INPUT)
+        made = Spool(PORTRAIT_SCHEMA, "identity_id", "style", "index")
         finished: set[tuple[str, str, int]] = set()
         for row in self.stream(rows, actor, "generation"):
-            self.portraits.append(row)
+            made.append(row)
             order = (row["identity_id"], row["style"], row["index"] // BATCH)  # its candidates come out together
             self.progress.advance(
                 int(order not in finished),
@@ -205,39 +228,48 @@ class _Job:
                 failed=int(row["status"] == Status.FAILED),
             )
             finished.add(order)
-        self.portraits = rank_alike(self.portraits, {album: order.styles for album, order in self.orders.items()})
-        self.portraits.sort(key=lambda row: (row["identity_id"], row["style"], row["index"]))
+        wanted = {album: order.styles for album, order in self.orders.items()}
+        for _, candidates in groupby(made, lambda row: str(row["identity_id"])):
+            for row in rank_alike(list(candidates), wanted):
+                self.portraits.append(row)
 
     def make_prints(self) -> None:
         """Accepted portraits -> print files, where prints are ordered."""
         ordered = {album: [size.name for size in order.prints] for album, order in self.orders.items()}
-        rows = [
-            {**row, "prints": ordered[row["identity_id"]]}
-            for row in self.portraits
-            if row["status"] == Status.OK and ordered[row["identity_id"]]
-        ]
-        if not rows:
+
+        def printed() -> Iterator[Row]:
+            for row in self.portraits:
+                if row["status"] == Status.OK and ordered[row["identity_id"]]:
+                    yield _pick({**row, "prints": ordered[row["identity_id"]]}, PRINT_INPUT)
+
+        total = sum(1 for _ in printed())
+        if not total:
             return
-        self.progress.stage("prints", total=len(rows))
-        table = pa.Table.from_pylist([_pick(row, PRINT_INPUT) for row in rows], PRINT_INPUT)
-        for row in self.stream(table, Printer(self.store, self.settings.suite), "generation"):
+        self.progress.stage("prints", total=total)
+        for row in self.stream(
+            portions(printed(), PRINT_INPUT), Printer(self.store, self.settings.suite), "generation"
+        ):
             self.prints.append(row)
             made = row["status"] == Status.OK
             self.progress.advance(0, accepted=int(made), rejected=int(not made))
-        self.progress.advance(len(rows))
-        self.prints.sort(key=lambda row: (row["identity_id"], row["style"], row["index"], row["print"]))
+        self.progress.advance(total)
 
     def publish(self, memory: PeakMemory) -> Row:
         """Tables, gallery, contact sheet and summary."""
         self.progress.stage("publish", total=1)
+        for row in self._people():
+            self.identities.append(row)
+        styles, ordered = {style.name: style for style in self.styles}, Spool(ORDERED_SCHEMA, "album_id")
+        for order in self.orders.values():
+            ordered.append(order.row(styles))
         summary = publish(
             self.store,
             self.sources,
             self.albums,
-            self.identities(),
+            self.identities,
             self.portraits,
             self.prints,
-            [self.orders[album["album_id"]].row({style.name: style for style in self.styles}) for album in self.albums],
+            ordered,
             lambda: {
                 "seconds_by_stage": self.progress.seconds_by_stage,
                 "peak_rss_gib": memory.peak_gib,
@@ -249,11 +281,10 @@ class _Job:
         self.progress.advance()
         return summary
 
-    def identities(self) -> list[Row]:
+    def _people(self) -> Iterator[Row]:
         """Every identity with its final status: failed in selection, in training, or without an accepted portrait."""
         accepted = {row["identity_id"] for row in self.portraits if row["status"] == Status.OK}
         crashed = {row["identity_id"]: row["detail"] for row in self.portraits if row["status"] == Status.FAILED}
-        rows = []
         for album in self.albums:
             row = _pick(album, IDENTITY_SCHEMA)
             lora = self.loras.get(row["identity_id"])
@@ -263,20 +294,27 @@ class _Job:
                 row.update(status=Status.FAILED.value, stage="portraits", reason=Reason.NONE_ACCEPTED.value)
                 if row["identity_id"] in crashed:
                     row.update(reason=Reason.CRASHED_WORKER.value, detail=crashed[row["identity_id"]])
-            rows.append(row)
-        return rows
+            yield row
 
-    def _more(self) -> Iterator[Row]:
+    def _more(self) -> list[Row]:
         """Rows of `ORDER_INPUT` for more portraits like those of the last job that were chosen."""
         if not self.store.exists("portraits.parquet"):
-            return
-        made = self.store.read_table("portraits.parquet").to_pylist()
-        orders = {(row["identity_id"], row["style"]): row for row in self._orders()}
-        for row in chosen_for_more(made, read_approvals(self.store)):
-            order = orders.get((row["identity_id"], row["style"]))
-            if order is not None:
-                seed = order_seed(self.settings.seed, row["style"], row["portrait_id"])
-                yield {**order, "seed": seed, "first_index": more_first_index(row["portrait_id"])}
+            return []
+        made = Spool(PORTRAIT_SCHEMA, "identity_id", "style", "index")
+        for row in self.store.iter_rows("portraits.parquet"):
+            made.append(row)
+        chosen = chosen_for_more(made, read_approvals(self.store))
+        of = {(row["identity_id"], row["style"]) for row in chosen}
+        orders = {key: row for row in self._orders() if (key := (row["identity_id"], row["style"])) in of}
+        return [
+            {
+                **orders[row["identity_id"], row["style"]],
+                "seed": order_seed(self.settings.seed, row["style"], row["portrait_id"]),
+                "first_index": more_first_index(row["portrait_id"]),
+            }
+            for row in chosen
+            if (row["identity_id"], row["style"]) in orders
+        ]
 
     def _orders(self) -> Iterator[Row]:
         for album in self.albums:

@@ -4,7 +4,8 @@ import logging
 import os
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -43,29 +44,37 @@ class OnWorker:
         return self.guard(batch)
 
 
-def stream(table: pa.Table, actor: Actor, stage: Stage, store: Store) -> Iterator[dict[str, Any]]:
-    """Rows of `actor(row)` for every row of `table`, in whatever order they are done; attempts are marked in `store`.
+def stream(tables: pa.Table | Iterable[pa.Table], actor: Actor, stage: Stage, store: Store) -> Iterator[dict[str, Any]]:
+    """Rows of `actor(row)` for every row of `tables`, in whatever order they are done; attempts are marked in `store`.
 
     A row is a unit of work (an album, an identity, an order), so each is a block and a batch of its own: one slow album
-    holds up nobody, and no two share a failure. One that ends its workers comes out as `actor.crashed` says. Raises
-    `StudioloError` when a worker raises, cannot load its models, or when `GIVEN_UP_IN_A_ROW` units crash.
+    holds up nobody, and no two share a failure. One that ends its workers comes out as `actor.crashed` says. Of several
+    tables each is made and worked on when the one before is done, with workers of its own: so ten thousand rows are
+    never all in memory. Raises `StudioloError` when a worker raises, cannot load its models, or when
+    `GIVEN_UP_IN_A_ROW` units crash.
     """
-    if table.num_rows == 0:
+    tables = iter([tables] if isinstance(tables, pa.Table) else tables)
+    first = next((table for table in tables if table.num_rows), None)
+    if first is None:
         return
     attempts = Attempts(store, stage.name, run=uuid.uuid4().hex)
-    blocks = [table.slice(index, 1) for index in range(table.num_rows)]
     DataContext.get_current().execution_no_progress_timeout_s = NO_PROGRESS_S + ATTEMPTS * stage.limit_s
-    results = _through_pool(ray.data.from_arrow(blocks), (actor, attempts, stage), stage)
     given_up = 0
     try:
         with attempts.kept():
-            for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                for row in batch.to_pylist():
-                    given_up = given_up + 1 if row.get("reason") == Reason.CRASHED_WORKER else 0
-                    _require_working(stage, given_up, row)
-                    yield row
+            for row in (row for table in chain([first], tables) for row in _done(table, actor, attempts, stage)):
+                given_up = given_up + 1 if row.get("reason") == Reason.CRASHED_WORKER else 0
+                _require_working(stage, given_up, row)
+                yield row
     except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
         raise StudioloError(f"stage {stage.name!r}: a worker failed: {_told_by_ray(error)}") from error
+
+
+def _done(table: pa.Table, actor: Actor, attempts: Attempts, stage: Stage) -> Iterator[dict[str, Any]]:
+    blocks = [table.slice(index, 1) for index in range(table.num_rows)]
+    results = _through_pool(ray.data.from_arrow(blocks), (actor, attempts, stage), stage)
+    for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield from batch.to_pylist()
 
 
 def _told_by_ray(error: Exception) -> str:

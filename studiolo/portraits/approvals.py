@@ -88,9 +88,14 @@ class Approvals:
 
         Rows with a decision or note on portraits that the job did not make stay as well, behind the others.
         """
-        made = sorted(portraits, key=lambda row: (row["identity_id"], row["style"], row["rank"], row["index"]))
-        rows = [self._row(portrait) for portrait in made if portrait["status"] == Status.OK]
-        known = {portrait["portrait_id"] for portrait in made}
+        accepted: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        known: set[str] = set()
+        for row in portraits:  # read once, and what is kept of it is small
+            known.add(row["portrait_id"])
+            if row["status"] == Status.OK:
+                order = tuple(row[name] for name in ("identity_id", "style", "rank", "index"))
+                accepted.append((order, self._row(row)))
+        rows = [row for _, row in sorted(accepted, key=lambda item: item[0])]
         others = [row for key, row in sorted(self._rows.items()) if key not in known]
         return _csv([*rows, *(row for row in others if row["decision"] or row.get("note"))])
 
@@ -120,18 +125,22 @@ def more_first_index(portrait_id: str) -> int:
 
 
 def chosen_for_more(portraits: Iterable[Row], approvals: Approvals) -> list[Row]:
-    """Rows of `PORTRAIT_SCHEMA` of which more are wanted: decided so, or one of those made like it is approved."""
-    rows = [row for row in portraits if row["status"] == Status.OK]
+    """Rows of `PORTRAIT_SCHEMA`, read twice, of which more are wanted: decided so, or one of those made like it is
+    approved.
+    """
     kept = {
         (row["identity_id"], row["style"], _batch(row))
-        for row in rows
-        if approvals.decision(row) in (Decision.APPROVE, Decision.MORE)
+        for row in portraits
+        if row["status"] == Status.OK and approvals.decision(row) in (Decision.APPROVE, Decision.MORE)
     }
     return [
         row
-        for row in rows
-        if approvals.decision(row) == Decision.MORE
-        or (row["identity_id"], row["style"], more_first_index(row["portrait_id"])) in kept
+        for row in portraits
+        if row["status"] == Status.OK
+        and (
+            approvals.decision(row) == Decision.MORE
+            or (row["identity_id"], row["style"], more_first_index(row["portrait_id"])) in kept
+        )
     ]
 
 

@@ -1,7 +1,8 @@
 """`summary.json`: the job's figures, with nothing unaccounted for."""
 
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from statistics import median
 from typing import Any
 
@@ -33,18 +34,21 @@ def summary(
     something was lost.
     """
     photos, photo_reasons = _count_photos(albums)
-    persons = list(identities)
-    people, people_reasons = _count("identity", "identity_id", persons)
-    rows = list(portraits)
-    made, portrait_reasons = _count("portrait", "portrait_id", rows)
-    accepted = Counter((row["identity_id"], row["style"]) for row in rows if row["status"] == Status.OK)
-    orders = [
-        (person["identity_id"], style, count)
-        for person in persons
-        for style, count in wanted[person["identity_id"]].items()
-    ]
-    own = [float(row["similarity"]) for row in rows if row["status"] == Status.OK]
-    unfused = [float(row["similarity_unfused"]) for row in rows if row["status"] == Status.OK]
+    persons: list[str] = []
+    people, people_reasons = _count("identity", "identity_id", _noting(identities, persons))
+    accepted: Counter[tuple[str, str]] = Counter()
+    own, unfused = array("d"), array("d")
+
+    def looked_at() -> Iterator[Row]:
+        for row in portraits:
+            if row["status"] == Status.OK:
+                accepted[row["identity_id"], row["style"]] += 1
+                own.append(row["similarity"])
+                unfused.append(row["similarity_unfused"])
+            yield row
+
+    made, portrait_reasons = _count("portrait", "portrait_id", looked_at())
+    orders = [(person, style, count) for person in persons for style, count in wanted[person].items()]
     return {
         "photos_in": photos.total(),
         "photos_ok": photos[Status.OK],
@@ -66,6 +70,12 @@ def summary(
         "versions": dict(sorted(versions.items())),
         "reasons": {"photos": photo_reasons, "identities": people_reasons, "portraits": portrait_reasons},
     }
+
+
+def _noting(identities: Iterable[Row], names: list[str]) -> Iterator[Row]:
+    for row in identities:
+        names.append(row["identity_id"])
+        yield row
 
 
 def _count_photos(albums: Iterable[Row]) -> tuple[Counter[str], dict[str, int]]:

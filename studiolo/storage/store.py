@@ -9,10 +9,11 @@ A file is either absent, the old one or the new one, whatever is killed and when
 
 import json
 import os
+import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -24,8 +25,11 @@ import pyarrow.parquet as pq
 
 from studiolo.errors import SettingsError, StoreError, nearest
 from studiolo.storage.lock import LOCK_PATH, STALE_S, Lock
+from studiolo.storage.spool import portions
 
 _TEMPORARY = ".tmp"
+_ROWS_A_GROUP = 128
+"""Rows of a table in memory at a time; an album of twenty photos is some 100 kB."""
 
 RETRY_PAUSES_S = (0.2, 1.0, 5.0)
 """Pauses before an object store is asked again; then its fault ends the job with a message."""
@@ -120,14 +124,37 @@ class Store:
         try:
             return pq.read_table(pa.BufferReader(content))
         except pa.ArrowInvalid as error:
-            message = f"got {error}, wanted a Parquet file; delete the file and run the job again"
-            raise StoreError(f"store {self.url}: {path}: {message}") from None
+            raise self._no_table(path, error) from None
 
     def write_table(self, path: str, table: pa.Table) -> None:
         """Write `table` as Parquet with zstd compression."""
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         self.write_bytes(path, sink.getvalue().to_pybytes())
+
+    def write_rows(self, path: str, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
+        """Write `rows` as a table of `schema`, few of them in memory at a time; the same rows give the same bytes."""
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "table.parquet"
+            try:
+                with pq.ParquetWriter(copy, schema, compression="zstd") as writer:
+                    for table in portions(rows, schema, _ROWS_A_GROUP):
+                        writer.write_table(table)
+            except OSError as error:
+                raise self._failure(f"prepare in {folder}", path, error) from error
+            place = self._place(path)
+            write = partial(_replace_file, Path(place)) if self._local else partial(_put_file, self._fs, place)
+            self._attempt("write", path, partial(write, copy))
+
+    def iter_rows(self, path: str) -> Iterator[dict[str, Any]]:
+        """The rows of the Parquet table in `path`, few of them in memory at a time."""
+        with self.as_local_file(path) as file:
+            try:
+                with pq.ParquetFile(file) as table:
+                    for batch in table.iter_batches(_ROWS_A_GROUP):
+                        yield from batch.to_pylist()
+            except pa.ArrowInvalid as error:
+                raise self._no_table(path, error) from None
 
     def local_path(self, path: str) -> Path | None:
         """Where `path` lies on this machine's disk, existing or not; None on an object store."""
@@ -197,6 +224,10 @@ class Store:
                     raise self._failure(doing, path, error) from error
             time.sleep(pause_s)
 
+    def _no_table(self, path: str, error: Exception) -> StoreError:
+        message = f"got {error}, wanted a Parquet file; delete the file and run the job again"
+        return StoreError(f"store {self.url}: {path}: {message}")
+
     def _failure(self, doing: str, path: str, error: Exception) -> StoreError:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         advice = "check free space and permissions, then run the same command again"
@@ -205,13 +236,22 @@ class Store:
         return StoreError(f"store {self.url}: cannot {doing} {path}: {reason}; {advice}")
 
 
-def _replace_file(place: Path, content: bytes) -> None:
-    """Write `content` to `place` so that no moment shows less than the old or the new file."""
+def _put_file(fs: Any, place: str, source: Path) -> None:
+    """One put, in parts when it is large, which an object store makes visible as a whole."""
+    fs.put_file(str(source), place)
+
+
+def _replace_file(place: Path, content: bytes | Path) -> None:
+    """Write `content`, or that of the file there, to `place`; no moment shows less than the old or the new file."""
     _make_folder(place.parent)
     temporary = place.parent / f".{uuid.uuid4().hex}{_TEMPORARY}"
     try:
         with temporary.open("xb") as file:
-            file.write(content)
+            if isinstance(content, Path):
+                with content.open("rb") as source:
+                    shutil.copyfileobj(source, file)
+            else:
+                file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, place)

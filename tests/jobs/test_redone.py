@@ -1,7 +1,7 @@
 """Which units a changed setting redoes: the keys of a job whose every unit is found done, wired as the job wires it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,12 +134,13 @@ class Done(Ledger):
 class Job(_Job):
     """The job with its own actors, here in this process: they look for their units, and no model is opened."""
 
-    def stream(self, rows: pa.Table, actor: Any, stage: str) -> Iterator[dict[str, Any]]:
+    def stream(self, rows: Iterable[pa.Table], actor: Any, stage: str) -> Iterator[dict[str, Any]]:
         actor.ledger = Done(self.store, self.asked)
         actor.similarity = Similarity.load()
         actor.tracker = Runs()
-        for index in range(rows.num_rows):
-            yield from actor(rows.slice(index, 1)).to_pylist()
+        for table in rows:
+            for index in range(table.num_rows):
+                yield from actor(table.slice(index, 1)).to_pylist()
 
     asked: set[tuple[str, str]]
 

@@ -64,6 +64,22 @@ def test_no_rows_no_actors(store):
     assert list(stream(pa.table({"value": pa.array([], pa.int64())}), Doubler(), Stage("double", 1, 0.5), store)) == []
 
 
+def test_tables_are_made_one_after_the_other(store):
+    events: list[str] = []
+
+    def tables():
+        for first in (0, 3):
+            events.append(f"table of {first}")
+            yield pa.table({"value": list(range(first, first + 3))})
+
+    for row in stream(tables(), Doubler(), Stage("double", 1, 0.5), store):
+        events.append(row["value"])
+    assert [events[0], *sorted(events[1:4])] == ["table of 0", 0, 1, 2]
+    assert [events[4], *sorted(events[5:])] == ["table of 3", 3, 4, 5]
+    assert list(stream(iter([]), Doubler(), Stage("double", 1, 0.5), store)) == []
+    assert store.list() == []
+
+
 def test_a_killed_worker_loses_no_row(tmp_path, store):
     marker = tmp_path / "marker"
     actor = Doubler(3, str(marker))

@@ -38,6 +38,9 @@ class FaultyFileSystem(LocalFileSystem):
         self.makedirs(self._parent(path), exist_ok=True)
         super().pipe_file(path, value, mode, **options)
 
+    def put_file(self, lpath: str, rpath: str, *_: Any, **options: Any) -> None:
+        self.pipe_file(rpath, Path(lpath).read_bytes())
+
 
 def install(folder: Path) -> dict[str, str]:
     """Environment for processes that shall know `faulty://`; what they need lies in `folder`."""

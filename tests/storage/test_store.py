@@ -157,6 +157,27 @@ def test_local_files_for_libraries_that_need_one(store: Store) -> None:
         pass
 
 
+@pytest.mark.parametrize("url", ["{}", "memory://rows-of-tables"])
+@pytest.mark.parametrize("count", [0, 1, 300])
+def test_rows_written_one_by_one_are_the_table(tmp_path: Path, url: str, count: int) -> None:
+    store = Store(url.format(tmp_path))
+    schema = pa.schema([("name", pa.string()), ("values", pa.list_(pa.float32()))])
+    rows = [{"name": f"row {number}", "values": [number / 2] * (number % 3)} for number in range(count)]
+    store.write_rows("tables/rows.parquet", iter(rows), schema)
+    assert list(store.iter_rows("tables/rows.parquet")) == rows
+    assert store.read_table("tables/rows.parquet") == pa.Table.from_pylist(rows, schema)
+    first = store.read_bytes("tables/rows.parquet")
+    store.write_rows("tables/rows.parquet", rows, schema)
+    assert store.read_bytes("tables/rows.parquet") == first
+
+
+def test_rows_of_what_is_no_table_are_an_error_with_its_place(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_bytes("rows.parquet", b"these are words")
+    with pytest.raises(StoreError, match=r"rows.parquet: got .*, wanted a Parquet file"):
+        list(store.iter_rows("rows.parquet"))
+
+
 _WRITER = """
 import sys
 from studiolo.storage.store import Store
