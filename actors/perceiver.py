@@ -38,6 +38,10 @@ _SEEN = (Reason.UNSAFE, Reason.FACE_TOO_SMALL, Reason.NO_FACE)
 _UNSEEN: Row = {"content_sha256": "", "rotation_deg": 0, "faces": []}
 """What a photo's row says of its content before it is read."""
 
+KEPT_BYTES = 64 * 2**20
+"""So much of an album is kept from its first reading on; photos beyond are read for the key, to be seen, and the chosen
+ones a third time."""
+
 _PASSING = (Reason.TOO_SLOW, Reason.DECODER_DIED)
 """Reasons that may be the machine's fault: the next run tries such a photo again."""
 
@@ -57,6 +61,7 @@ class Perceiver:
         self.part: Callable[[str], AbstractContextManager[object]] = nullcontext
         """Entered around all work on one photo: who watches the worker sees where it is, and may refuse a photo."""
         self.decode = IsolatedDecoder(perception)
+        self._kept: dict[str, bytes] = {}
 
     def open(self, device: str = "cpu") -> None:
         """Load the suite's models; the embedded ones run on the CPU wherever they are."""
@@ -84,6 +89,7 @@ class Perceiver:
         return pa.Table.from_pylist([{**album, **nobody, **failure}], PERCEIVED_SCHEMA)
 
     def _album(self, row: Row) -> Row:
+        self._kept = {}
         places = {photo["uri"]: photo["absolute_uri"] for photo in row["photos"]}
         contents = {uri: self._fingerprint(place) for uri, place in places.items()}
         source = AlbumSource(row["album_id"], row["album_uri"], tuple(places.items()))
@@ -103,9 +109,9 @@ class Perceiver:
         return {**record, "album_uri": source.album_uri}  # the same album may have moved
 
     def _perceive(self, source: AlbumSource, places: dict[str, str]) -> Row:
-        """Photos are read one by one, and the chosen ones once more: an album may be larger than memory.
+        """Photos are seen one by one, and the chosen ones once more: an album may be larger than memory.
 
-        A chosen photo that cannot be had a second time fails, and the others are chosen from anew.
+        A chosen photo that cannot be read a second time fails, and the others are chosen from anew.
         """
         photos = [self._photo(source.album_id, uri, place) for uri, place in places.items()]
         while True:
@@ -130,7 +136,12 @@ class Perceiver:
     def _read(self, place: str) -> bytes:
         """The photo's bytes; a place that never answers is a part of its own."""
         with self.part(place):
-            return read_bytes(place)
+            content = self._kept.get(place)
+            if content is None:
+                content = read_bytes(place)
+                if len(content) + sum(map(len, self._kept.values())) <= KEPT_BYTES:
+                    self._kept[place] = content
+            return content
 
     def _photo(self, album_id: str, uri: str, place: str) -> Row:
         """One row of `records.PHOTO`; what the photo's content does wrong ends in it."""

@@ -95,6 +95,7 @@ class Portraitist:
         self.settings = settings
         self.unsafe_above = unsafe_above
         self.style_folder = style_folder
+        self._opened: tuple[list[tuple[bytes, float]], list[Template]] | None = None
 
     def open(self, device: str = "cpu") -> None:
         """Load the base, the perception suite and the upscaler."""
@@ -146,8 +147,13 @@ class Portraitist:
         return found
 
     def _templates(self, row: Row, crops: list[bytes]) -> list[Template]:
-        scores = [float(item["quality_score"]) for item in row["references"][: len(crops)]]
-        return open_templates([*zip(map(_pixels, crops), scores, strict=True)], self.suite, SEEING)
+        """Those of the order before when it was of the same person: all styles share them."""
+        scores = (float(item["quality_score"]) for item in row["references"][: len(crops)])
+        found = [*zip(crops, scores, strict=True)]
+        if self._opened is None or self._opened[0] != found:
+            opened = open_templates([(_pixels(crop), score) for crop, score in found], self.suite, SEEING)
+            self._opened = found, opened
+        return self._opened[1]
 
     def _weights(self) -> dict[str, str]:
         upscaler = UPSCALER_CARDS.get(self.settings.upscale)

@@ -73,6 +73,7 @@ def test_a_photo_lost_between_two_looks_is_one_failed_row(
         return selected(*arguments)
 
     selected = module.select
+    monkeypatch.setattr(module, "KEPT_BYTES", 0)
     monkeypatch.setattr(module, "select", select_then_lose)
     row = perceive(opened, store, albums, max_references=2)
     assert row["status"] == "ok"
@@ -93,9 +94,29 @@ def test_an_album_that_changed_while_it_was_read_is_read_again_by_the_next_run(
         return read_bytes(place)
 
     monkeypatch.setattr(module, "read_bytes", fail_once)
+    monkeypatch.setattr(module, "KEPT_BYTES", 0)
     row = perceive(opened, store, albums)
     assert list(outcomes(row).values()).count(("failed", Reason.UNREADABLE)) == 1
     assert set(outcomes(perceive(opened, store, albums)).values()) == {("ok", "")}
+
+
+def test_an_album_is_read_once_as_far_as_it_may_be_kept(
+    opened: Perceiver, store: Store, albums: Path, monkeypatch: pytest.MonkeyPatch
+):
+    calls: list[str] = []
+
+    def counted(place: str) -> bytes:
+        calls.append(Path(place).name)
+        return read_bytes(place)
+
+    monkeypatch.setattr(module, "read_bytes", counted)
+    row = perceive(opened, store, albums)
+    assert sorted(calls) == sorted(NAMES)
+    chosen = len(row["references"])
+    calls.clear()
+    monkeypatch.setattr(module, "KEPT_BYTES", 0)
+    assert perceive(opened, Store("memory://nothing-kept"), albums) == row
+    assert len(calls) == 2 * len(NAMES) + chosen
 
 
 def test_photos_that_took_too_long_are_tried_again_by_the_next_run(opened: Perceiver, store: Store, albums: Path):

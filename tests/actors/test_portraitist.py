@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from actors import portraitist as module
+from actors.perceiver import png_bytes
 from actors.portraitist import ORDER_INPUT, Portraitist
 from studiolo.albums.records import PORTRAIT_SCHEMA
 from studiolo.perception.similarity import Similarity
@@ -97,3 +99,24 @@ def test_another_crop_makes_other_portraits_even_if_all_else_stays(tmp_path: Pat
     painter.store.write_bytes(CROP, b"another face")
     painter(order(0))
     assert painter.made == 2
+
+
+def test_the_templates_of_a_person_are_opened_once_for_all_orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    opened: list[int] = []
+
+    def counted(crops: Any, *arguments: Any) -> list[Any]:
+        opened.append(len(crops))
+        return [object() for _ in crops]
+
+    monkeypatch.setattr(module, "open_templates", counted)
+    painter = Painter(Store(tmp_path))
+    painter.suite = None  # type: ignore[assignment]  # nothing is looked for in these crops
+    anna, ben = (png_bytes(np.full((8, 8, 3), grey, np.uint8)) for grey in (1, 2))
+    row = {"references": [{"quality_score": 0.9}, {"quality_score": 0.8}]}
+    first = painter._templates(row, [anna, ben])
+    assert painter._templates(row, [anna, ben]) is first
+    assert opened == [2]
+    others = (painter._templates(row, [anna]), painter._templates(row, [ben]))
+    assert [*map(len, others)] == [1, 1]
+    painter._templates({"references": [{"quality_score": 0.5}]}, [ben])
+    assert opened == [2, 1, 1, 1]
