@@ -3,8 +3,9 @@
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import groupby, islice
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -27,7 +28,7 @@ class Spool:
         self.schema = schema
         self._key = key
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the spool is)
-        weakref.finalize(self, self._file.close)
+        weakref.finalize(self, _close, self._file)
         self._places: list[tuple[tuple[Any, ...], int, int]] = []
         self._end = 0
 
@@ -54,6 +55,11 @@ class Spool:
             self._file.seek(begin)
             (row,) = pa.ipc.read_record_batch(pa.py_buffer(self._file.read(size)), self.schema).to_pylist()
             yield row
+
+
+def _close(file: IO[bytes]) -> None:
+    with suppress(OSError):  # what a full disk did not take
+        file.close()
 
 
 def portions(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, size: int = PORTION) -> Iterator[pa.Table]:

@@ -1,12 +1,15 @@
 """Rows that wait on the disk come back as they were, in the order of their keys."""
 
+import tempfile
 import tracemalloc
+from contextlib import suppress
 
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from studiolo.errors import StoreError
 from studiolo.storage.spool import Spool, beside, portions
 
 SCHEMA = pa.schema([("name", pa.string()), ("index", pa.int32()), ("vector", pa.list_(pa.float32(), 4))])
@@ -80,3 +83,14 @@ def test_each_row_with_those_that_belong_to_it():
         list(beside(people[:3], made))
     with pytest.raises(ValueError, match="not in one order"):
         list(beside(people, made[::-1]))
+
+
+def test_a_full_disk_says_where_room_is_wanted(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    spool = Spool(SCHEMA, "name")
+    full = spool._file = open("/dev/full", "w+b")  # noqa: SIM115
+    with pytest.raises(StoreError, match=f"cannot keep a row in {tmp_path}: No space left on device; make room"):
+        spool.append({"name": "a", "index": 0, "vector": None})
+    assert len(spool) == 0
+    with suppress(OSError):
+        full.close()
