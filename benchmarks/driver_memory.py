@@ -60,7 +60,7 @@ def main() -> None:
         f"{name}_{kind}_last_over_first": round(found[-1][kind] / found[0][kind], 3)
         for name, found in series.items()
         for kind in ("resident_mib", "own_mib")
-        if found
+        if len(found) > 1
     }
     name = "driver_memory-quick" if arguments.quick else "driver_memory"
     write(name, ratios, {**series, "load_average": [round(value, 1) for value in os.getloadavg()]})
