@@ -1,4 +1,4 @@
-"""Behind our watchdog stands Ray's memory monitor: what it kills counts as any other death, and the unit fails alone."""
+"""Behind our watchdog stands Ray's memory monitor: what it kills counts as a death, and the unit fails alone."""
 
 import json
 import os
