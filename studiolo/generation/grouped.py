@@ -1,4 +1,4 @@
-"""Low-rank updates that belong to the sample, not to the model: one frozen layer, another update for each group of rows.
+"""Low-rank updates that belong to the sample, not to the model: one frozen layer, an update for each group of rows.
 
 A batch of N = G * b rows lies group by group, so no row is gathered: rows g * b to (g + 1) * b - 1 belong to group g.
 Training packs one identity a group, the engine one slot a group.
