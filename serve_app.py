@@ -19,7 +19,7 @@ from ray.serve.handle import DeploymentHandle
 
 import studiolo
 from studiolo.generation.base import load_base
-from studiolo.generation.engine import Engine, Order, Portrait
+from studiolo.generation.engine import Engine, Events, Order, Portrait
 from studiolo.portraits.files import encode_portrait
 from studiolo.settings import GenerationSettings
 from studiolo.weights.fetch import pull
@@ -70,28 +70,37 @@ Generate = Callable[[PortraitRequest], Awaitable[PortraitAnswer]]
 
 
 class PortraitModel:
-    """Keeps one engine warm on a replica; one request at a time fills its slots."""
+    """Keeps one engine warm on a replica; requests share its slots."""
 
     def __init__(self, slots: int) -> None:
-        self._engine = Engine(load_base(pull(BASE_CARD)), slots=slots)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self._engine = Engine.configured(load_base(pull(BASE_CARD)), GenerationSettings(slots=slots))
+        # Of the two threads for each request one waits for its pictures, the other may have to stop it.
+        self._threads = ThreadPoolExecutor(2 * _ongoing(slots), thread_name_prefix="request")
 
     async def generate(self, request: PortraitRequest) -> PortraitAnswer:
-        """Make the pictures of `request`, off the event loop.
-
-        The thread outlives a request whose client went away: the next one waits for it, as for any other.
-        """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._generate, request)
-
-    def _generate(self, request: PortraitRequest) -> PortraitAnswer:
+        """Make the pictures of `request`, off the event loop. One whose client goes away frees its slots."""
         settings = request.model_dump() | {"eta": GenerationSettings().eta}
-        order = Order(identity_id=IDENTITY, **settings)
-        events = [event for event in self._engine.submit(order) if isinstance(event, Portrait)]
+        events = self._engine.submit(Order(identity_id=IDENTITY, **settings))
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, self._answer, events, settings)
+        except asyncio.CancelledError:
+            loop.run_in_executor(self._threads, events.close)
+            raise
+
+    @staticmethod
+    def _answer(events: Events, settings: dict[str, Any]) -> PortraitAnswer:
         images = []
-        for event in sorted(events, key=lambda portrait: portrait.index):
-            content = encode_portrait(event.rgb_u8, settings | {"seed": event.seed, "base": BASE_CARD})
-            images.append(PortraitImage(seed=event.seed, png_base64=base64.b64encode(content).decode()))
+        for event in events:
+            if isinstance(event, Portrait):
+                content = encode_portrait(event.rgb_u8, settings | {"seed": event.seed, "base": BASE_CARD})
+                images.append(PortraitImage(seed=event.seed, png_base64=base64.b64encode(content).decode()))
         return PortraitAnswer(model=BASE_CARD, portraits=images)
+
+
+def _ongoing(slots: int) -> int:
+    """Requests a replica works on at once: as many again as have a slot wait inside, so that none stays idle."""
+    return 2 * slots
 
 
 class Api:
@@ -145,11 +154,11 @@ def build(slots: int = 4, max_replicas: int = 4) -> serve.Application:
     model = serve.deployment(
         PortraitModel,
         name="PortraitModel",
-        # A replica works on one request; one more waiting keeps it busy, and the scaler still sees the load.
+        # More requests than slots: the scaler sees the load before the replica is full.
         autoscaling_config=AutoscalingConfig(
-            min_replicas=1, max_replicas=max_replicas, target_ongoing_requests=1, downscale_delay_s=120
+            min_replicas=1, max_replicas=max_replicas, target_ongoing_requests=slots, downscale_delay_s=120
         ),
-        max_ongoing_requests=2,
+        max_ongoing_requests=_ongoing(slots),
         max_queued_requests=32,
         ray_actor_options={"num_cpus": 1},
     )

@@ -99,7 +99,7 @@ class Portraitist:
 
     def open(self, device: str = "cpu") -> None:
         """Load the base, the perception suite and the upscaler."""
-        self.engine = Engine(load_base(pull(self.base), device=device), slots=self.settings.slots)
+        self.engine = Engine.configured(load_base(pull(self.base), device=device), self.settings)
         self.suite = open_suite(self.suite_name)
         self.similarity = Similarity.load(self.suite_name)
         self.upscaler = open_upscaler(self.settings.upscale)

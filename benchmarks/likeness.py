@@ -124,7 +124,7 @@ def _fused(store: Store, rows: list[dict[str, Any]], suite: Suite) -> Embeddings
 
 def _control(settings: StudioSettings, rows: list[dict[str, Any]], suite: Suite) -> Embeddings:
     """The same candidates by the base without a face-LoRA."""
-    engine = Engine(load_base(pull("embedded-base")), slots=settings.generation.slots)
+    engine = Engine.configured(load_base(pull("embedded-base")), settings.generation)
     upscaler = open_upscaler(settings.generation.upscale)
     orders: dict[tuple[str, str, str], int] = defaultdict(int)
     for row in rows:

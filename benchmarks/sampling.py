@@ -12,12 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 
 from actors.portraitist import SEEING
 from studiolo.generation.base import load_base
-from studiolo.generation.engine import MOST_ETA, candidate_seed
+from studiolo.generation.engine import Engine, Order, Portrait, candidate_seed
 from studiolo.identities.captions import trigger_phrase
 from studiolo.metrics.prompts import Attributes, attributes_of
 from studiolo.perception.features import CARD, EmbeddedFeatures
@@ -37,6 +36,7 @@ class Wanted:
 
     prompt: str
     seed: int
+    """Of the order; the picture is its first candidate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class Sight:
 
 @dataclass(frozen=True, eq=False)
 class _Models:
-    pipeline: StableDiffusionPipeline
+    engine: Engine
     suite: Suite
     features: EmbeddedFeatures
     generation: GenerationSettings
@@ -104,22 +104,27 @@ def _open(base: Path, generation: GenerationSettings) -> None:
     global _models
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    _models = _Models(load_base(base), open_suite("embedded"), EmbeddedFeatures.open(pull(CARD)), generation)
+    engine = Engine.configured(load_base(base), generation.model_copy(update={"slots": BATCH}))
+    _models = _Models(engine, open_suite("embedded"), EmbeddedFeatures.open(pull(CARD)), generation)
 
 
 def _sample(batch: Sequence[Wanted]) -> list[Sample]:
     settings, started = _models.generation, time.monotonic()
-    with torch.inference_mode():
-        images = _models.pipeline(
-            [one.prompt for one in batch],
-            num_inference_steps=settings.steps,
-            guidance_scale=settings.guidance_scale,
-            eta=min(settings.eta, MOST_ETA),
-            generator=[torch.Generator("cpu").manual_seed(one.seed) for one in batch],
-            output_type="np",
-        ).images
-    seconds = (time.monotonic() - started) / len(batch)
-    return [Sample(np.rint(image * 255).astype(np.uint8), seconds) for image in images]
+    events = [
+        _models.engine.submit(
+            Order(
+                one.seed,
+                "sample",
+                one.prompt,
+                steps=settings.steps,
+                guidance_scale=settings.guidance_scale,
+                eta=settings.eta,
+            )
+        )
+        for one in batch
+    ]
+    pictures = [event.rgb_u8 for its in events for event in its if isinstance(event, Portrait)]
+    return [Sample(picture, (time.monotonic() - started) / len(batch)) for picture in pictures]
 
 
 def _see(rgb_u8: RgbU8) -> Sight:

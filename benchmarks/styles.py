@@ -142,7 +142,7 @@ def identity_sheet(
     trained = [row for row in loras if row["status"] == Status.OK][:people]
     if len(trained) < people:
         raise SettingsError(f"identities: got {store.url} with {len(trained)} face-LoRAs, wanted at least {people}")
-    engine, suite, rows = Engine(load_base(base), slots=generation.slots), open_suite("embedded"), []
+    engine, suite, rows = Engine.configured(load_base(base), generation), open_suite("embedded"), []
     for lora in trained:
         identity, tiles = identities[lora["identity_id"]], []
         with store.as_local_file(lora["path"]) as path:

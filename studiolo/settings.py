@@ -141,6 +141,10 @@ class GenerationSettings(Section):
     """Weight of the style-LoRA, for styles that have one."""
     slots: int = pydantic.Field(4, ge=1)
     """Fixed batch of the denoiser; idle slots are padded so that bytes do not depend on neighbours."""
+    rank_budget: int = pydantic.Field(64, ge=1)
+    """Most that the ranks of one candidate's LoRAs, a face's and a style's, may add up to. Less is a little faster."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the denoiser: bfloat16 is about twice as fast on processors with matrix units for it, see docs/LOG.md."""
     upscale: Literal[1, 2, 4] = 2
     """Upscaling factor."""
     fusion: float = pydantic.Field(0.8, ge=0, le=1)

@@ -89,6 +89,26 @@ def test_a_client_that_goes_away_disturbs_nobody(weights: Path) -> None:
     assert asyncio.run(one_leaves()) == asyncio.run(model.generate(request))
 
 
+def test_requests_share_the_slots(weights: Path) -> None:
+    """One that takes a few steps is not held up by one of many that came before, and both are as if alone."""
+    model = serve_app.PortraitModel(slots=2)
+    quick = serve_app.PortraitRequest.model_validate(QUICK)
+    long = quick.model_copy(update={"steps": 12})
+    done: list[int] = []
+
+    async def made(request: serve_app.PortraitRequest) -> serve_app.PortraitAnswer:
+        answer = await model.generate(request)
+        done.append(request.steps)
+        return answer
+
+    async def together() -> list[serve_app.PortraitAnswer]:
+        return await asyncio.gather(made(long), made(quick))
+
+    both = asyncio.run(together())
+    assert done == [2, 12]
+    assert both == [asyncio.run(model.generate(long)), asyncio.run(model.generate(quick))]
+
+
 def test_a_full_queue_is_said_so() -> None:
     async def full(request: serve_app.PortraitRequest) -> serve_app.PortraitAnswer:
         raise BackPressureError(num_queued_requests=32, max_queued_requests=32)

@@ -1,207 +1,194 @@
-"""The engine: the single door to generation. An order goes in, steps and portraits come out.
+"""The engine: the single door to generation. Orders go in, steps and portraits come out.
 
-The batch has a fixed number of slots and candidate i always sits in slot i mod slots, the others padded: kernels
-choose their blocking by the batch's size and the place in it, so a candidate's bytes would otherwise depend on
-how many others are made with it. Its noise comes from a CPU generator seeded by the order's seed, the identity
-and the candidate's index.
+A batch is made of steps, not of requests: candidates of all orders inside share a lane, each in a slot with its own
+timestep, scheduler, prompt, guidance and LoRA mix. One joins at the next step when it arrives and leaves when it is
+done. On one machine a candidate's bytes depend on its order alone, never on company, slot or time: the batch is fixed,
+and its noise comes from a CPU generator seeded by the order's seed, the identity and the candidate's index.
 """
 
-import hashlib
-import math
-import queue
+import copy
 import threading
-from collections.abc import Generator, Iterator
-from contextlib import closing
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import ControlNetModel, StableDiffusionPipeline
 from numpy.typing import NDArray
+from torch import Tensor
 
-from studiolo.errors import SettingsError, UsageError
-from studiolo.generation.adapters import Adapters
+from studiolo.errors import SettingsError, UsageError, nearest
+from studiolo.generation.adapters import Adapters, unet_sha256
+from studiolo.generation.autoencoder import cast_weights
 from studiolo.generation.base import fits
+from studiolo.generation.batching import Batcher, LaneKey, Request
+from studiolo.generation.order import Control, Order, Portrait, Step, candidate_seed, check_order, check_shapes
+from studiolo.generation.schedulers import make_scheduler
+from studiolo.settings import GenerationSettings
 
-_PADDING_SEED = 0
-
-MOST_ETA = 0.999
-"""At eta 1 and no signal left (zero terminal SNR) DDIM takes the root of 0, or by rounding of a little less."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What to make: `count` candidates of one identity, indices from `first_index` on."""
-
-    seed: int
-    """0 <= seed < 2**63."""
-    identity_id: str
-    """Whose portraits; part of every candidate's seed."""
-    prompt: str
-    """What the pictures show."""
-    negative_prompt: str = ""
-    """What they do not show; without effect at a guidance scale of 1."""
-    count: int = 1
-    """Candidates."""
-    first_index: int = 0
-    """Index of the first candidate, so that a later round goes on where the last one ended."""
-    steps: int = 30
-    """Denoising steps."""
-    guidance_scale: float = 2.0
-    """Classifier-free guidance, at least 1."""
-    eta: float = 0.0
-    """Noise DDIM adds back at each step, 0 (none) to 1 (ancestral); it comes from the candidate's own generator."""
-    face_lora: tuple[str, float] | None = None
-    """(path of the safetensors file, weight)."""
-    style_lora: tuple[str, float] | None = None
-    """(path of the safetensors file, weight)."""
-    size_px: int | None = None
-    """Side of the square picture, a multiple of the base's 8; the base's own when None."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """`done` of the order's `total` denoising steps, all batches together, are done."""
-
-    done: int
-    total: int
-
-
-@dataclass(frozen=True, eq=False)
-class Portrait:
-    """A finished candidate: `rgb_u8` [H, W, 3] and the seed it was made from."""
-
-    index: int
-    seed: int
-    rgb_u8: NDArray[np.uint8]
+__all__ = ["Control", "Engine", "Events", "Order", "Portrait", "Step", "candidate_seed"]
 
 
 class Engine:
-    """Makes orders with one base, `slots` candidates at a time, one order after another."""
+    """Makes orders with one base, `slots` candidates at a time, as many orders at once as there are.
 
-    def __init__(self, pipeline: StableDiffusionPipeline, slots: int = 4) -> None:
-        if slots < 1:
-            raise SettingsError(f"engine: got {slots} slots, wanted at least 1")
-        self._pipeline = pipeline
-        self._slots = slots
-        self._adapters = Adapters(pipeline)
-        self._busy = threading.Lock()
+    With a `precision` other than the UNet's, the engine works on a copy of it; `pipeline` stays as it is. Orders may
+    come from any thread. The work is done by a thread of the engine's own, which lives while orders are inside.
+    """
+
+    def __init__(
+        self,
+        pipeline: StableDiffusionPipeline,
+        slots: int = 4,
+        *,
+        rank_budget: int = 64,
+        precision: Literal["float32", "bfloat16"] | None = None,
+        controlnets: Mapping[str, ControlNetModel] | None = None,
+    ) -> None:
+        if slots < 1 or rank_budget < 1:
+            raise SettingsError(f"engine: got {slots} slots and a rank budget of {rank_budget}, wanted at least 1 each")
+        unet, self._pipeline = pipeline.unet, pipeline
+        dtype = unet.dtype if precision is None else getattr(torch, precision)
+        # In another precision the base has another digest.
+        base_sha256 = unet_sha256(unet) if unet.dtype == torch.float32 != dtype else None
+        self._controlnets = {name: _cast(network, dtype) for name, network in (controlnets or {}).items()}
+        self._batcher = Batcher(pipeline, _cast(unet, dtype), self._controlnets, slots, rank_budget)
+        """Belongs to the thread."""
+        self._adapters = Adapters(pipeline, rank_budget=rank_budget, base_sha256=base_sha256)
+        self._reading = threading.Lock()
+        self._changed = threading.Condition()
+        """Guards the three below."""
+        self._requests: list[Request] = []
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    @classmethod
+    def configured(cls, pipeline: StableDiffusionPipeline, settings: GenerationSettings) -> "Engine":
+        """An engine as the settings want it."""
+        return cls(pipeline, settings.slots, rank_budget=settings.rank_budget, precision=settings.precision)
 
     def fits(self, prompt: str) -> bool:
         """Whether the base reads `prompt` to its end."""
         return fits(self._pipeline.tokenizer, prompt)
 
-    def submit(self, order: Order) -> Iterator[Step | Portrait]:
+    @torch.inference_mode()
+    def encode(self, rgb_u8: NDArray[np.uint8]) -> Tensor:
+        """Latents [C, h, w] of a picture [H, W, 3], for `Order.latents`."""
+        vae = self._pipeline.vae
+        image_13HW = (torch.tensor(rgb_u8).permute(2, 0, 1)[None] / 127.5 - 1).to(vae.device, vae.dtype)
+        latents: Tensor = vae.encode(image_13HW).latent_dist.mode()[0] * vae.config.scaling_factor
+        return latents.float()
+
+    def submit(self, order: Order) -> "Events":
         """Steps as they happen and portraits as they are finished, by rising index.
 
-        Closing the iterator stops the work after the step in hand. Raises `SettingsError` at once for an order
-        that cannot be made; while iterating, `WeightsError` for a LoRA that does not fit and `UsageError` when
-        another order is still being made: two at a time would mix their LoRAs.
+        The work begins at once, beside that of all other orders; LoRA files have been read when this returns. Closing
+        the iterator, or letting it go, stops the order after the step in hand. Raises `SettingsError` for an order that
+        cannot be made, `WeightsError` for a LoRA that does not fit and `UsageError` when the engine is closed.
         """
-        self._check(order)
-        return self._make(order)
+        lane = self._check(order)
+        with self._reading:
+            factors = self._adapters.mix([lora for lora in (order.face_lora, order.style_lora) if lora is not None])
+        request = Request(order, lane, factors)
+        with self._changed:
+            if self._closed:
+                raise UsageError(f"engine: got an order of {order.identity_id!r} after it was closed; open a new one")
+            self._requests.append(request)
+            if self._thread is None:
+                # Not a daemon: Python would end in the middle of native code. It sees the main thread's end itself.
+                self._thread = threading.Thread(target=self._work, name="engine")
+                self._thread.start()
+        return Events(self, request)
 
-    def _make(self, order: Order) -> Generator[Step | Portrait, None, None]:
-        if not self._busy.acquire(blocking=False):
-            raise UsageError(
-                f"engine: got an order of {order.identity_id!r} while another is being made; finish or close that first"
-            )
-        try:
-            mix = [lora for lora in (order.face_lora, order.style_lora) if lora is not None]
-            batches = _batches(order.first_index, order.count, self._slots)
-            with self._adapters.mix(mix):
-                for number, indices in enumerate(batches):
-                    with closing(self._batch(order, indices)) as events:
-                        for event in events:
-                            if isinstance(event, int):
-                                yield Step(number * order.steps + event, len(batches) * order.steps)
-                            else:
-                                yield event
-        finally:
-            self._busy.release()
-
-    def _check(self, order: Order) -> None:
-        if order.count < 1 or order.steps < 1 or order.first_index < 0:
-            raise SettingsError(
-                f"order: got {order.count} candidates from index {order.first_index} in {order.steps} steps, wanted at"
-                " least 1 candidate, index 0 and 1 step"
-            )
-        if not 0 <= order.seed < 2**63:
-            raise SettingsError(f"order: got the seed {order.seed}, wanted 0 <= seed < 2**63")
-        weights = [lora[1] for lora in (order.face_lora, order.style_lora) if lora is not None]
-        if not (1 <= order.guidance_scale < math.inf and all(map(math.isfinite, weights))):
-            raise SettingsError(
-                f"order: got a guidance scale of {order.guidance_scale} and LoRA weights {weights}, wanted a scale of"
-                " at least 1 and finite weights"
-            )
-        most, factor = self._pipeline.scheduler.config.num_train_timesteps, self._pipeline.vae_scale_factor
-        if order.steps > most:
-            raise SettingsError(f"order: got {order.steps} steps, wanted at most the base's {most}")
-        if order.size_px is not None and (order.size_px < factor or order.size_px % factor):
-            raise SettingsError(f"order: got a size of {order.size_px} px, wanted a multiple of {factor}")
-
-    def _batch(self, order: Order, indices: tuple[int, ...]) -> Generator[int | Portrait, None, None]:
-        """Steps done, then the portraits. The pipeline runs in a thread of its own, so that its callback's steps
-        can be handed on as they happen.
-        """
-        events: queue.Queue[int | NDArray[np.float32] | BaseException] = queue.Queue()
-        stopped = threading.Event()
-
-        def step_end(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            pipeline._interrupt = stopped.is_set()
-            events.put(step + 1)
-            return tensors
-
-        def work() -> None:
-            try:
-                events.put(self._call(order, indices, step_end))
-            except BaseException as error:
-                events.put(error)
-
-        thread = threading.Thread(target=work, name="engine", daemon=True)
-        thread.start()
-        try:
-            while isinstance(event := events.get(), int):
-                yield event
-            if isinstance(event, BaseException):
-                raise event
-            for index in indices:
-                seed = candidate_seed(order.seed, order.identity_id, index)
-                yield Portrait(index, seed, np.rint(event[index % self._slots] * 255).astype(np.uint8))
-        finally:
-            stopped.set()
+    def close(self) -> None:
+        """End all work after the step in hand. Orders that are inside end with `UsageError`."""
+        with self._changed:
+            self._closed, thread = True, self._thread
+        if thread is not None:
             thread.join()
 
-    def _call(self, order: Order, indices: tuple[int, ...], step_end: Any) -> NDArray[np.float32]:
-        """Pictures [slots, H, W, 3] in 0..1: candidate i in slot i mod slots, padding in the others."""
-        seeds = [_PADDING_SEED] * self._slots
-        for index in indices:
-            seeds[index % self._slots] = candidate_seed(order.seed, order.identity_id, index)
-        with torch.inference_mode():
-            images: NDArray[np.float32] = self._pipeline(
-                [order.prompt] * self._slots,
-                negative_prompt=[order.negative_prompt] * self._slots,
-                height=order.size_px,
-                width=order.size_px,
-                num_inference_steps=order.steps,
-                guidance_scale=order.guidance_scale,
-                eta=min(order.eta, MOST_ETA),
-                generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-                output_type="np",
-                callback_on_step_end=step_end,
-            ).images
-        return images
+    def cancel(self, request: Request) -> None:
+        """Stop `request`; returns when nothing of it is left inside."""
+        request.over = True
+        with self._changed:
+            thread = self._thread
+            self._changed.wait_for(lambda: request not in self._requests)
+            idle = self._thread is None
+        if thread is not None and idle:
+            thread.join()
+
+    def _check(self, order: Order) -> LaneKey:
+        check_order(order, self._pipeline.scheduler.config.num_train_timesteps)
+        make_scheduler(self._pipeline.scheduler, order.scheduler)
+        for name in order.controls:
+            if name not in self._controlnets:
+                raise SettingsError(f"no ControlNet is called {name!r}; {nearest(name, self._controlnets)}")
+        factor, config = self._pipeline.vae_scale_factor, self._pipeline.unet.config
+        side_px = config.sample_size * factor if order.size_px is None else order.size_px
+        shape_CHW = (config.in_channels, side_px // factor, side_px // factor)
+        check_shapes(order, side_px, shape_CHW, factor)
+        return shape_CHW, tuple(sorted(order.controls))
+
+    @torch.inference_mode()
+    def _work(self) -> None:
+        """The thread: turn by turn until no order is inside."""
+        try:
+            while requests := self._inside():
+                self._batcher.turn(requests)
+        except BaseException as error:
+            with self._changed:
+                for request in self._requests:
+                    request.fail(error)
+                self._requests, self._thread = [], None
+                self._changed.notify_all()
+            raise
+
+    def _inside(self) -> list[Request]:
+        """The orders to go on with; those that are over are let go, and with the last one the thread."""
+        with self._changed:
+            if self._closed or not threading.main_thread().is_alive():
+                for request in [request for request in self._requests if not request.over]:
+                    who = request.order.identity_id
+                    request.fail(UsageError(f"engine: closed with an order of {who!r} inside; submit it to a new one"))
+            for request in [request for request in self._requests if request.over]:
+                self._batcher.let_go(request)
+                self._requests.remove(request)
+                request.events.put(None)
+            self._batcher.keep_lanes(request.lane for request in self._requests)
+            if not self._requests:
+                self._thread = None
+            self._changed.notify_all()
+            return [*self._requests]
 
 
-def candidate_seed(order_seed: int, identity_id: str, index: int) -> int:
-    """Seed of one candidate, 0 <= seed < 2**63: sha256 over the order's seed, whose picture and which one."""
-    digest = hashlib.sha256(f"candidate\0{order_seed}\0{identity_id}\0{index}".encode(errors="surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+class Events(Iterator[Step | Portrait]):
+    """What comes of one order. Iterating waits for the next step or portrait and raises what went wrong."""
+
+    def __init__(self, engine: Engine, request: Request) -> None:
+        self._engine, self._request = engine, request
+        self._ended = False
+
+    def __next__(self) -> Step | Portrait:
+        event = None if self._ended else self._request.events.get()
+        if isinstance(event, Step | Portrait):
+            return event
+        self._ended = True
+        if event is None:
+            raise StopIteration
+        raise event
+
+    def close(self) -> None:
+        """Stop the order after the step in hand; returns when nothing of it is left in the engine.
+
+        A consumer that waits in another thread comes to the end of its iteration.
+        """
+        self._ended = True
+        self._engine.cancel(self._request)
+
+    def __del__(self) -> None:
+        self._request.over = True
 
 
-def _batches(first_index: int, count: int, slots: int) -> list[tuple[int, ...]]:
-    """The candidates' indices, cut at the multiples of `slots`."""
-    last = first_index + count
-    cuts = range(first_index // slots * slots, last, slots)
-    return [tuple(range(max(cut, first_index), min(cut + slots, last))) for cut in cuts]
+def _cast(network: Any, dtype: torch.dtype) -> Any:
+    """`network`, or a copy of it in `dtype`."""
+    return network if network.dtype == dtype else cast_weights(copy.deepcopy(network), dtype)

@@ -6,7 +6,8 @@ Training packs one identity a group, the engine one slot a group.
 Shapes: N rows, G groups, b rows a group, R rank, I and O the layer's inputs and outputs, P places (tokens or pixels).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,6 +51,58 @@ def matrix_shape(layer: nn.Module | None) -> tuple[int, int] | None:
     if isinstance(layer, nn.Conv2d) and layer.kernel_size == layer.stride == (1, 1) and layer.groups == 1:
         return layer.out_channels, layer.in_channels
     return None
+
+
+class FactorBuffers:
+    """Room for the updates of `groups` groups, each up to `rank`; what a group does not use is zero.
+
+    A layer that no group updates takes no room and no time. Zeros are added as exactly nothing, so a group's rows do
+    not depend on what the others have.
+    """
+
+    def __init__(self, groups: int, rank: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
+        self._groups, self._rank = groups, rank
+        self._dtype, self._device = dtype, device
+        self._factors: dict[str, Factors] = {}
+        self._users: dict[str, set[int]] = {}
+
+    def write(self, group: int, updates: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Give `group` the updates `down_RI`, `up_OR` of the layers named, in place of what it had.
+
+        Raises `ValueError` for one of a rank above the buffers'.
+        """
+        self.clear(group)
+        for name, (down_RI, up_OR) in updates.items():
+            rank = len(down_RI)
+            if rank > self._rank:
+                raise ValueError(f"{name}: got an update of rank {rank}, wanted at most {self._rank}")
+            if name not in self._factors:
+                down_GRI = torch.zeros(self._groups, self._rank, down_RI.shape[1], dtype=self._dtype)
+                up_GOR = torch.zeros(self._groups, len(up_OR), self._rank, dtype=self._dtype)
+                self._factors[name] = down_GRI.to(self._device), up_GOR.to(self._device)
+            down_GRI, up_GOR = self._factors[name]
+            down_GRI[group, :rank] = down_RI
+            up_GOR[group, :, :rank] = up_OR
+            self._users.setdefault(name, set()).add(group)
+
+    def clear(self, group: int) -> None:
+        """Nothing more is added to the rows of `group`."""
+        for name in [name for name, users in self._users.items() if group in users]:
+            for factors in self._factors[name]:
+                factors[group].zero_()
+            self._users[name].discard(group)
+            if not self._users[name]:
+                del self._users[name], self._factors[name]
+
+    @contextmanager
+    def acting(self, module: nn.Module) -> Iterator[None]:
+        """While open, the updates act on every forward of `module`; afterwards it is as before."""
+        handles = attach(module, self._factors, self._factors.get) if self._factors else []
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def _low_rank(x: Tensor, down_GRI: Tensor, up_GOR: Tensor) -> Tensor:

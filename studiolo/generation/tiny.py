@@ -15,11 +15,16 @@ _WORDS = ("a", "photo", "portrait", "of", "person", "man", "woman", "studio", "s
 _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 
 
-def tiny_base(seed: int = 0) -> StableDiffusionPipeline:
-    """A base for 64 px with 8x8 latents of 8 channels, in float32, frozen; the same weights for the same `seed`."""
+def tiny_base(seed: int = 0, latent_channels: int = 8) -> StableDiffusionPipeline:
+    """A base for 64 px with 8x8 latents, in float32, frozen; the same weights for the same `seed`.
+
+    The embedded base's latents have 8 channels, Stable Diffusion's 4: diffusers' inpainting takes no others.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return assemble(_autoencoder(), _unet(), _text_encoder(), tiny_tokenizer(), _scheduler())
+        return assemble(
+            _autoencoder(latent_channels), _unet(latent_channels), _text_encoder(), tiny_tokenizer(), _scheduler()
+        )
 
 
 def tiny_tokenizer() -> CLIPTokenizerFast:
@@ -39,8 +44,10 @@ def tiny_tokenizer() -> CLIPTokenizerFast:
     return CLIPTokenizerFast(vocab=vocabulary, merges=merges, model_max_length=TEXT_LENGTH)
 
 
-def _autoencoder() -> SpaceToDepthAutoencoderKL:
-    return SpaceToDepthAutoencoderKL(block_out_channels=(12, 48, 16, 16), norm_num_groups=8, sample_size=64)
+def _autoencoder(latent_channels: int) -> SpaceToDepthAutoencoderKL:
+    return SpaceToDepthAutoencoderKL(
+        block_out_channels=(12, 48, 16, 16), latent_channels=latent_channels, norm_num_groups=8, sample_size=64
+    )
 
 
 def _text_encoder() -> CLIPTextModel:
@@ -61,11 +68,11 @@ def _text_encoder() -> CLIPTextModel:
     )
 
 
-def _unet() -> UNet2DConditionModel:
+def _unet(latent_channels: int) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=8,
-        in_channels=8,
-        out_channels=8,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
         layers_per_block=1,
         block_out_channels=(32, 32),
         norm_num_groups=8,

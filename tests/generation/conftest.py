@@ -1,6 +1,7 @@
-"""A tiny base and LoRA files for it."""
+"""A tiny base and LoRA files for it; a test here that waits for ever ends the run instead."""
 
-from collections.abc import Callable
+import faulthandler
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,15 @@ from safetensors.torch import save_file
 from studiolo.generation.tiny import tiny_base
 
 LoraFile = Callable[..., Path]
+
+_LIMIT_S = 120
+
+
+@pytest.fixture(autouse=True)
+def _time_limit() -> Iterator[None]:
+    faulthandler.dump_traceback_later(_LIMIT_S, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +40,10 @@ def lora_file(tmp_path: Path) -> LoraFile:
         seed: int,
         targets: tuple[str, ...] = ("to_q", "to_v", "ff.net.2"),
         metadata: dict[str, str] | None = None,
+        rank: int = 4,
     ) -> Path:
         unet = tiny_base().unet
-        unet.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=list(targets)))
+        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets)))
         state = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
         generator = torch.Generator().manual_seed(seed)
         weights = {

@@ -1,4 +1,3 @@
-import threading
 from typing import Any
 
 import numpy as np
@@ -7,8 +6,8 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from numpy.typing import NDArray
 
-from studiolo.errors import SettingsError, UsageError
-from studiolo.generation.engine import Engine, Order, Portrait, Step, candidate_seed
+from studiolo.errors import SettingsError
+from studiolo.generation.engine import Control, Engine, Order, Portrait, Step, candidate_seed
 from studiolo.generation.tiny import tiny_base
 from tests.generation.conftest import LoraFile
 
@@ -62,8 +61,9 @@ def test_without_loras_it_is_the_plain_pipeline(
         num_inference_steps=3,
         guidance_scale=2.0,
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        output_type="np",
     ).images
-    assert all(np.array_equal(np.asarray(plain[index]), six[index]) for index in range(4))
+    assert all(np.abs(np.rint(plain[index] * 255) - six[index]).mean() <= 0.1 for index in range(4))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,14 @@ def test_steps_come_as_they_happen(engine: Engine) -> None:
     kinds = [type(event) for event in events]
     assert kinds == [Step] * 3 + [Portrait] * 4 + [Step] * 3 + [Portrait] * 2
     steps = [event for event in events if isinstance(event, Step)]
-    assert [(step.done, step.total) for step in steps] == [(done, 6) for done in range(1, 7)]
+    assert [(step.done, step.total) for step in steps] == [(done, 18) for done in (4, 8, 12, 14, 16, 18)]
+
+
+def test_previews_are_the_latents_on_their_way(engine: Engine) -> None:
+    steps = [event for event in engine.submit(order(count=2, previews=True)) if isinstance(event, Step)]
+    assert [sorted(step.latents) for step in steps] == [[0, 1]] * 3
+    assert all(latents.shape == (8, 8, 8) for step in steps for latents in step.latents.values())
+    assert not torch.equal(steps[0].latents[0], steps[1].latents[0])
 
 
 def test_seeds() -> None:
@@ -114,23 +121,6 @@ def test_portraits_carry_their_seed(engine: Engine) -> None:
     ]
 
 
-def test_closing_stops_the_work_and_leaves_no_thread(engine: Engine, six: dict[int, NDArray[np.uint8]]) -> None:
-    before = threading.active_count()
-    events = engine.submit(order(steps=200))
-    assert next(events) == Step(1, 200)
-    events.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
-    assert np.array_equal(pictures(engine, order())[0], six[0])
-
-
-def test_two_orders_at_a_time_are_refused(engine: Engine, six: dict[int, NDArray[np.uint8]]) -> None:
-    first = engine.submit(order())
-    next(first)
-    with pytest.raises(UsageError, match="'ben' while another is being made"):
-        next(engine.submit(order(identity_id="ben")))
-    assert np.array_equal(next(event for event in first if isinstance(event, Portrait)).rgb_u8, six[0])
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -142,9 +132,16 @@ def test_two_orders_at_a_time_are_refused(engine: Engine, six: dict[int, NDArray
         ({"seed": 2**63}, "seed < 2"),
         ({"guidance_scale": 0.5}, "guidance scale of 0.5"),
         ({"guidance_scale": float("nan")}, "guidance scale of nan"),
-        ({"face_lora": ("a.safetensors", float("inf"))}, "finite weights"),
+        ({"face_lora": ("a.safetensors", float("inf"))}, "finite numbers"),
         ({"size_px": 50}, "multiple of 8"),
         ({"size_px": 0}, "multiple of 8"),
+        ({"scheduler": "eular"}, "did you mean 'euler'"),
+        ({"strength": 0.5}, "without latents"),
+        ({"latents": torch.zeros(8, 8, 8), "strength": 0.1}, "1 step or more"),
+        ({"latents": torch.zeros(4, 8, 8)}, r"wanted \(8, 8, 8\)"),
+        ({"latents": torch.zeros(8, 8, 8), "mask": np.ones((8, 8), np.bool_)}, r"wanted \(64, 64\)"),
+        ({"controls": {"pose": Control(np.zeros((64, 64, 3), np.uint8))}}, "no ControlNet is called 'pose'"),
+        ({"deadline_s": float("nan")}, "deadline of nan"),
     ],
 )
 def test_orders_that_cannot_be_made_fail_before_any_work(engine: Engine, changes: dict[str, Any], message: str) -> None:
@@ -172,7 +169,7 @@ def test_a_b_a(engine: Engine, six: dict[int, NDArray[np.uint8]], lora_file: Lor
 def test_a_closed_order_leaves_no_lora(engine: Engine, six: dict[int, NDArray[np.uint8]], lora_file: LoraFile) -> None:
     events = engine.submit(order(face_lora=(str(lora_file("anna", 1)), 1.0)))
     next(events)
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     assert np.array_equal(pictures(engine, order())[0], six[0])
 
 

@@ -88,6 +88,8 @@ TABLE: list[tuple[str, Any, set[str]]] = [
     ("generation.face_weight", 0.9, ORDER),
     ("generation.style_weight", 0.9, ORDER),
     ("generation.slots", 2, ORDER),
+    ("generation.rank_budget", 32, ORDER),
+    ("generation.precision", "float32", ORDER),
     ("generation.upscale", 4, ORDER),
     ("generation.accept_similarity", 0.2, ORDER),
     ("generation.retries", 1, ORDER),

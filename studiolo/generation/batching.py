@@ -1,0 +1,179 @@
+"""Continuous batching: the candidates of many orders, step by step through lanes of fixed size. No threads here."""
+
+import queue
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
+from numpy.typing import NDArray
+from torch import Tensor
+
+from studiolo.generation.adapters import Factors
+from studiolo.generation.lane import Lane
+from studiolo.generation.order import Order, Portrait, Step, candidate_seed
+from studiolo.generation.prompts import Prompt, PromptEncoder
+from studiolo.generation.schedulers import make_scheduler
+from studiolo.generation.slot import Conditioning, Slot, Start, skipped_steps
+
+LaneKey = tuple[tuple[int, int, int], tuple[str, ...]]
+"""The shape [C, h, w] of the latents and the names of the ControlNets."""
+
+
+class Request:
+    """An order inside the engine."""
+
+    def __init__(self, order: Order, lane: LaneKey, factors: Factors) -> None:
+        self.order, self.lane, self.factors = order, lane, factors
+        self.due = time.monotonic() + order.deadline_s
+        self.waiting = deque(range(order.first_index, order.first_index + order.count))
+        self.active: dict[int, tuple[int, Slot]] = {}
+        """Place in the lane -> (index of the candidate, its slot)."""
+        self.prompts_2LD: Tensor | None = None
+        self.steps_done = 0
+        self.events: queue.SimpleQueue[Step | Portrait | BaseException | None] = queue.SimpleQueue()
+        """What came of it; None is the end."""
+        self.over = False
+        """Whether nothing more is wanted: delivered, failed or cancelled."""
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the consumer; nothing more is done."""
+        self.events.put(error)
+        self.over = True
+
+
+class Batcher:
+    """Lanes of `slots` slots for `unet`, which may be a copy of the one in `pipeline`."""
+
+    def __init__(
+        self,
+        pipeline: StableDiffusionPipeline,
+        unet: UNet2DConditionModel,
+        controlnets: Mapping[str, ControlNetModel],
+        slots: int,
+        rank_budget: int,
+    ) -> None:
+        self._pipeline, self._unet, self._controlnets = pipeline, unet, controlnets
+        self._slots, self._rank_budget = slots, rank_budget
+        self._prompts = PromptEncoder(pipeline, rank_budget)
+        self._lanes: dict[LaneKey, Lane] = {}
+
+    def turn(self, requests: Sequence[Request]) -> None:
+        """One step of the lane of the request that is due first, its free slots filled before, the first due first."""
+        first = min(requests, key=lambda request: request.due)
+        here = sorted((one for one in requests if one.lane == first.lane), key=lambda request: request.due)
+        try:
+            lane = self._lane(first.lane)
+            self._fill(lane, here)
+            if any(request.active for request in here):
+                lane.step()
+                self._report(lane, here)
+        except BaseException as error:
+            self._lanes.pop(first.lane, None)
+            for request in [one for one in here if one.active] or here:
+                request.active.clear()
+                request.fail(error)
+
+    def let_go(self, request: Request) -> None:
+        """Free the slots of `request`."""
+        for place in request.active:
+            self._lanes[request.lane].leave(place)
+        request.active.clear()
+
+    def keep_lanes(self, wanted: Iterable[LaneKey]) -> None:
+        """Free the lanes that are not `wanted`."""
+        keys = set(wanted)
+        self._lanes = {key: lane for key, lane in self._lanes.items() if key in keys}
+
+    def _lane(self, key: LaneKey) -> Lane:
+        if key not in self._lanes:
+            controlnets = {name: self._controlnets[name] for name in key[1]}
+            self._lanes[key] = Lane(self._unet, self._slots, key[0], self._rank_budget, controlnets)
+        return self._lanes[key]
+
+    def _fill(self, lane: Lane, requests: Sequence[Request]) -> None:
+        """Let waiting candidates join. One that cannot be made fails its order alone."""
+        free, joining = lane.free, [(request, index) for request in requests for index in request.waiting]
+        joining = joining[: len(free)]
+        self._embed(list(dict.fromkeys(request for request, _ in joining)))
+        for place, (request, index) in zip(free, joining, strict=False):
+            if request.over:
+                continue
+            try:
+                slot = self._slot(request, index)
+                lane.join(place, slot)
+            except Exception as error:
+                lane.leave(place)
+                self.let_go(request)
+                request.fail(error)
+            else:
+                request.waiting.popleft()
+                request.active[place] = index, slot
+
+    def _embed(self, requests: Sequence[Request]) -> None:
+        """Encode the prompts of `requests`, all together."""
+        new = [request for request in requests if request.prompts_2LD is None]
+        texts = [text for request in new for text in (request.order.negative_prompt, request.order.prompt)]
+        prompts = [Prompt(text, new[number // 2].factors) for number, text in enumerate(texts)]
+        embeddings = self._prompts(prompts)
+        for number, request in enumerate(new):
+            request.prompts_2LD = torch.stack(embeddings[2 * number : 2 * number + 2])
+
+    def _slot(self, request: Request, index: int) -> Slot:
+        order, factor = request.order, self._pipeline.vae_scale_factor
+        assert request.prompts_2LD is not None
+        pictures = {name: torch.tensor(control.rgb_u8) for name, control in order.controls.items()}
+        conditioning = Conditioning(
+            request.prompts_2LD,
+            order.guidance_scale,
+            request.factors.unet,
+            {name: (pictures[name].permute(2, 0, 1) / 255, order.controls[name].scale) for name in pictures},
+        )
+        mask_HW = None if order.mask is None else torch.from_numpy(order.mask[::factor, ::factor].astype(np.float32))
+        return Slot(
+            make_scheduler(self._pipeline.scheduler, order.scheduler),
+            order.steps,
+            candidate_seed(order.seed, order.identity_id, index),
+            request.lane[0],
+            conditioning,
+            Start(order.latents, order.strength, mask_HW),
+            eta=order.eta,
+            device=self._unet.device,
+        )
+
+    def _report(self, lane: Lane, requests: Sequence[Request]) -> None:
+        """Steps to those that had one, and the portraits that are finished."""
+        finished: list[tuple[Request, int, Slot]] = []
+        for request in (one for one in requests if one.active):
+            order = request.order
+            request.steps_done += len(request.active)
+            shown = request.active.values() if order.previews else ()
+            total = order.count * (order.steps - skipped_steps(order.steps, order.strength))
+            request.events.put(Step(request.steps_done, total, {i: slot.latents[0].cpu() for i, slot in shown}))
+            for place, (index, slot) in [*request.active.items()]:
+                if slot.finished:
+                    lane.leave(place)
+                    del request.active[place]
+                    finished.append((request, index, slot))
+        for request, index, rgb_u8 in self._decode(sorted(finished, key=lambda one: one[1])):
+            seed = candidate_seed(request.order.seed, request.order.identity_id, index)
+            request.events.put(Portrait(index, seed, rgb_u8))
+        for request in requests:
+            request.over = request.over or not (request.active or request.waiting)
+
+    def _decode(
+        self, finished: Sequence[tuple[Request, int, Slot]]
+    ) -> Iterator[tuple[Request, int, NDArray[np.uint8]]]:
+        """Pictures [H, W, 3], a fixed number at a time, the rest padded."""
+        vae = self._pipeline.vae
+        size = 1 if vae.device.type == "cpu" else self._slots  # more at a time are no faster on a CPU
+        for first in range(0, len(finished), size):
+            batch = finished[first : first + size]
+            latents_NCHW = torch.cat([slot.latents for *_, slot in batch]) / vae.config.scaling_factor
+            padding = (0,) * 7 + (size - len(batch),)
+            padded_NCHW = torch.nn.functional.pad(latents_NCHW.to(vae.device, vae.dtype), padding)
+            images_NHW3 = vae.decode(padded_NCHW, return_dict=False)[0].float().permute(0, 2, 3, 1).cpu().numpy()
+            for (request, index, _), image in zip(batch, images_NHW3, strict=False):
+                yield request, index, np.rint(np.clip(image / 2 + 0.5, 0, 1) * 255).astype(np.uint8)
