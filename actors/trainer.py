@@ -1,17 +1,21 @@
-"""The training actor: the references of one identity in, its face-LoRA in the store."""
+"""The training actor: the references of identities in, their face-LoRAs in the store, a pack of them at a time."""
 
 import hashlib
 import io
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 from PIL import Image
 
+from actors.portraitist import SEEING
 from studiolo.albums.records import FACE_LORA_SCHEMA, Reason, Status
 from studiolo.errors import TrainingError
 from studiolo.generation.base import load_base
@@ -19,17 +23,22 @@ from studiolo.generation.engine import Engine, Order, Portrait
 from studiolo.identities.artifacts import checkpoint_path, lora_path
 from studiolo.identities.references import calmest
 from studiolo.keys import unit_key
+from studiolo.perception.perceive import perceive_photo
 from studiolo.perception.regions import head_mask
+from studiolo.perception.similarity import Similarity
+from studiolo.perception.suite import open_suite
 from studiolo.portraits.sheets import square
 from studiolo.settings import FaceLoraSettings
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
-from studiolo.storage.tracking import Tracker, thinned
+from studiolo.storage.tracking import Curve, Tracker, thinned
 from studiolo.training.cache import TrainingPhoto
 from studiolo.training.checkpoints import UnitCheckpoint
-from studiolo.training.face_lora import train_face_lora
+from studiolo.training.learner import Learner
+from studiolo.training.pack import Pack, keep, resume
+from studiolo.training.validation import Embedding, Score, score, split
 from studiolo.weights.cards import weights_sha256
-from studiolo.weights.fetch import pull
+from studiolo.weights.fetch import pull, sha256_of
 
 Row = dict[str, Any]
 
@@ -37,13 +46,29 @@ _SAMPLES = 4
 _SHEET_TILE_PX = 128
 
 
+@dataclass(frozen=True, eq=False)
+class Work:
+    """An identity and what belongs to its training."""
+
+    identity: Row
+    photos: list[TrainingPhoto]
+    """What it is learned from."""
+    held_out: list[Embedding]
+    """Embeddings of the photos that it is validated by."""
+    key: str
+    run: str
+    """Of the tracker."""
+    checkpoint: UnitCheckpoint
+    started_s: float
+
+
 class Trainer:
     """Rows of `IDENTITY_SCHEMA` in, rows of `FACE_LORA_SCHEMA` out; weights go to the store, curves
     and two small sheets to the tracker.
 
-    An identity that the ledger calls done is not trained again; in a new job it gets a run of its own all the same.
-    An interrupted training goes on from its checkpoint, to the same weights.
-    Training that fails is a row with the reason.
+    `settings.slots` must be a number. An identity that the ledger calls done is not trained again; in a new job it gets
+    a run of its own all the same. An interrupted training goes on from its checkpoint, to the same weights. Training
+    that fails is a row with the reason.
     """
 
     def __init__(
@@ -54,6 +79,7 @@ class Trainer:
         seed: int,
         tracker: Tracker,
         parent_run: str,
+        suite: str = "embedded",
     ) -> None:
         self.store = store
         self.base = base
@@ -61,16 +87,24 @@ class Trainer:
         self.seed = seed
         self.tracker = tracker
         self.parent_run = parent_run
+        self.suite = suite
+        self.ledger = Ledger(store)
 
     def open(self, device: str = "cpu") -> None:
         """Load the frozen base."""
-        self.pipeline = load_base(pull(self.base), device=device)
+        self.pipeline = self._load(device)
         self.engine = Engine(self.pipeline, slots=_SAMPLES)
-        self.ledger = Ledger(self.store)
+        if self.settings.validate_every:
+            self.perception, self.similarity = open_suite(self.suite), Similarity.load()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Train every identity of `batch`."""
-        return pa.Table.from_pylist([self._identity(row) for row in batch.to_pylist()], FACE_LORA_SCHEMA)
+        rows = batch.to_pylist()
+        results = [row for row in map(self.done, rows) if row is not None]
+        done = {row["identity_id"] for row in results}
+        waiting = [row for row in rows if row["identity_id"] not in done]
+        self.work(lambda free: [waiting.pop(0) for _ in range(min(free, len(waiting)))], results.append)
+        return pa.Table.from_pylist(results, FACE_LORA_SCHEMA)
 
     def unit(self, row: Row) -> str:
         """Key of the identity as its row describes it."""
@@ -78,79 +112,174 @@ class Trainer:
 
     def crashed(self, row: Row, detail: str) -> pa.Table:
         """An identity that ended its workers: no face-LoRA."""
-        failure = {"status": Status.FAILED.value, "reason": Reason.CRASHED_WORKER.value, "detail": detail}
-        return pa.Table.from_pylist(
-            [{"identity_id": row["identity_id"], **failure, "resumed": False}], FACE_LORA_SCHEMA
-        )
+        return pa.Table.from_pylist([self._failed(row, Reason.CRASHED_WORKER, detail)], FACE_LORA_SCHEMA)
 
     def key(self, identity: Row, photos: list[TrainingPhoto]) -> str:
         """Key of the unit "this identity's face-LoRA": all the trainer reads."""
         inputs = [identity["identity_id"], identity["trigger"], *(photo.sha256 for photo in photos)]
-        return unit_key("identity", inputs, {"face_lora": self.settings}, weights_sha256([self.base]), self.seed)
+        weights = weights_sha256([self.base])
+        if self.settings.start:
+            weights |= {"start": sha256_of(Path(self.settings.start))}
+        settings = self.settings.model_copy(update={"start": None})  # what lies there counts, not where
+        return unit_key("identity", inputs, {"face_lora": settings}, weights, self.seed)
 
-    def _identity(self, identity: Row) -> Row:
-        photos = [self._photo(reference) for reference in calmest(identity["references"], self.settings.max_photos)]
-        key = self.key(identity, photos)
+    def needed(self, identity: Row) -> Row:
+        """What of a row the training reads: those of ten thousand people wait in one queue."""
+        names = ["crop_path", "mask_path", "caption", "expression_l2"]
+        names += ["embedding"] if self.settings.validate_every else []
+        references = calmest(identity["references"], self.settings.max_photos)
+        return {
+            "identity_id": identity["identity_id"],
+            "trigger": identity["trigger"],
+            "references": [{name: reference[name] for name in names} for reference in references],
+        }
+
+    def done(self, identity: Row) -> Row | None:
+        """The row of an identity that an earlier run finished, None for any other. Needs no weights."""
+        photos = self._photos(identity)
+        return self._done(identity, photos, self.key(identity, photos))
+
+    def work(
+        self,
+        take: Callable[[int], list[Row]],
+        finished: Callable[[Row], None],
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Train the identities that `take(free)` gives, at most `free` at a time, until it gives none and all are done.
+
+        `finished` gets the row of each, in whatever order they end; `tick` is called after each step of the pack.
+        """
+        pack = Pack(self.pipeline, self.settings, self._slots)
+        works: dict[Learner, Work] = {}
+
+        def join(free: int) -> Iterator[Learner]:
+            while free and (rows := take(free)):
+                for row in rows:
+                    photos = self._photos(row)
+                    key = self.key(row, photos)
+                    if found := self._done(row, photos, key):  # its worker died before it could say so
+                        finished(found)
+                        continue
+                    work = self._work(row, photos, key)
+                    try:
+                        learner = pack.learner(row["identity_id"], work.photos, self.seed, row["trigger"])
+                    except TrainingError as error:
+                        finished(self._close(work, self._failed(row, Reason.TRAINING_FAILED, str(error))))
+                        continue
+                    resume(learner, work.checkpoint)
+                    works[learner] = work
+                    free -= 1
+                    yield learner
+
+        def leave(learner: Learner) -> None:
+            work = works.pop(learner)
+            finished(self._close(work, self._result(pack, learner, work)))
+
+        def step_done() -> None:
+            for learner, work in works.items():
+                if learner.due:
+                    learner.judge(self._validate(pack, learner, work))
+                keep(learner, work.checkpoint)
+            tick()
+
+        pack.run(join, leave, step_done)
+
+    def _load(self, device: str) -> StableDiffusionPipeline:
+        return load_base(pull(self.base), device=device)
+
+    @property
+    def _slots(self) -> int:
+        assert self.settings.slots is not None, "resolve_slots comes before"
+        return self.settings.slots
+
+    def _done(self, identity: Row, photos: list[TrainingPhoto], key: str) -> Row | None:
         record = self.ledger.done("identity", key)
-        path = checkpoint_path(identity["identity_id"])
-        checkpoint = UnitCheckpoint(self.store, path, key, self.settings.checkpoint_seconds)
-        run = self.tracker.start(
-            key,
-            identity["identity_id"],
-            {**self.settings.model_dump(), "photos": len(photos)},
-            self.parent_run,
-        )
-        row = self._train(identity, photos, run, checkpoint) if record is None else {**record, "resumed": True}
-        if record is not None:
-            self.tracker.log_metrics(run, {"final_loss": row["final_loss"], "seconds": row["seconds"]})
-        self.tracker.finish(run, ok=row["status"] == Status.OK)
-        if record is None and row["status"] == Status.OK:
-            self.ledger.complete("identity", key, row, [row["path"]])
-        elif record is None:
-            self.ledger.fail("identity", key, row["reason"], row["detail"])
-        checkpoint.remove()
-        return row
+        return None if record is None else self._close(self._work(identity, photos, key), {**record, "resumed": True})
+
+    def _photos(self, identity: Row) -> list[TrainingPhoto]:
+        return [self._photo(reference) for reference in calmest(identity["references"], self.settings.max_photos)]
 
     def _photo(self, reference: Row) -> TrainingPhoto:
         crop = np.asarray(Image.open(io.BytesIO(self.store.read_bytes(reference["crop_path"]))))
         regions = np.asarray(Image.open(io.BytesIO(self.store.read_bytes(reference["mask_path"]))))
         return TrainingPhoto(rgb_u8=crop, mask=head_mask(regions), caption=reference["caption"])
 
-    def _train(self, identity: Row, photos: list[TrainingPhoto], run: str, checkpoint: UnitCheckpoint) -> Row:
-        started = time.monotonic()
-        curve: list[tuple[int, float]] = []
-        row: Row = {"identity_id": identity["identity_id"], "reason": "", "detail": "", "resumed": False}
-        try:
-            lora = train_face_lora(
-                self.pipeline,
-                photos,
-                self.settings,
-                identity_id=identity["identity_id"],
-                trigger=identity["trigger"],
-                seed=self.seed,
-                on_metric=lambda step, loss: curve.append((step, loss)),
-                checkpoint=checkpoint,
-            )
-        except TrainingError as error:
-            return {
-                **row,
-                "status": Status.FAILED.value,
-                "reason": Reason.TRAINING_FAILED.value,
-                "detail": str(error),
-            }
+    def _work(self, identity: Row, photos: list[TrainingPhoto], key: str) -> Work:
+        """Its run is open from here on."""
+        name = identity["identity_id"]
+        held_out: list[Row] = []
+        params: Row = {**self.settings.model_dump(), "photos": len(photos)}
+        if self.settings.validate_every and photos:
+            photos, _, params["validated_in_sample"] = split(photos)
+            held_out = split(calmest(identity["references"], self.settings.max_photos))[1]
+        run = self.tracker.start(key, name, params, self.parent_run)
+        checkpoint = UnitCheckpoint(self.store, checkpoint_path(name), key, self.settings.checkpoint_seconds)
+        embeddings = [np.asarray(reference["embedding"], np.float32) for reference in held_out]
+        return Work(identity, photos, embeddings, key, run, checkpoint, time.monotonic())
+
+    def _result(self, pack: Pack, learner: Learner, work: Work) -> Row:
+        """The row of an identity that is finished, or has failed; its files are in the store."""
+        if learner.error is not None:
+            return self._failed(work.identity, Reason.TRAINING_FAILED, str(learner.error))
+        name, trigger = work.identity["identity_id"], work.identity["trigger"]
+        chosen = learner.choose()
+        lora = pack.face_lora(learner, trigger=trigger, photos=len(work.photos), seed=self.seed)
         with tempfile.TemporaryDirectory() as folder:
             file = lora.save(Path(folder))
             content = file.read_bytes()
-            samples = self._samples(identity, str(file))
-        path = lora_path(identity["identity_id"])
+            samples = self._samples(work.identity, str(file))
+        path = lora_path(name)
         self.store.write_bytes(path, content)
-        row.update(status=Status.OK.value, path=path, sha256=hashlib.sha256(content).hexdigest())
-        row.update(steps=self.settings.steps, final_loss=lora.final_loss, seconds=time.monotonic() - started)
-        finals = {"final_loss": row["final_loss"], "seconds": row["seconds"]}
-        self.tracker.log_metrics(run, {"loss": thinned(curve), **finals})
-        self.tracker.log_artifact(run, "references.jpg", _sheet([photo.rgb_u8 for photo in photos]))
-        self.tracker.log_artifact(run, "samples.jpg", _sheet(samples))
+        row: Row = {
+            "identity_id": name,
+            "status": Status.OK.value,
+            "reason": "",
+            "detail": "",
+            "path": path,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "steps": chosen,
+            "final_loss": lora.final_loss,
+            "seconds": time.monotonic() - work.started_s,
+            "resumed": False,
+        }
+        metrics: dict[str, float | Curve] = {"loss": thinned([*enumerate(learner.losses, 1)]), **_finals(row)}
+        if learner.curve:
+            metrics["likeness"] = [(step, value) for step, value, _ in learner.curve]
+            metrics["diversity"] = [(step, value) for step, _, value in learner.curve]
+            metrics["chosen_step"] = float(chosen)
+        self.tracker.log_metrics(work.run, metrics)
+        self.tracker.log_artifact(work.run, "references.jpg", _sheet([photo.rgb_u8 for photo in work.photos]))
+        self.tracker.log_artifact(work.run, "samples.jpg", _sheet(samples))
         return row
+
+    def _close(self, work: Work, row: Row) -> Row:
+        """Close its run and write its record, the last of all it leaves."""
+        ok = row["status"] == Status.OK
+        if row["resumed"]:
+            self.tracker.log_metrics(work.run, _finals(row))
+        self.tracker.finish(work.run, ok=ok)
+        if ok and not row["resumed"]:
+            self.ledger.complete("identity", work.key, row, [row["path"]])
+        elif not ok:
+            self.ledger.fail("identity", work.key, row["reason"], row["detail"])
+        work.checkpoint.remove()
+        return row
+
+    def _failed(self, identity: Row, reason: Reason, detail: str) -> Row:
+        failure = {"status": Status.FAILED.value, "reason": reason.value, "detail": detail, "resumed": False}
+        return dict.fromkeys(FACE_LORA_SCHEMA.names) | {"identity_id": identity["identity_id"], **failure}
+
+    def _validate(self, pack: Pack, learner: Learner, work: Work) -> Score:
+        """Likeness and diversity of the samples as they are now."""
+        lora = pack.face_lora(learner, trigger=work.identity["trigger"], photos=len(work.photos), seed=self.seed)
+        with tempfile.TemporaryDirectory() as folder:
+            pictures = self._samples(work.identity, str(lora.save(Path(folder))))
+        return score([self._embedding(picture) for picture in pictures], work.held_out, self.similarity.score)
+
+    def _embedding(self, rgb_u8: NDArray[np.uint8]) -> Embedding | None:
+        """Of the largest face, if there is one."""
+        faces = perceive_photo(self.perception, rgb_u8, SEEING).faces
+        return np.asarray(faces[0]["embedding"], np.float32) if faces else None
 
     def _samples(self, identity: Row, lora_file: str) -> list[NDArray[np.uint8]]:
         """Pictures of a fixed prompt and fixed seeds, to compare identities and runs by eye."""
@@ -163,6 +292,10 @@ class Trainer:
             face_lora=(lora_file, 1.0),
         )
         return [event.rgb_u8 for event in self.engine.submit(order) if isinstance(event, Portrait)]
+
+
+def _finals(row: Row) -> dict[str, float | Curve]:
+    return {"final_loss": row["final_loss"], "seconds": row["seconds"]}
 
 
 def _sheet(pictures: list[NDArray[np.uint8]], columns: int = 5) -> bytes:

@@ -11,6 +11,7 @@ from jobs.retain import retain
 from jobs.samples import samples
 from jobs.studio import studio
 from jobs.synthesise import synthesise
+from jobs.train import train
 from studiolo.errors import StudioloError, UsageError
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(studio)
+app.command()(train)
 app.command()(deliver)
 app.command()(retain)
 app.add_typer(models, name="models")

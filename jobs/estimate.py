@@ -15,8 +15,10 @@ from actors.perceiver import Perceiver
 from actors.portraitist import ORDER_INPUT, Portraitist, order_row
 from actors.probe import Probed, probe
 from actors.trainer import Trainer
+from jobs.machine import with_slots
 from jobs.studio_check import Request, check_request
 from pipelines.plan import Stage, fit
+from pipelines.train import fit_group
 from studiolo.albums.records import IDENTITY_SCHEMA, Status
 from studiolo.albums.sources import INPUT_SCHEMA, AlbumSource, read_bytes
 from studiolo.errors import StudioloError
@@ -25,7 +27,7 @@ from studiolo.portraits.files import decode_portrait
 from studiolo.portraits.gallery import write_person_page
 from studiolo.portraits.prints import PrintSize, encode_print
 from studiolo.portraits.thumbs import GalleryFiles
-from studiolo.settings import StudioSettings
+from studiolo.settings import FaceLoraSettings, StudioSettings
 from studiolo.storage.store import Store
 from studiolo.weights.cards import SUITE_BASE
 
@@ -34,7 +36,7 @@ TRIES = 3
 STEPS = (4, 16)
 """Training steps of the two tries; their difference is the cost of a step."""
 
-_SECTIONS = {"perceive": "perception", "train": "face_lora", "portraits": "generation"}
+_SECTIONS = {"perceive": "perception", "portraits": "generation"}
 Row = dict[str, Any]
 
 
@@ -67,6 +69,7 @@ def _work(settings: StudioSettings, request: Request) -> Work:
         orders=[count for order in orders for count in order.styles.values()],
         prints=sum(len(order.prints) * sum(order.styles.values()) for order in orders),
         steps=settings.face_lora.steps,
+        slots=_face_lora(settings).slots or 1,
         generation=settings.generation,
     )
 
@@ -74,12 +77,16 @@ def _work(settings: StudioSettings, request: Request) -> Work:
 def _workers(settings: StudioSettings, work: Work) -> dict[str, int]:
     """Workers of each stage that run at a time; `PlanError` for a plan that does not fit, as in the job itself."""
     cores = settings.cpus or os.cpu_count() or 1
-    units = {"perceive": work.albums, "train": work.albums, "portraits": len(work.orders)}
-    workers = {}
+    units = {"perceive": work.albums, "portraits": len(work.orders)}
+    workers = {"train": fit_group(_face_lora(settings), cores, work.albums).most}
     for stage, section in _SECTIONS.items():
         pool = getattr(settings, section)
         workers[stage] = min(fit(Stage(section, pool.actors, pool.cpus_per_actor), cores, units[stage]).actors, cores)
     return workers
+
+
+def _face_lora(settings: StudioSettings) -> FaceLoraSettings:
+    return with_slots(settings.face_lora, SUITE_BASE[settings.suite])
 
 
 def _measure(settings: StudioSettings, request: Request, folder: Path) -> tuple[AlbumSource, Costs]:
@@ -88,13 +95,14 @@ def _measure(settings: StudioSettings, request: Request, folder: Path) -> tuple[
     source, seen = _perceive(settings, request, store)
     (album,) = seen.rows
     base = SUITE_BASE[settings.suite]
-    trainer = Trainer(store, base, settings.face_lora, settings.seed, _Untracked(), "")
+    face_lora = _face_lora(settings)
+    trainer = Trainer(store, base, face_lora, settings.seed, _Untracked(), "")
     identity = {name: album[name] for name in IDENTITY_SCHEMA.names}
     before = _size(folder)
     trained = probe(
         trainer,
         pa.Table.from_pylist([identity], IDENTITY_SCHEMA),
-        [settings.face_lora.model_copy(update={"steps": steps}) for steps in STEPS],
+        [face_lora.model_copy(update={"steps": steps}) for steps in STEPS],
     )
     (lora,) = trained.rows
     if lora["status"] != Status.OK:

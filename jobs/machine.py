@@ -10,6 +10,9 @@ import psutil
 
 import studiolo
 from pipelines.watchdog import tree_rss_bytes
+from studiolo.errors import SettingsError
+from studiolo.settings import FaceLoraSettings
+from studiolo.training.slots import resolve_slots
 
 _EVERY_S = 1.0
 _NAMED = (
@@ -29,6 +32,24 @@ def versions() -> dict[str, str]:
     """Versions of what decides a portrait's bytes."""
     found = {name: importlib.metadata.version(name) for name in _NAMED}
     return {"studiolo": studiolo.__version__, "python": platform.python_version(), **found}
+
+
+def with_slots(settings: FaceLoraSettings, base: str) -> FaceLoraSettings:
+    """`settings` with a number of slots: where none is given, what this machine, or its accelerator, is good for.
+
+    Raises `SettingsError` for an accelerator that this machine, which starts the job, has not.
+    """
+    memory_bytes = psutil.virtual_memory().total
+    if settings.accelerator and settings.slots is None:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise SettingsError(
+                "face_lora.slots: got null and face_lora.accelerator, and this machine has no accelerator to choose by;"
+                " give a number of slots"
+            )
+        memory_bytes = torch.cuda.get_device_properties(0).total_memory
+    return settings.model_copy(update={"slots": resolve_slots(settings, base, memory_bytes)})
 
 
 class PeakMemory:

@@ -14,13 +14,14 @@ from actors.perceiver import Perceiver
 from actors.portraitist import ORDER_INPUT, Portraitist, order_row
 from actors.printer import PRINT_INPUT, Printer
 from actors.trainer import Trainer
-from jobs.machine import PeakMemory, versions
+from jobs.machine import PeakMemory, versions, with_slots
 from jobs.progress import Progress
 from jobs.publish import publish
 from jobs.studio_check import Request, check_request, read_approvals
 from pipelines.graph import start, stop, stream
 from pipelines.guard import Actor
 from pipelines.plan import Stage, fit
+from pipelines.train import Group, fit_group, train
 from studiolo.albums.records import (
     FACE_LORA_SCHEMA,
     IDENTITY_SCHEMA,
@@ -31,6 +32,7 @@ from studiolo.albums.records import (
 )
 from studiolo.albums.sources import INPUT_SCHEMA
 from studiolo.errors import StudioloError
+from studiolo.identities.artifacts import kohya_path
 from studiolo.keys import unit_key
 from studiolo.portraits.approvals import BATCH, chosen_for_more, more_first_index, rank_alike
 from studiolo.portraits.order_file import ORDERED_SCHEMA
@@ -42,6 +44,7 @@ from studiolo.storage.lock import Lock
 from studiolo.storage.spool import Spool, portions
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
+from studiolo.training.kohya import kohya_bytes
 from studiolo.weights.cards import SUITE_BASE
 
 Row = dict[str, Any]
@@ -60,7 +63,7 @@ def run(settings: StudioSettings) -> int:
     request = check_request(settings)
     store = Store(settings.out)
     with store.lock("studio") as lock, PeakMemory() as memory, Progress(STAGES) as progress:
-        job = _Job(settings, request, store, lock, progress)
+        job = StudioJob(settings, request, store, lock, progress)
         try:
             job.plan()
             with job.tracked():
@@ -112,7 +115,7 @@ def _report(summary: Row, failed: list[Row], gallery: str) -> None:
     print(gallery)
 
 
-class _Job:
+class StudioJob:
     """The stages of one run and the rows they leave, which wait on the disk: of ten thousand albums none is kept here.
 
     Tables and pages come in the order of albums, and people have their albums' names.
@@ -130,6 +133,8 @@ class _Job:
         self.tracker = MlflowTracker.beside(store, settings.tracking_uri)
         self.run_id = ""
         self.stages: dict[str, Stage] = {}
+        self.face_lora = with_slots(settings.face_lora, self.base)
+        self.group: Group
         self.albums = Spool(PERCEIVED_SCHEMA, "album_id")
         self.loras: dict[str, Row] = {}
         self.identities = Spool(IDENTITY_SCHEMA, "identity_id")
@@ -142,7 +147,8 @@ class _Job:
         dates = {album: order.delete_after for album, order in self.orders.items()}
         retention.remember(self.store, dates, self.settings.retention_days, datetime.date.today())
         albums, orders = len(self.sources), sum(len(order.styles) for order in self.orders.values())
-        work = {"perception": albums, "face_lora": albums, "generation": orders}
+        work = {"perception": albums, "generation": orders}
+        self.group = fit_group(self.face_lora, cpus, albums)
         for name, units in work.items():
             settings = getattr(self.settings, name)
             queued = int(name == "perception")  # albums take seconds, the others minutes
@@ -169,6 +175,12 @@ class _Job:
             self.lock.check()
             yield row
 
+    def pack(self, people: Iterable[Row], actor: Trainer) -> Iterator[Row]:
+        """Identities through the training group, for as long as the output is ours alone."""
+        for row in train(people, actor, self.group):
+            self.lock.check()
+            yield row
+
     def perceive(self) -> None:
         """Albums -> annotated photos, people, references."""
         settings = self.settings.perception
@@ -188,15 +200,16 @@ class _Job:
 
     def train(self) -> None:
         """References -> a face-LoRA an identity."""
-        settings = self.settings.face_lora
-        ready = sum(row["status"] == Status.OK for row in self.albums)
-        self.progress.stage("train", total=ready)
-        actor = Trainer(self.store, self.base, settings, self.settings.seed, self.tracker, self.run_id)
-        people = (_pick(row, IDENTITY_SCHEMA) for row in self.albums if row["status"] == Status.OK)
-        rows = portions(people, IDENTITY_SCHEMA)
-        for row in self.stream(rows, actor, "face_lora"):
+        self.progress.stage("train", total=sum(row["status"] == Status.OK for row in self.albums))
+        actor = Trainer(
+            self.store, self.base, self.face_lora, self.settings.seed, self.tracker, self.run_id, self.settings.suite
+        )
+        for row in self.pack((row for row in self.albums if row["status"] == Status.OK), actor):
             self.loras[row["identity_id"]] = row
             trained = row["status"] == Status.OK
+            if trained and self.face_lora.kohya_file:
+                content = kohya_bytes(self.store.read_bytes(row["path"]))
+                self.store.write_bytes(kohya_path(row["identity_id"]), content)
             self.progress.advance(accepted=int(trained), failed=int(not trained))
         self.loras = dict(sorted(self.loras.items()))
         self.store.write_table("face_loras.parquet", pa.Table.from_pylist(list(self.loras.values()), FACE_LORA_SCHEMA))

@@ -15,7 +15,19 @@ import pydantic
 
 import studiolo
 
-PLAN_FIELDS = frozenset({"actors", "cpus_per_actor", "checkpoint_seconds", "time_limit_s", "memory_limit_mib"})
+PLAN_FIELDS = frozenset(
+    {
+        "actors",
+        "cpus_per_actor",
+        "workers",
+        "cpus_per_worker",
+        "checkpoint_seconds",
+        "gradient_checkpointing",
+        "kohya_file",
+        "time_limit_s",
+        "memory_limit_mib",
+    }
+)
 """Settings that only say how the work is spread, saved and watched; they change no byte of the result."""
 
 

@@ -84,6 +84,17 @@ class FaceLoraSettings(Section):
     """LoRA rank."""
     alpha: float = pydantic.Field(16.0, gt=0)
     """LoRA alpha; the update is scaled by alpha / rank."""
+    targets: tuple[str, ...] = pydantic.Field(
+        ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"), min_length=1
+    )
+    """Ends of the names of the UNet's layers that get an update: linear layers and 1x1 convolutions. All projections of
+    its attention and feed-forward blocks as it is."""
+    start: str | None = None
+    """Path of a face-LoRA that every identity begins from, a common one of many faces, say; absent: from nothing."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """What the frozen base computes in; what is trained is kept in float32."""
+    slots: int | None = pydantic.Field(None, ge=1)
+    """Identities trained in one pass over the base; null: as many as the worker's memory and cores are good for."""
     learning_rate: float = pydantic.Field(1.5e-3, gt=0)
     """Peak AdamW learning rate."""
     steps: int = pydantic.Field(800, ge=1)
@@ -108,21 +119,47 @@ class FaceLoraSettings(Section):
     look_share: float = pydantic.Field(0.25, ge=0, le=1)
     """Share of the views turned into black and white or warm film, with these words in their captions, so that they
     keep their sense beside the identity; 0 trains on the photos as they are, like FaceChain."""
+    noise_offset: float = pydantic.Field(0.0, ge=0, le=1)
+    """Strength of noise that is the same for a whole channel of a sample: lets pictures become darker and brighter."""
+    prior_weight: float = pydantic.Field(0.0, ge=0)
+    """Weight of the loss on the base's own pictures of the identity's class (its trigger), so that not everybody comes
+    to look alike; as many samples again in each step. 0 does without."""
+    prior_images: int = pydantic.Field(16, ge=1)
+    """Pictures of a class; made once for each class and worker."""
+    kohya_file: bool = False
+    """Write each face-LoRA a second time, as `kohya.safetensors`, in the format of kohya's trainer and the webui."""
+    gradient_checkpointing: bool = False
+    """Compute the base's activations a second time instead of keeping them: less memory, a third more time."""
+    validate_every: int = pydantic.Field(0, ge=0)
+    """Steps between validations: a few pictures of a fixed prompt and seeds are compared with held-out photos (one in
+    five; with fewer than five photos with all), and the face-LoRA with the best likeness is the result. 0 keeps the
+    last one: a validation costs seconds, see docs/LOG.md."""
+    validation_patience: int = pydantic.Field(3, ge=1)
+    """After so many validations without a better likeness a training ends early."""
     gradient_clip: float = pydantic.Field(1.0, gt=0)
     """Largest gradient norm."""
     checkpoint_seconds: float = pydantic.Field(20.0, gt=0)
     """Seconds between checkpoints of a training, from which it goes on after an interruption, to the same bytes."""
-    actors: int = pydantic.Field(2, ge=1)
-    """Identities trained at the same time."""
-    cpus_per_actor: float = pydantic.Field(0.75, gt=0)
-    """CPU slots an actor takes in the plan."""
+    workers: tuple[int, int] = (1, 2)
+    """Least and most training workers, each with a pack of its own; their number follows a cluster that grows."""
+    cpus_per_worker: int = pydantic.Field(1, ge=1)
+    """Whole CPUs, and threads, of a worker."""
+    accelerator: bool = False
+    """Whether each worker has a GPU and trains on it."""
     time_limit_s: float = pydantic.Field(4 * 3600.0, gt=0)
-    """Seconds an actor may take over one identity; then it is ended and begins anew, twice, before the identity is
-    given up."""
+    """Seconds that may pass in a worker until an identity begins or ends; then the worker is ended. Its identities are
+    tried alone, and one that ends two more workers is given up."""
     memory_limit_mib: int | None = pydantic.Field(None, ge=256)
-    """An actor that takes more memory than this is ended in the same way; null leaves it to Ray."""
+    """A worker that takes more memory than this is ended in the same way; null leaves it to Ray."""
 
     _rising = pydantic.field_validator("view_face_ratio")(_rising_shares)
+
+    @pydantic.field_validator("workers")
+    @classmethod
+    def _least_and_most(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not 1 <= value[0] <= value[1]:
+            raise ValueError("wanted 1 <= least <= most")
+        return value
 
 
 class GenerationSettings(Section):

@@ -61,8 +61,12 @@ def test_a_key_is_a_sha256_and_follows_the_library_version(monkeypatch: pytest.M
     assert unit_key(**BASE) != before
 
 
-@pytest.mark.parametrize("section", [PerceptionSettings, FaceLoraSettings])
-def test_how_the_work_is_spread_does_not_change_the_key(section: Any) -> None:
-    few = {**BASE, "settings": {"section": section(actors=1, cpus_per_actor=0.5)}}
-    many = {**BASE, "settings": {"section": section(actors=9, cpus_per_actor=2.0)}}
-    assert unit_key(**few) == unit_key(**many)
+@pytest.mark.parametrize(
+    ("few", "many"),
+    [
+        (PerceptionSettings(actors=1, cpus_per_actor=0.5), PerceptionSettings(actors=8, cpus_per_actor=2)),
+        (FaceLoraSettings(workers=(1, 1)), FaceLoraSettings(workers=(1, 8), cpus_per_worker=2)),
+    ],
+)
+def test_how_the_work_is_spread_does_not_change_the_key(few: Any, many: Any) -> None:
+    assert unit_key(**{**BASE, "settings": {"section": few}}) == unit_key(**{**BASE, "settings": {"section": many}})

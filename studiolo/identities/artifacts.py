@@ -47,6 +47,11 @@ def lora_path(identity_id: str) -> str:
     return f"{lora_folder(identity_id)}/{LORA_FILE}"
 
 
+def kohya_path(identity_id: str) -> str:
+    """The same in the format of kohya's trainer, where it is asked for, relative to the output."""
+    return f"{lora_folder(identity_id)}/kohya.safetensors"
+
+
 def checkpoint_path(identity_id: str) -> str:
     """Where the identity's unfinished training stands, relative to the output; gone once it is done."""
     return f"{identity_folder(identity_id)}/training.checkpoint"

@@ -36,6 +36,8 @@ class Work:
     """Print files, if every order is filled."""
     steps: int
     """Training steps of a person."""
+    slots: int
+    """People that a worker trains in one pass."""
     generation: GenerationSettings
 
 
@@ -51,6 +53,7 @@ class Costs:
     person_s: float
     """The part of a training that its steps do not change."""
     step_s: float
+    """Of a worker's whole pack, however many of its slots are taken."""
     batch_s: float
     """`generation.slots` candidates made, upscaled and scored."""
     page_s: float
@@ -83,8 +86,9 @@ def estimate(work: Work, costs: Costs, workers: Mapping[str, int]) -> Estimate:
         for most in rounds
     ]
     perceive = GRAPH_S + costs.open_s["perceive"] + costs.photo_s * work.photos / workers["perceive"]
-    training_s = costs.person_s + costs.step_s * work.steps
-    train = GRAPH_S + costs.open_s["train"] + training_s * math.ceil(work.albums / workers["train"])
+    people = math.ceil(work.albums / workers["train"])
+    packs = math.ceil(work.albums / (workers["train"] * work.slots))
+    train = GRAPH_S + costs.open_s["train"] + costs.person_s * people + costs.step_s * work.steps * packs
     publish = costs.page_s * work.albums
     seconds = {"start": (GRAPH_S, GRAPH_S), "perceive": (perceive, perceive), "train": (train, train)}
     seconds["portraits"] = (portraits[0], portraits[1])

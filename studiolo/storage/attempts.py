@@ -85,10 +85,14 @@ class Attempts:
 
     def begin(self, unit: str) -> Attempt:
         """Mark `unit` as worked on, and count the crash if a worker of this run died over it."""
-        path = self._path(unit)
-        attempt = Attempt(self, unit, self._read(path) if self.store.exists(path) else [])
+        attempt = self.open(unit)
         attempt.work_on(WHOLE)
         return attempt
+
+    def open(self, unit: str) -> Attempt:
+        """What was counted of `unit`, which is not worked on yet."""
+        path = self._path(unit)
+        return Attempt(self, unit, self._read(path) if self.store.exists(path) else [])
 
     def end(self, unit: str) -> None:
         """Take the mark of `unit` away, with all that was counted: it has its row."""

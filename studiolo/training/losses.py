@@ -22,18 +22,44 @@ def training_loss(
     min_snr_gamma: float | None,
     mask_BHW: Tensor | None = None,
 ) -> Tensor:
-    """Loss of `unet` on one batch, all tensors on the CPU; the UNet may be elsewhere and in any precision."""
-    kind, alphas_cumprod_T = scheduler.config.prediction_type, scheduler.alphas_cumprod
+    """Loss of `unet` on one batch, all tensors on one device; the UNet may be elsewhere and in any precision."""
+    return training_losses(
+        unet,
+        scheduler,
+        clean_BCHW,
+        noise_BCHW,
+        timesteps_B,
+        prompts_BLD,
+        min_snr_gamma=min_snr_gamma,
+        mask_BHW=mask_BHW,
+        memory_format=torch.channels_last,
+    ).mean()
+
+
+def training_losses(
+    unet: UNet2DConditionModel,
+    scheduler: DDIMScheduler,
+    clean_BCHW: Tensor,
+    noise_BCHW: Tensor,
+    timesteps_B: Tensor,
+    prompts_BLD: Tensor,
+    *,
+    min_snr_gamma: float | None,
+    mask_BHW: Tensor | None = None,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
+    """Losses [B] of the samples, on the device of the tensors; the UNet gets its input in `memory_format`."""
+    kind, alphas_cumprod_T = scheduler.config.prediction_type, scheduler.alphas_cumprod.to(clean_BCHW.device)
     noisy_BCHW = add_noise(clean_BCHW, noise_BCHW, alphas_cumprod_T, timesteps_B)
     predicted_BCHW = unet(
-        noisy_BCHW.to(unet.device, unet.dtype, memory_format=torch.channels_last),
+        noisy_BCHW.to(unet.device, unet.dtype, memory_format=memory_format),
         timesteps_B.to(unet.device),
         prompts_BLD.to(unet.device, unet.dtype),
         return_dict=False,
-    )[0].cpu()
+    )[0].to(clean_BCHW.device)
     target_BCHW = denoising_target(kind, clean_BCHW, noise_BCHW, alphas_cumprod_T, timesteps_B)
     weights_B = min_snr_weights(kind, alphas_cumprod_T, timesteps_B, min_snr_gamma)
-    return denoising_loss(predicted_BCHW, target_BCHW, weights_B, mask_BHW)
+    return denoising_losses(predicted_BCHW, target_BCHW, weights_B, mask_BHW)
 
 
 def add_noise(clean_BCHW: Tensor, noise_BCHW: Tensor, alphas_cumprod_T: Tensor, timesteps_B: Tensor) -> Tensor:
@@ -74,9 +100,16 @@ def min_snr_weights(prediction_type: str, alphas_cumprod_T: Tensor, timesteps_B:
 def denoising_loss(
     predicted_BCHW: Tensor, target_BCHW: Tensor, weights_B: Tensor, mask_BHW: Tensor | None = None
 ) -> Tensor:
-    """Weighted mean squared error; with a mask, each sample's mean is taken over the mask's weight."""
+    """Mean of `denoising_losses`."""
+    return denoising_losses(predicted_BCHW, target_BCHW, weights_B, mask_BHW).mean()
+
+
+def denoising_losses(
+    predicted_BCHW: Tensor, target_BCHW: Tensor, weights_B: Tensor, mask_BHW: Tensor | None = None
+) -> Tensor:
+    """Weighted mean squared error [B] of each sample; with a mask, its mean is taken over the mask's weight."""
     error_BHW = (predicted_BCHW.float() - target_BCHW).square().mean(1)
     if mask_BHW is None:
-        return (weights_B * error_BHW.mean((1, 2))).mean()
+        return weights_B * error_BHW.mean((1, 2))
     total_B = mask_BHW.sum((1, 2)).clamp(min=torch.finfo(torch.float32).tiny)
-    return (weights_B * (error_BHW * mask_BHW).sum((1, 2)) / total_B).mean()
+    return weights_B * (error_BHW * mask_BHW).sum((1, 2)) / total_B

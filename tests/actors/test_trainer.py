@@ -1,20 +1,16 @@
-"""What is found done and what is trained again; training is stood in for, the ledger and the files are real."""
+"""What is trained, found done and trained again, on the tiny base."""
 
 import hashlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
-from actors.perceiver import png_bytes
-from actors.trainer import Trainer
 from studiolo.albums.records import IDENTITY_SCHEMA
 from studiolo.identities.artifacts import checkpoint_path, lora_path
-from studiolo.settings import FaceLoraSettings
-from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
+from tests.pipelines.pupils import SETTINGS, Pupils, identities
 
 
 class Runs:
@@ -36,89 +32,115 @@ class Runs:
         self.closed[run] = ok
 
 
-class Pupil(Trainer):
-    """Writes its seed where the real one trains."""
-
-    def __init__(self, store: Store, seed: int, runs: Runs, parent: str = "job") -> None:
-        super().__init__(store, "embedded-base", FaceLoraSettings(), seed, runs, parent)
-        self.ledger = Ledger(store)
-        self.trained = 0
-
-    def _train(self, identity: dict[str, Any], photos: Any, run: str, checkpoint: Any) -> dict[str, Any]:
-        self.trained += 1
-        checkpoint.save({"steps": 2})
-        content, path = f"weights of seed {self.seed}".encode(), lora_path(identity["identity_id"])
-        self.store.write_bytes(path, content)
-        row = {"identity_id": identity["identity_id"], "status": "ok", "reason": "", "detail": "", "path": path}
-        sha256 = hashlib.sha256(content).hexdigest()
-        self.tracker.log_metrics(run, {"final_loss": 0.5})
-        return row | {"sha256": sha256, "steps": 3, "final_loss": 0.5, "seconds": 1.0, "resumed": False}
+def pupils(store: Store, seed: int = 0, parent: str = "job", **changes: Any) -> Pupils:
+    actor = Pupils(store, SETTINGS.model_copy(update={"steps": 2, **changes}))
+    actor.seed, actor.tracker, actor.parent_run = seed, Runs(), parent
+    actor.open()
+    return actor
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    store = Store(tmp_path)
-    store.write_bytes("crop.png", png_bytes(np.zeros((8, 8, 3), np.uint8)))
-    store.write_bytes("mask.png", png_bytes(np.zeros((8, 8), np.uint8)))
-    return store
+    return Store(tmp_path)
 
 
-def train(pupil: Trainer) -> dict[str, Any]:
-    reference = {"crop_path": "crop.png", "mask_path": "mask.png", "caption": "a woman"}
-    row = {"identity_id": "anna", "trigger": "a woman", "references": [reference]}
-    result: dict[str, Any] = pupil(pa.Table.from_pylist([row], IDENTITY_SCHEMA)).to_pylist()[0]
-    return result
+def train(actor: Pupils, count: int = 1) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = actor(identities(actor.store, count)).to_pylist()
+    return sorted(rows, key=lambda row: str(row["identity_id"]))
+
+
+def trained(store: Store) -> int:
+    return len(store.list("finished"))
 
 
 def lora_sha256(store: Store) -> str:
-    return hashlib.sha256(store.read_bytes(lora_path("anna"))).hexdigest()
+    return hashlib.sha256(store.read_bytes(lora_path("p0"))).hexdigest()
 
 
-def test_the_row_speaks_of_the_weights_that_lie_there_whatever_ran_between(store: Store):
-    first = train(Pupil(store, 0, Runs()))
-    assert train(Pupil(store, 0, Runs())) == {**first, "resumed": True}
-    train(Pupil(store, 1, Runs()))
-    again = train(Pupil(store, 0, Runs()))
+def test_the_row_speaks_of_the_weights_that_lie_there_whatever_ran_between(store: Store) -> None:
+    (first,) = train(pupils(store))
+    assert train(pupils(store)) == [{**first, "resumed": True}]
+    assert trained(store) == 1
+    train(pupils(store, seed=1))
+    (again,) = train(pupils(store))
     assert not again["resumed"]
     assert again["sha256"] == first["sha256"] == lora_sha256(store)
 
 
 @pytest.mark.parametrize("content", [None, b"half of it"])
-def test_weights_that_are_gone_or_others_are_trained_again(store: Store, content: bytes | None):
-    first = train(Pupil(store, 0, Runs()))
-    store.remove(lora_path("anna"))
+def test_weights_that_are_gone_or_others_are_trained_again(store: Store, content: bytes | None) -> None:
+    (first,) = train(pupils(store))
+    store.remove(lora_path("p0"))
     if content is not None:
-        store.write_bytes(lora_path("anna"), content)
-    pupil = Pupil(store, 0, Runs())
-    assert train(pupil)["sha256"] == first["sha256"] == lora_sha256(store)
-    assert pupil.trained == 1
+        store.write_bytes(lora_path("p0"), content)
+    assert train(pupils(store))[0]["sha256"] == first["sha256"] == lora_sha256(store)
+    assert trained(store) == 2
 
 
-def test_an_identity_found_done_has_a_finished_run_in_the_new_job(store: Store):
-    runs = Runs()
-    train(Pupil(store, 0, runs, "first job"))
-    assert train(Pupil(store, 0, runs, "second job"))["resumed"]
-    assert len(runs.closed) == 2
-    assert all(runs.closed.values())
-    assert [metrics["final_loss"] for metrics in runs.metrics.values()] == [0.5, 0.5]
+def test_an_identity_found_done_has_a_finished_run_in_the_new_job(store: Store) -> None:
+    train(pupils(store, parent="first job"))
+    second = pupils(store, parent="second job")
+    assert train(second)[0]["resumed"]
+    assert [*second.tracker.closed.values()] == [True]
+    assert [run.split("/")[0] for run in second.tracker.closed] == ["second job"]
+    assert all("final_loss" in metrics for metrics in second.tracker.metrics.values())
 
 
-def test_no_checkpoint_is_left_of_an_identity_that_is_done(store: Store):
-    train(Pupil(store, 0, Runs()))
-    assert not store.exists(checkpoint_path("anna"))
-    store.write_bytes(checkpoint_path("anna"), b"killed between the record and the end of its checkpoint")
-    assert train(Pupil(store, 0, Runs()))["resumed"]
-    assert not store.exists(checkpoint_path("anna"))
+def test_no_checkpoint_is_left_of_an_identity_that_is_done(store: Store) -> None:
+    train(pupils(store))
+    assert not store.exists(checkpoint_path("p0"))
+    store.write_bytes(checkpoint_path("p0"), b"killed between the record and the end of its checkpoint")
+    assert train(pupils(store))[0]["resumed"]
+    assert not store.exists(checkpoint_path("p0"))
 
 
-def test_an_identity_that_ended_its_workers_is_a_failed_row(tmp_path: Path):
-    pupil = Pupil(Store(tmp_path), 0, Runs())
-    identity = dict.fromkeys(IDENTITY_SCHEMA.names) | {"identity_id": "anna", "references": []}
-    (row,) = pupil.crashed(identity, "2 attempts").to_pylist()
+def test_more_identities_than_slots_each_get_their_row_and_curve(store: Store) -> None:
+    actor = pupils(store, slots=2)
+    rows = train(actor, 3)
+    assert [(row["identity_id"], row["status"], row["steps"]) for row in rows] == [
+        (f"p{number}", "ok", 2) for number in range(3)
+    ]
+    assert [[step for step, _ in metrics["loss"]] for metrics in actor.tracker.metrics.values()] == [[1, 2]] * 3
+    assert len({row["sha256"] for row in rows}) == 3
+
+
+def test_without_references_and_without_end_a_row_says_why(store: Store) -> None:
+    actor = pupils(store, learning_rate=1e30, steps=4)
+    (row,) = train(actor)
+    assert (row["status"], row["reason"]) == ("failed", "training_failed")
+    assert "'p0': got a loss of" in row["detail"]
+    nobody = {"identity_id": "nobody", "trigger": "a woman", "references": []}
+    (row,) = actor(pa.Table.from_pylist([nobody], IDENTITY_SCHEMA)).to_pylist()
+    assert (row["status"], row["reason"]) == ("failed", "training_failed")
+    assert "'nobody': got no photos" in row["detail"]
+    assert set(actor.tracker.closed.values()) == {False}
+
+
+def test_the_number_of_slots_is_part_of_the_key(store: Store) -> None:
+    train(pupils(store))
+    assert not train(pupils(store, slots=2))[0]["resumed"]
+
+
+def test_an_identity_that_ended_its_workers_is_a_failed_row(store: Store) -> None:
+    actor = pupils(store)
+    (identity,) = identities(store, 1).to_pylist()
+    (row,) = actor.crashed(identity, "2 attempts").to_pylist()
     assert (row["identity_id"], row["status"], row["reason"], row["detail"]) == (
-        "anna",
+        "p0",
         "failed",
         "crashed_worker",
         "2 attempts",
     )
-    assert pupil.unit(identity) != Pupil(Store(tmp_path), 1, Runs()).unit(identity)  # another seed is another attempt
+    assert actor.unit(identity) != pupils(store, seed=1).unit(identity)  # another seed is another attempt
+
+
+@pytest.mark.usefixtures("weights")
+def test_a_validated_training_has_its_curve_and_its_best_step(store: Store) -> None:
+    actor = pupils(store, validate_every=1, validation_patience=9)
+    (row,) = train(actor)
+    ((_, metrics),) = actor.tracker.metrics.items()
+    assert [step for step, _ in metrics["likeness"]] == [step for step, _ in metrics["diversity"]] == [1, 2]
+    assert all(0 <= value <= 1 for _, value in metrics["likeness"])
+    best = max(value for _, value in metrics["likeness"])
+    assert row["steps"] == metrics["chosen_step"] == next(step for step, value in metrics["likeness"] if value == best)
+    assert row["status"] == "ok"

@@ -9,17 +9,19 @@ import numpy as np
 import pyarrow as pa
 import pydantic
 import pytest
+import torch
 
 from actors.perceiver import png_bytes
 from jobs.progress import Progress
 from jobs.studio_check import ordered
-from jobs.studio_job import STAGES, _Job
+from jobs.studio_job import STAGES, StudioJob
 from studiolo.perception.similarity import Similarity
 from studiolo.perception.suite import PERCEPTION_CARDS
 from studiolo.portraits.styles import load_style
-from studiolo.settings import StudioSettings
+from studiolo.settings import FaceLoraSettings, StudioSettings
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
+from studiolo.training.face_lora import diffusers_weights, lora_bytes, metadata_of
 from tests.actors.test_trainer import Runs
 
 NOTHING: set[str] = set()
@@ -80,8 +82,20 @@ TABLE: list[tuple[str, Any, set[str]]] = [
     ("face_lora.checkpoint_seconds", 1.0, NOTHING),
     ("face_lora.time_limit_s", 100.0, NOTHING),
     ("face_lora.memory_limit_mib", 4000, NOTHING),
-    ("face_lora.actors", 1, NOTHING),
-    ("face_lora.cpus_per_actor", 0.5, NOTHING),
+    ("face_lora.workers", (1, 1), NOTHING),
+    ("face_lora.cpus_per_worker", 2, NOTHING),
+    ("face_lora.gradient_checkpointing", True, NOTHING),
+    ("face_lora.kohya_file", True, NOTHING),
+    ("face_lora.slots", 3, IDENTITY),
+    ("face_lora.accelerator", True, IDENTITY),
+    ("face_lora.targets", ("to_q", "to_v"), IDENTITY),
+    ("face_lora.precision", "float32", IDENTITY),
+    ("face_lora.start", "common.safetensors", IDENTITY),
+    ("face_lora.validate_every", 100, IDENTITY),
+    ("face_lora.validation_patience", 2, IDENTITY),
+    ("face_lora.noise_offset", 0.05, IDENTITY),
+    ("face_lora.prior_weight", 0.5, IDENTITY),
+    ("face_lora.prior_images", 8, IDENTITY),
     ("generation.steps", 20, ORDER),
     ("generation.guidance_scale", 2.0, ORDER),
     ("generation.eta", 0.5, ORDER),
@@ -133,7 +147,7 @@ class Done(Ledger):
         return RECORDS[kind]
 
 
-class Job(_Job):
+class Job(StudioJob):
     """The job with its own actors, here in this process: they look for their units, and no model is opened."""
 
     def stream(self, rows: Iterable[pa.Table], actor: Any, stage: str) -> Iterator[dict[str, Any]]:
@@ -144,6 +158,11 @@ class Job(_Job):
             for index in range(table.num_rows):
                 yield from actor(table.slice(index, 1)).to_pylist()
 
+    def pack(self, people: Iterable[dict[str, Any]], actor: Any) -> Iterator[dict[str, Any]]:
+        actor.ledger = Done(self.store, self.asked)
+        actor.tracker = Runs()
+        yield from (actor.done(actor.needed(row)) for row in people)
+
     asked: set[tuple[str, str]]
 
 
@@ -152,6 +171,9 @@ def keys(settings: StudioSettings) -> set[tuple[str, str]]:
     store = Store(settings.out)
     store.write_bytes("crop.png", png_bytes(np.zeros((8, 8, 3), np.uint8)))
     store.write_bytes("mask.png", png_bytes(np.zeros((8, 8), np.uint8)))
+    factors = {"mid_block.to_q": (torch.ones(1, 2), torch.ones(2, 1))}
+    header = metadata_of(FaceLoraSettings(), base_sha256="", trigger="a woman", photos=1, seed=0, slots=4)
+    store.write_bytes("lora", lora_bytes(diffusers_weights(factors), header))
     job = Job(settings, ordered(settings), store, None, Progress(STAGES))  # type: ignore[arg-type]
     job.asked = set()
     job.perceive()
@@ -170,6 +192,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         photo.write_bytes(b"a photo")
     for file, count in (("same.yaml", 4), ("more.yaml", 5)):
         Path(file).write_text(f"albums: [{{album_id: anna, styles: {{studio: {count}}}}}]")
+    Path("common.safetensors").write_bytes(b"a face-LoRA")
     look = load_style("studio").model_dump(exclude={"name"})
     for folder, changes in (("same", {}), ("reworded", {"prompt": "by candlelight"})):
         Path(folder).mkdir()
@@ -182,9 +205,9 @@ def test_a_changed_setting_redoes_exactly_what_depends_on_it(
     name: str, value: Any, redone: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PERCEPTION_CARDS, "modelscope", ("face-quality",))  # as it will be
-    before = {"albums": "albums", "out": "out"}
+    before = {"albums": "albums", "out": "out", "face_lora": {"slots": 4}}
     section, _, field = name.rpartition(".")
-    change = {section: {field: value}} if section else {field: value}
+    change = {section: {**before.get(section, {}), field: value}} if section else {field: value}
     settings, changed = (StudioSettings.load(None, values) for values in (before, before | change))
     assert settings != changed
     known = keys(settings)

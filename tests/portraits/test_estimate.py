@@ -27,6 +27,7 @@ WORK = Work(
     orders=[4] * 10,
     prints=0,
     steps=100,
+    slots=1,
     generation=GenerationSettings(candidates_per_portrait=2, slots=4, retries=2),
 )
 
@@ -66,3 +67,9 @@ def test_prints_are_a_stage_of_their_own_when_there_are_any():
 def test_more_work_takes_longer(more):
     before, after = estimate(WORK, COSTS, ONE), estimate(replace(WORK, **more), COSTS, ONE)
     assert after.seconds["total"][1] > before.seconds["total"][1]
+
+
+def test_a_pack_takes_its_steps_once_for_all_its_people_and_once_for_few():
+    packed = replace(WORK, slots=4)
+    assert estimate(packed, COSTS, ONE).seconds["train"][0] == pytest.approx(GRAPH_S + 2 + 10 * 10 + 3 * 20)
+    assert estimate(replace(packed, albums=1), COSTS, ONE).seconds["train"][0] == pytest.approx(GRAPH_S + 2 + 30)

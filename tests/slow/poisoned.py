@@ -6,7 +6,7 @@ from typing import Any
 
 from actors.perceiver import Perceiver
 from actors.portraitist import Portraitist
-from actors.trainer import Trainer
+from actors.trainer import Trainer, Work
 from studiolo.storage.store import Store
 
 PHOTO_OF, STYLE = "P001", "warm-film"
@@ -37,10 +37,10 @@ class PoisonedPerceiver(Perceiver):
 class PoisonedTrainer(Trainer):
     """Dies over one identity."""
 
-    def _train(self, identity: dict[str, Any], photos: Any, run: str, checkpoint: Any) -> dict[str, Any]:
+    def _work(self, identity: dict[str, Any], photos: Any, key: str) -> Work:
         if identity["identity_id"] == UNTRAINABLE:
             die(self.store, "identity")
-        return super()._train(identity, photos, run, checkpoint)
+        return super()._work(identity, photos, key)
 
 
 class PoisonedPortraitist(Portraitist):

@@ -19,6 +19,9 @@ from tests.processes import ROOT, end_session
 LIMIT_S = 1200.0
 """Longest that one job may take here: a minute on idle cores, six beside twenty others."""
 
+TRAINING_WORKER = "RayTrainWorker"
+"""In the name of a process that trains."""
+
 STAGES = ("perceive", "train", "portraits", "publish")
 _PROGRESS = re.compile(r"\d\d:\d\d:\d\d (\w+) ")
 
@@ -81,7 +84,8 @@ class Job:
         """The processes that hold the actors, the oldest first."""
         try:
             children = psutil.Process(self.process.pid).children(recursive=True)
-            found = [child for child in children if "MapWorker" in child.name() + " ".join(child.cmdline())]
+            titles = {child: child.name() + " ".join(child.cmdline()) for child in children}
+            found = [child for child, title in titles.items() if "MapWorker" in title or TRAINING_WORKER in title]
             return sorted(found, key=lambda child: child.create_time())
         except psutil.NoSuchProcess:
             return []

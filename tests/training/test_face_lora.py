@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_unet_state_dict_to_peft
 from safetensors import safe_open
 
@@ -15,10 +15,11 @@ from studiolo.generation.tiny import tiny_base
 from studiolo.identities.artifacts import LORA_FILE
 from studiolo.settings import FaceLoraSettings
 from studiolo.storage.store import Store
-from studiolo.training import face_lora
 from studiolo.training.cache import TrainingPhoto
 from studiolo.training.checkpoints import UnitCheckpoint
-from studiolo.training.face_lora import FaceLora, train_face_lora
+from studiolo.training.face_lora import FaceLora
+from studiolo.training.learner import Learner
+from studiolo.training.pack import Pack, train_face_lora
 
 SETTINGS = FaceLoraSettings(rank=4, alpha=6.0, steps=12, batch_size=4, views_per_photo=2, learning_rate=5e-3)
 
@@ -55,28 +56,21 @@ def lora(base: StableDiffusionPipeline) -> FaceLora:
     return train(base)
 
 
-@pytest.fixture
-def trained_unets(monkeypatch: pytest.MonkeyPatch) -> list[UNet2DConditionModel]:
-    """The UNets with their trained adapters, which `train_face_lora` keeps to itself."""
-    unets: list[UNet2DConditionModel] = []
-    read = face_lora._weights
-    monkeypatch.setattr(face_lora, "_weights", lambda unet: unets.append(unet) or read(unet))
-    return unets
-
-
-def test_an_unmodified_pipeline_makes_the_image_of_the_trained_adapter(
-    base: StableDiffusionPipeline, trained_unets: list[UNet2DConditionModel], tmp_path: Path
-) -> None:
-    train(base).save(tmp_path)
-    trained = trained_unets[0].float().eval()
-    rounded = {name: weight for name, weight in trained.state_dict().items() if ".lora_" not in name}
+def test_an_unmodified_pipeline_makes_the_image_of_the_pack(base: StableDiffusionPipeline, tmp_path: Path) -> None:
+    pack = Pack(base, SETTINGS.model_copy(update={"precision": "float32"}), 1)
+    learner = pack.learner("anna", photos(), 0)
+    waiting = [learner]
+    pack.run(lambda _: [waiting.pop()] if waiting else [], lambda _: None, lambda: None)
+    pack.face_lora(learner, trigger="a handsome man", photos=2, seed=0).save(tmp_path)
     loaded, own = tiny_base(), tiny_base()
-    loaded.unet.load_state_dict({name.replace(".base_layer", ""): weight for name, weight in rounded.items()})
     without = image(loaded)
     loaded.load_lora_weights(str(tmp_path), weight_name=LORA_FILE)
-    own.register_modules(unet=trained)
-    assert np.abs(image(own) - without).max() > 1e-2
-    np.testing.assert_allclose(image(loaded), image(own), atol=1e-5)
+    pack.slots = [learner]
+    own.register_modules(unet=pack._unet)
+    with torch.no_grad():
+        packed = image(own)
+    assert np.abs(packed - without).max() > 1e-2
+    np.testing.assert_allclose(image(loaded), packed, atol=1e-5)
 
 
 def test_the_update_is_alpha_over_rank_times_the_product(
@@ -100,17 +94,16 @@ def test_the_update_is_alpha_over_rank_times_the_product(
     np.testing.assert_allclose(image(loaded), image(merged), atol=1e-5)
 
 
-def test_only_the_adapter_is_trained(base: StableDiffusionPipeline, trained_unets: list[UNet2DConditionModel]) -> None:
-    train(base)
-    parameters = dict(trained_unets[0].named_parameters())
-    assert {".lora_" in name for name, weight in parameters.items() if weight.requires_grad} == {True}
-    frozen = {name.replace(".base_layer", ""): weight for name, weight in parameters.items() if ".lora_" not in name}
+def test_only_the_factors_are_trained(base: StableDiffusionPipeline) -> None:
+    pack = Pack(base, SETTINGS, 1)
+    learner = pack.learner("anna", photos(), 0)
+    waiting = [learner]
+    pack.run(lambda _: [waiting.pop()] if waiting else [], lambda _: None, lambda: None)
+    assert all(torch.count_nonzero(up) for _, up in learner.factors.values())
     original = dict(base.unet.named_parameters())
-    assert frozen.keys() == original.keys()
-    for name, weight in frozen.items():
+    for name, weight in pack._unet.named_parameters():
         assert torch.equal(weight, original[name].to(weight.dtype)), name
-    ups = [weight for name, weight in parameters.items() if ".lora_B." in name]
-    assert all(torch.count_nonzero(up) for up in ups)
+        assert weight.grad is None
 
 
 def test_training_leaves_the_pipeline_and_the_global_generator_alone() -> None:
@@ -156,14 +149,15 @@ def test_the_file_tells_what_it_was_trained_on_and_how(
     assert {weight.dtype for weight in lora.weights.values()} == {torch.float32}
 
 
-def test_the_loss_falls_and_every_step_is_reported(base: StableDiffusionPipeline) -> None:
-    curve: list[tuple[int, float]] = []
+def test_the_loss_falls(base: StableDiffusionPipeline) -> None:
     settings = SETTINGS.model_copy(update={"steps": 40, "batch_size": 8, "learning_rate": 2e-2})
-    lora = train(base, settings, on_metric=lambda step, loss: curve.append((step, loss)))
-    assert [step for step, _ in curve] == list(range(1, 41))
-    losses = [loss for _, loss in curve]
-    assert lora.final_loss == pytest.approx(np.mean(losses[-4:]))
-    assert np.mean(losses[-13:]) < 0.95 * np.mean(losses[:13])
+    pack = Pack(base, settings, 1)
+    learner = pack.learner("anna", photos(), 0)
+    waiting = [learner]
+    pack.run(lambda _: [waiting.pop()] if waiting else [], lambda _: None, lambda: None)
+    assert len(learner.losses) == 40
+    assert learner.final_loss == pytest.approx(np.mean(learner.losses[-4:]))
+    assert np.mean(learner.losses[-13:]) < 0.95 * np.mean(learner.losses[:13])
 
 
 def test_with_full_caption_dropout_captions_do_not_matter(base: StableDiffusionPipeline) -> None:
@@ -201,33 +195,39 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize("every_s", [1e-9, 3600.0])
 def test_an_interrupted_training_goes_on_to_the_same_bytes(
-    base: StableDiffusionPipeline, lora: FaceLora, tmp_path: Path, every_s: float
+    base: StableDiffusionPipeline,
+    lora: FaceLora,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    every_s: float,
 ) -> None:
-    whole: list[tuple[int, float]] = []
-    assert train(base, on_metric=lambda step, loss: whole.append((step, loss))).weights.keys() == lora.weights.keys()
-    store, attempts = Store(tmp_path / "out"), []
+    store, update, steps = Store(tmp_path / "out"), Learner.update, []
     for stop in (1, 2, 7, 11, 12):
-        attempts.append([])
 
-        def interrupt(step: int, loss: float, stop: int = stop, taken: list = attempts[-1]) -> None:
-            taken.append((step, loss))
-            if step == stop:
+        def interrupt(learner: Learner, loss: float, stop: int = stop) -> None:
+            update(learner, loss)
+            steps.append(len(learner.losses))
+            if len(learner.losses) == stop:
                 raise Interrupted
 
+        monkeypatch.setattr(Learner, "update", interrupt)
         with pytest.raises(Interrupted):
-            train(base, on_metric=interrupt, checkpoint=UnitCheckpoint(store, "a.checkpoint", "key", every_s))
+            train(base, checkpoint=UnitCheckpoint(store, "a.checkpoint", "key", every_s))
         assert store.exists("a.checkpoint") is (every_s < 1 and stop > 1)  # the first is made after the first step
-        assert attempts[-1] == whole[:stop]
-    checkpoint = UnitCheckpoint(store, "a.checkpoint", "key", every_s)
-    again = train(base, checkpoint=checkpoint)
+    if every_s < 1:
+        assert steps == [1, 1, 2, 2, 3, 4, 5, 6, 7, 7, 8, 9, 10, 11, 11, 12]  # only the last step is done again
+    monkeypatch.setattr(Learner, "update", update)
+    again = train(base, checkpoint=UnitCheckpoint(store, "a.checkpoint", "key", every_s))
     assert again.save(tmp_path / "again").read_bytes() == lora.save(tmp_path / "whole").read_bytes()
     assert again.final_loss == lora.final_loss
 
 
-def test_checkpoints_take_the_place_of_steps(base: StableDiffusionPipeline, tmp_path: Path, monkeypatch) -> None:
+def test_checkpoints_take_the_place_of_steps(
+    base: StableDiffusionPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps: list[int] = []
-    step = face_lora._Training.step
-    monkeypatch.setattr(face_lora._Training, "step", lambda self: steps.append(len(self.losses)) or step(self))
+    update = Learner.update
+    monkeypatch.setattr(Learner, "update", lambda self, loss: steps.append(len(self.losses)) or update(self, loss))
     checkpoint = UnitCheckpoint(Store(tmp_path), "a.checkpoint", "key", 1e-9)
     train(base, checkpoint=checkpoint)
     train(base, checkpoint=checkpoint)  # killed after the last step

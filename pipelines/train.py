@@ -1,0 +1,228 @@
+"""Face-LoRAs by one Ray Train group: each worker trains a pack, and pulls the next identity whenever a slot falls free.
+
+One `TorchTrainer` for the whole job: a `fit` costs seconds. No `train.report` in the loop: it is a barrier over all
+workers. What is worth keeping lies in our store (checkpoints, results, the ledger), and the queue is an actor of the
+driver's, see `pipelines.leases`.
+"""
+
+import logging
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+import ray
+import ray.train
+from ray.train.collective import broadcast_from_rank_zero
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.callback import UserCallback
+
+from pipelines.guard import OPEN_LIMIT_S
+from pipelines.leases import Leases
+from pipelines.watchdog import Watchdog
+from studiolo.errors import PlanError, StudioloError
+from studiolo.settings import FaceLoraSettings
+from studiolo.storage.attempts import Attempts
+
+if TYPE_CHECKING:  # the queue's and the controller's processes do without torch and diffusers
+    from actors.trainer import Trainer
+
+Row = dict[str, Any]
+
+STAGE = "face_lora"
+POLL_S = 0.25
+"""The driver looks for new rows so often."""
+END_S = 60.0
+"""So long the group may take to end when all rows are there, or none is wanted any more."""
+LOOK_S = 2.0
+"""A worker asks so often whether its work is still wanted."""
+LOOKING = 8
+"""Threads that look for what an earlier run finished; each reads an identity's photos."""
+
+_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # it would look every 2 s, at the start and the end as well
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in settings are relative to where the job was started
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """How many training workers, and what each takes."""
+
+    least: int
+    most: int
+    cpus: int
+    accelerator: bool
+    limit_s: float
+    memory_mib: int | None
+
+    @property
+    def num_workers(self) -> int | tuple[int, int]:
+        """As Ray Train wants it: a fixed number, or least and most."""
+        return self.most if self.least == self.most else (self.least, self.most)
+
+
+def fit_group(settings: FaceLoraSettings, cpus: float, identities: int) -> Group:
+    """No more workers than there are identities for their slots, and at most what `cpus` of the cluster allow.
+
+    Raises `PlanError` with the numbers when not even the least fit: Ray Train would wait for ever.
+    """
+    least, most = settings.workers
+    possible = int((cpus + 1e-6) // settings.cpus_per_worker)
+    if possible < least:
+        raise PlanError(
+            f"stage {STAGE!r} does not fit: {least} workers x {settings.cpus_per_worker} CPUs = "
+            f"{least * settings.cpus_per_worker}, and the cluster has {cpus:g}; lower {STAGE}.workers or"
+            f" {STAGE}.cpus_per_worker, or give more CPUs"
+        )
+    useful = max(1, -(-identities // (settings.slots or 1)))
+    most = min(most, possible, useful)
+    return Group(
+        min(least, most),
+        most,
+        settings.cpus_per_worker,
+        settings.accelerator,
+        settings.time_limit_s,
+        settings.memory_limit_mib,
+    )
+
+
+def train(people: Iterable[Row], actor: "Trainer", group: Group) -> Iterator[Row]:
+    """A row of `actor` for every identity of `people`, as they are done; first those that an earlier run finished.
+
+    An identity that ends its workers comes out as `actor.crashed` says. Raises `StudioloError` when a worker raises,
+    cannot load its models, or when too many identities in a row crash.
+    """
+    left = []
+    rows = map(actor.needed, people)
+    with ThreadPoolExecutor(LOOKING) as pool:
+        while some := list(islice(rows, 4 * LOOKING)):  # a pool's own `map` would read all people at once
+            for row, found in zip(some, pool.map(actor.done, some), strict=True):
+                if found is None:
+                    left.append(row)
+                else:
+                    yield found
+    if not left:
+        return
+    attempts = Attempts(actor.store, STAGE, run=uuid.uuid4().hex)
+    with attempts.kept():
+        queue = ray.remote(num_cpus=0)(Leases).remote([(actor.unit(row), row) for row in left], attempts)
+        runner = ray.remote(num_cpus=0)(_Runner).remote()
+        fitted = runner.fit.remote(queue, [ray.put(actor)], group)
+        try:
+            for row, lost in _rows(queue, fitted, len(left)):
+                yield row if lost is None else actor.crashed(row, lost).to_pylist()[0]
+        finally:
+            with suppress(ray.exceptions.RayError):  # the cluster itself may be gone
+                queue.fail.remote("the driver has left")
+                ray.wait([fitted], timeout=END_S)  # a controller that is killed leaves its CPUs taken
+            ray.kill(runner)
+            ray.kill(queue)
+
+
+def _rows(queue: Any, fitted: Any, wanted: int) -> Iterator[tuple[Row, str | None]]:
+    """The outcomes as they come into the queue, until all are there or the group has ended; with a word of why, the
+    rows that were given up.
+    """
+    ended = False
+    while wanted:
+        try:
+            rows, lost, fatal = ray.get(queue.collect.remote())
+            if fatal:
+                raise StudioloError(f"stage {STAGE!r}: a worker failed: {fatal}")
+            wanted -= len(rows) + len(lost)
+            yield from ((row, None) for row in rows)
+            yield from lost
+            if wanted and ended:
+                raise StudioloError(f"stage {STAGE!r}: the workers ended with {wanted} identities left; run again")
+            ended = bool(ray.wait([fitted], timeout=POLL_S)[0]) if wanted else True
+            if ended and wanted:
+                ray.get(fitted)
+        except ray.exceptions.RayError as error:
+            raise StudioloError(f"stage {STAGE!r}: a worker failed: {str(error).strip().splitlines()[-1]}") from error
+
+
+class _Blame(UserCallback):
+    """Tells the queue which workers of the group have died; the others are ended with them and are not to blame."""
+
+    def __init__(self, queue: Any) -> None:
+        self.queue = queue
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        ray.get(self.queue.blame.remote(sorted(worker_exceptions)))
+
+
+class _Unwanted(Exception):
+    """Nobody waits for the worker's results."""
+
+
+class _Runner:
+    """Holds Ray Train's controller in a process of its own: what it says, and its signal handler, stay there."""
+
+    def fit(self, queue: Any, actor: list[Any], group: Group) -> None:
+        """Run the group until the queue is empty."""
+        os.environ.update(_ENVIRONMENT)
+        logging.getLogger("ray.train").setLevel(logging.ERROR)
+        resources = {"CPU": float(group.cpus), **({"GPU": 1.0} if group.accelerator else {})}
+        with tempfile.TemporaryDirectory() as folder:
+            TorchTrainer(
+                _work,
+                train_loop_config={"queue": queue, "actor": actor, "group": group},
+                scaling_config=ray.train.ScalingConfig(
+                    num_workers=group.num_workers, use_gpu=group.accelerator, resources_per_worker=resources
+                ),
+                run_config=ray.train.RunConfig(
+                    name="face-loras",
+                    storage_path=folder,
+                    failure_config=ray.train.FailureConfig(max_failures=-1),  # the queue bounds them, by identity
+                    callbacks=[_Blame(queue)],
+                ),
+            ).fit()
+
+
+def _work(config: dict[str, Any]) -> None:
+    """One worker: its pack trains what the queue gives, until that gives nothing more."""
+    import torch
+
+    queue, actor, group = config["queue"], cast("Trainer", ray.get(config["actor"][0])), cast(Group, config["group"])
+    rank = ray.train.get_context().get_world_rank()
+    attempt = broadcast_from_rank_zero(ray.get(queue.begin.remote()) if rank == 0 else None)
+    watchdog = Watchdog(group.memory_mib)
+
+    def explain(why: str) -> None:
+        ray.get(queue.explain.remote(attempt, rank, why))
+
+    def take(free: int) -> list[Row]:
+        watchdog.restart()
+        return cast(list[Row], ray.get(queue.take.remote(attempt, rank, free)))
+
+    def finished(row: Row) -> None:
+        watchdog.restart()
+        ray.get(queue.finish.remote(attempt, row))
+
+    asked_s = time.monotonic()
+
+    def tick() -> None:
+        nonlocal asked_s
+        if time.monotonic() - asked_s > LOOK_S:
+            asked_s = time.monotonic()
+            if ray.get(queue.over.remote(attempt)):
+                raise _Unwanted
+
+    try:
+        torch.set_num_threads(group.cpus)
+        with watchdog.watching(OPEN_LIMIT_S, explain):
+            actor.open("cuda" if group.accelerator else "cpu")
+        with watchdog.watching(group.limit_s, explain):
+            actor.work(take, finished, tick)
+    except _Unwanted:
+        return
+    except Exception as error:  # a bug or a store that fails is no identity's fault, and another attempt no cure
+        ray.get(queue.fail.remote(f"{type(error).__name__}: {error}"))

@@ -1,0 +1,237 @@
+"""One identity in training: its low-rank factors and everything that is its own.
+
+Nothing here is shared with another identity: optimiser state that is would give the next one in a slot its
+predecessor's moments and bias correction, one clip or one generator would tie its result to its neighbours.
+
+Shapes: R rank, I and O a layer's inputs and outputs, N views, b samples of the identity a step, B all its rows.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.optimization import get_cosine_with_hard_restarts_schedule_with_warmup
+from torch import Tensor, nn
+
+from studiolo.errors import TrainingError
+from studiolo.generation.grouped import Factors
+from studiolo.settings import FaceLoraSettings
+from studiolo.training.cache import Cache
+from studiolo.training.validation import Score
+
+Layers = Mapping[str, tuple[int, int]]
+"""[O, I] of every layer that is trained, by its name in the UNet."""
+
+_WARMUP_SHARE = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """What one identity learns from in one step, on the CPU: B rows."""
+
+    latents_BCHW: Tensor
+    noise_BCHW: Tensor
+    timesteps_B: Tensor
+    prompts_BLD: Tensor
+    mask_BHW: Tensor
+
+
+class Learner:
+    """Steps of one face-LoRA. All its random numbers come from one CPU generator, whose state is part of `state_dict`:
+    it decides the views of a batch too, so a resumed training equals one without a break.
+
+    The float32 masters of all factors lie in one flat tensor, and so do their gradients: the optimiser makes one pass
+    over it, and a gradient can never lie otherwise in memory than its weight.
+    """
+
+    def __init__(
+        self,
+        identity_id: str,
+        cache: Cache,
+        layers: Layers,
+        settings: FaceLoraSettings,
+        seed: int,
+        *,
+        noise_steps: int,
+        start: Mapping[str, Factors] | None = None,
+        prior: Cache | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.identity_id, self.settings = identity_id, settings
+        self._cache, self._prior, self._noise_steps = cache, prior, noise_steps
+        self._generator = torch.Generator().manual_seed(seed)
+        shapes = {
+            name: ((settings.rank, inputs), (outputs, settings.rank)) for name, (outputs, inputs) in layers.items()
+        }
+        size = sum(math.prod(down) + math.prod(up) for down, up in shapes.values())
+        self._masters = nn.Parameter(torch.zeros(size, device=device))
+        self._masters.grad = torch.zeros_like(self._masters)
+        self.factors: dict[str, Factors] = {}
+        """`down_RI` and `up_OR` of each layer: leaves of the autograd graph, views of the masters."""
+        at = 0
+        for name, pair in shapes.items():
+            leaves = []
+            for shape in pair:
+                leaves.append(self._leaf(at, shape))
+                at += math.prod(shape)
+            self.factors[name] = (leaves[0], leaves[1])
+        self._begin(start or {})
+        self._optimiser = new_optimiser(self._masters, settings)
+        self._schedule = get_cosine_with_hard_restarts_schedule_with_warmup(
+            self._optimiser, int(_WARMUP_SHARE * settings.steps), settings.steps, num_cycles=settings.restarts
+        )
+        self.losses: list[float] = []
+        """The loss of every step so far."""
+        self.curve: list[tuple[int, float, float]] = []
+        """(step, likeness, diversity) of every validation so far."""
+        self._best: Tensor | None = None
+        self.error: TrainingError | None = None
+        """Why it cannot go on."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do: its budget is spent, it failed, or it no longer becomes better."""
+        return self.error is not None or len(self.losses) >= self.settings.steps or self._stale
+
+    @property
+    def due(self) -> bool:
+        """Whether it is to be validated now: every `validate_every` steps, and at the last."""
+        step, every = len(self.losses), self.settings.validate_every
+        judged = bool(self.curve) and self.curve[-1][0] == step
+        return bool(every) and self.error is None and not judged and (step % every == 0 or step == self.settings.steps)
+
+    def judge(self, score: Score) -> None:
+        """The outcome of a validation: the best factors are kept, the first of equals."""
+        if not self.curve or score.likeness > max(likeness for _, likeness, _ in self.curve):
+            self._best = self._masters.detach().clone()
+        self.curve.append((len(self.losses), score.likeness, score.diversity))
+
+    @torch.no_grad()
+    def choose(self) -> int:
+        """Go back to the best factors; the step they are of."""
+        if self._best is None:
+            return len(self.losses)
+        self._masters.copy_(self._best)
+        return self._best_step
+
+    @property
+    def _best_step(self) -> int:
+        return max(self.curve, key=lambda point: point[1])[0]
+
+    @property
+    def _stale(self) -> bool:
+        """Whether the last `validation_patience` validations were no better than one before."""
+        after = [step for step, _, _ in self.curve if step > self._best_step] if self.curve else []
+        return len(after) >= self.settings.validation_patience
+
+    @property
+    def final_loss(self) -> float:
+        """Mean loss over the last tenth of the steps."""
+        return float(np.mean(self.losses[-max(1, self.settings.steps // 10) :]))
+
+    def draw(self) -> Draw:
+        """The next batch."""
+        rows = [self._draw(self._cache, self.settings.caption_dropout, self.settings.background_weight)]
+        if self._prior is not None:
+            rows.append(self._draw(self._prior, 0.0, 1.0))
+        return rows[0] if len(rows) == 1 else concatenated(rows)
+
+    def loss(self, losses_B: Tensor) -> Tensor:
+        """The identity's loss from those of its rows: the mean of its own, plus the weighted mean of its class."""
+        size = self.settings.batch_size
+        own = losses_B[:size].mean()
+        return own if self._prior is None else own + self.settings.prior_weight * losses_B[size:].mean()
+
+    def update(self, loss: float) -> None:
+        """One optimiser step along the gradients that lie in `factors`, which are zero afterwards.
+
+        Raises `TrainingError` when the loss or the gradient is no longer a number.
+        """
+        norm = clip_gradient([self._masters], self.settings.gradient_clip)
+        self.losses.append(loss)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise TrainingError(
+                f"got a loss of {loss} and a gradient of length {norm} in step {len(self.losses)}, wanted"
+                f" finite ones; use a learning rate below {self.settings.learning_rate:g}"
+            )
+        self._optimiser.step()
+        self._schedule.step()
+        assert self._masters.grad is not None
+        self._masters.grad.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resume needs."""
+        return {
+            "masters": self._masters.detach().cpu(),
+            "optimiser": self._optimiser.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "generator": self._generator.get_state(),
+            "losses": self.losses,
+            "curve": self.curve,
+            "best": None if self._best is None else self._best.cpu(),
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self._masters.copy_(state["masters"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._generator.set_state(state["generator"])
+        self.losses = list(state["losses"])
+        self.curve = [(step, likeness, diversity) for step, likeness, diversity in state["curve"]]
+        self._best = None if state["best"] is None else state["best"].to(self._masters.device)
+
+    def _leaf(self, at: int, shape: tuple[int, int]) -> Tensor:
+        """A piece of the masters and of their gradient, into which backward adds in place."""
+        assert self._masters.grad is not None
+        size = math.prod(shape)
+        leaf = self._masters.detach()[at : at + size].view(shape).requires_grad_()
+        leaf.grad = self._masters.grad[at : at + size].view(shape)
+        return leaf
+
+    @torch.no_grad()
+    def _begin(self, start: Mapping[str, Factors]) -> None:
+        """The factors of `start`; a layer it has not begins as peft's do: A uniform within 1 / sqrt(I), B zero."""
+        for name, (down_RI, up_OR) in self.factors.items():
+            drawn_RI = torch.rand(down_RI.shape, generator=self._generator)
+            down_RI.copy_((2 * drawn_RI - 1) / math.sqrt(down_RI.shape[1]))
+            if name in start:
+                down_RI.copy_(start[name][0])
+                up_OR.copy_(start[name][1])
+
+    def _draw(self, cache: Cache, dropout: float, background_weight: float) -> Draw:
+        settings, generator, size = self.settings, self._generator, self.settings.batch_size
+        view_b = torch.randint(len(cache.mean_NCHW), (size,), generator=generator)
+        mean_bCHW = cache.mean_NCHW[view_b]
+        latents_bCHW = mean_bCHW + cache.std_NCHW[view_b] * torch.randn(mean_bCHW.shape, generator=generator)
+        noise_bCHW = torch.randn(mean_bCHW.shape, generator=generator)
+        if settings.noise_offset:
+            noise_bCHW += settings.noise_offset * torch.randn((*mean_bCHW.shape[:2], 1, 1), generator=generator)
+        timesteps_b = torch.randint(self._noise_steps, (size,), generator=generator)
+        dropped_b = torch.rand(size, generator=generator) < dropout
+        return Draw(
+            latents_bCHW,
+            noise_bCHW,
+            timesteps_b,
+            cache.prompts_PLD[cache.prompt_N[view_b].masked_fill(dropped_b, 0)],
+            background_weight + (1 - background_weight) * cache.mask_NHW[view_b],
+        )
+
+
+def concatenated(draws: list[Draw]) -> Draw:
+    """The rows of all `draws`, in their order."""
+    return Draw(*(torch.cat([getattr(draw, name) for draw in draws]) for name in Draw.__dataclass_fields__))
+
+
+def new_optimiser(masters: nn.Parameter, settings: FaceLoraSettings) -> torch.optim.Optimizer:
+    """The optimiser of one identity."""
+    return torch.optim.AdamW([masters], lr=settings.learning_rate, fused=True)
+
+
+def clip_gradient(parameters: list[nn.Parameter], most: float) -> float:
+    """Scale the gradient down to the length `most`; the length it had."""
+    return float(torch.nn.utils.clip_grad_norm_(parameters, most))

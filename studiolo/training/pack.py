@@ -1,0 +1,240 @@
+"""Pack training: K identities' face-LoRAs in one forward pass over one frozen base, equal to training each alone.
+
+Slot k of the pack has rows k * B to (k + 1) * B - 1 of the batch and its own update of every layer
+(`studiolo.generation.grouped`). No row acts on another: the base's weights are frozen, its normalisations work within a
+sample, and the losses are summed, so that each identity's gradient is what it would be alone. What else could tie them
+together (optimiser, schedule, clip, random numbers) each `Learner` has for itself.
+
+Kernels choose their blocking by the size of the batch, so the number of slots is fixed and idle ones are padded: an
+identity's bytes depend on K, and neither on its slot nor on its neighbours.
+
+Shapes: K slots, B rows a slot, N = K * B rows.
+"""
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor, nn
+
+from studiolo.errors import SettingsError, TrainingError, nearest
+from studiolo.generation.adapters import unet_sha256
+from studiolo.generation.autoencoder import cast_weights
+from studiolo.generation.grouped import Factors, attach, matrix_shape
+from studiolo.settings import FaceLoraSettings
+from studiolo.training.cache import Cache, TrainingPhoto, build_cache
+from studiolo.training.checkpoints import UnitCheckpoint
+from studiolo.training.face_lora import FaceLora, diffusers_weights, fitting, metadata_of, read_factors
+from studiolo.training.learner import Draw, Learner, concatenated
+from studiolo.training.losses import training_losses
+from studiolo.training.prior import class_cache
+
+
+class Pack:
+    """`slots` places for identities in training over the frozen UNet of `base`, which itself is left as it is."""
+
+    def __init__(self, base: StableDiffusionPipeline, settings: FaceLoraSettings, slots: int) -> None:
+        self._base, self._settings = base, settings
+        self._unet = copy.deepcopy(base.unet).requires_grad_(False)
+        cast_weights(self._unet, getattr(torch, settings.precision))
+        if settings.gradient_checkpointing:
+            self._unet.enable_gradient_checkpointing()
+            self._unet.train()  # diffusers checkpoints in no other mode; the base has no dropout
+        self.layers = target_layers(self._unet, settings.targets)
+        attach(self._unet, self.layers, self._factors)
+        self._start = read_factors(Path(settings.start)) if settings.start else {}
+        fitting(self._start, self.layers, settings)
+        self._scale = settings.alpha / settings.rank
+        device = self._unet.device
+        self._idle: dict[str, Factors] = {
+            name: (
+                torch.zeros(settings.rank, inputs, device=device),
+                torch.zeros(outputs, settings.rank, device=device),
+            )
+            for name, (outputs, inputs) in self.layers.items()
+        }
+        self.slots: list[Learner | None] = [None] * slots
+        self._base_sha256 = unet_sha256(base.unet)
+        self._classes: dict[str, Cache] = {}
+
+    def learner(self, identity_id: str, photos: Sequence[TrainingPhoto], seed: int, trigger: str = "") -> Learner:
+        """An identity that can join; `trigger` names its class. Raises `TrainingError` without photos."""
+        if not photos:
+            raise TrainingError(f"face-LoRA of {identity_id!r}: got no photos, wanted at least 1")
+        settings, own_seed = self._settings, identity_seed(seed, identity_id)
+        views, ratio, looks = settings.views_per_photo, settings.view_face_ratio, settings.look_share
+        cache = build_cache(self._base, photos, views, ratio, np.random.default_rng(own_seed), looks)
+        return Learner(
+            identity_id,
+            cache,
+            self.layers,
+            settings,
+            own_seed,
+            noise_steps=self._base.scheduler.config.num_train_timesteps,
+            start={name: (down, up / self._scale) for name, (down, up) in self._start.items()},
+            prior=self._class(trigger) if settings.prior_weight else None,
+            device=self._unet.device,
+        )
+
+    def run(
+        self, take: Callable[[int], Iterable[Learner]], done: Callable[[Learner], None], tick: Callable[[], None]
+    ) -> None:
+        """Train all that `take` gives; returns when it gives nothing and no slot is busy.
+
+        `take(free)` gives at most `free` learners; when it gives fewer it is asked again once a slot falls free.
+        `done` gets each that is finished or has failed (its `error` says why), `tick` is called after each step.
+        """
+        asked = False
+        while True:
+            free = [slot for slot, learner in enumerate(self.slots) if learner is None]
+            if free and not asked:
+                for slot, joining in zip(free, take(len(free)), strict=False):
+                    self.slots[slot] = joining
+                asked = True
+            if not any(self.slots):
+                return
+            if not any(learner is not None and learner.finished for learner in self.slots):
+                self.step()
+                tick()
+            for slot, learner in enumerate(self.slots):
+                if learner is not None and learner.finished:
+                    self.slots[slot], asked = None, False
+                    done(learner)
+
+    def step(self) -> None:
+        """One step of every identity; one whose loss is no longer a number gets its `error`, the others go on."""
+        draws = {slot: learner.draw() for slot, learner in enumerate(self.slots) if learner is not None}
+        idle = _blank(next(iter(draws.values())))
+        losses_KB = self._losses(concatenated([draws.get(slot, idle) for slot in range(len(self.slots))]))
+        losses = {slot: self._learner(slot).loss(losses_KB[slot]) for slot in draws}
+        torch.stack([*losses.values()]).sum().backward()  # type: ignore[no-untyped-call]
+        for slot, loss in zip(losses, torch.stack([*losses.values()]).tolist(), strict=True):
+            learner = self._learner(slot)
+            try:
+                learner.update(loss)
+            except TrainingError as error:
+                learner.error = TrainingError(f"face-LoRA of {learner.identity_id!r}: {error}")
+
+    def face_lora(self, learner: Learner, *, trigger: str, photos: int, seed: int) -> FaceLora:
+        """What `learner` has learned."""
+        header = metadata_of(
+            self._settings,
+            base_sha256=self._base_sha256,
+            trigger=trigger,
+            photos=photos,
+            seed=seed,
+            slots=len(self.slots),
+        )
+        convolutions = {name for name, layer in self._unet.named_modules() if isinstance(layer, nn.Conv2d)}
+        return FaceLora(diffusers_weights(learner.factors, convolutions), header, learner.final_loss)
+
+    def _class(self, trigger: str) -> Cache:
+        """The base's own pictures of a class, made once."""
+        if trigger not in self._classes:
+            self._classes[trigger] = class_cache(self._base, trigger, self._settings.prior_images)
+        return self._classes[trigger]
+
+    def _learner(self, slot: int) -> Learner:
+        learner = self.slots[slot]
+        assert learner is not None
+        return learner
+
+    def _losses(self, draw: Draw) -> Tensor:
+        """Losses [K, B] of the rows of all slots."""
+        device = self._unet.device
+        losses_N = training_losses(
+            self._unet,
+            self._base.scheduler,
+            draw.latents_BCHW.to(device),
+            draw.noise_BCHW.to(device),
+            draw.timesteps_B.to(device),
+            draw.prompts_BLD.to(device),
+            min_snr_gamma=self._settings.min_snr_gamma,
+            mask_BHW=draw.mask_BHW.to(device),
+        )
+        return losses_N.view(len(self.slots), -1)
+
+    def _factors(self, name: str) -> Factors:
+        """`down_KRI` and `up_KOR` of a layer, in the base's precision."""
+        pairs = [self._idle[name] if learner is None else learner.factors[name] for learner in self.slots]
+        down_KRI, up_KOR = (torch.stack([pair[index] for pair in pairs]) for index in (0, 1))
+        return down_KRI.to(self._unet.dtype), (self._scale * up_KOR).to(self._unet.dtype)
+
+
+def train_face_lora(
+    base: StableDiffusionPipeline,
+    photos: Sequence[TrainingPhoto],
+    settings: FaceLoraSettings,
+    *,
+    identity_id: str,
+    trigger: str,
+    seed: int,
+    checkpoint: UnitCheckpoint | None = None,
+) -> FaceLora:
+    """Learn one identity alone, in a pack of one.
+
+    The same photos, settings and seed give the same bytes on the same machine and number of threads, however often it
+    was interrupted. Raises `TrainingError` without photos and when the loss is no longer a number.
+    """
+    pack = Pack(base, settings, 1)
+    learner = pack.learner(identity_id, photos, seed, trigger)
+    resume(learner, checkpoint)
+    waiting = [learner]
+    pack.run(lambda _: [waiting.pop()] if waiting else [], lambda _: None, lambda: keep(learner, checkpoint))
+    if learner.error is not None:
+        raise learner.error
+    return pack.face_lora(learner, trigger=trigger, photos=len(photos), seed=seed)
+
+
+def resume(learner: Learner, checkpoint: UnitCheckpoint | None) -> None:
+    """Go on from the checkpoint when there is one."""
+    state = checkpoint.load() if checkpoint is not None else None
+    if state is not None:
+        learner.load_state_dict(state)
+
+
+def keep(learner: Learner, checkpoint: UnitCheckpoint | None) -> None:
+    """Make a checkpoint when it is time for one."""
+    if checkpoint is not None and checkpoint.due and learner.error is None:
+        checkpoint.save(learner.state_dict())
+
+
+def target_layers(unet: nn.Module, targets: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """[O, I] of every layer whose name is or ends in one of `targets`.
+
+    Raises `SettingsError` for a target that names no layer, and for one with a layer that is more than one matrix, such
+    as a convolution with a spatial kernel.
+    """
+    named: Mapping[str, nn.Module] = dict(unet.named_modules())
+    found: dict[str, tuple[int, int]] = {}
+    for target in targets:
+        names = [name for name in named if name == target or name.endswith(f".{target}")]
+        if not names:
+            ends = {name.rpartition(".")[2] for name, layer in named.items() if matrix_shape(layer) is not None}
+            raise SettingsError(
+                f"face_lora.targets: no layer of the base is called {target!r}; {nearest(target, ends)}"
+            )
+        for name in names:
+            shape = matrix_shape(named[name])
+            if shape is None:
+                raise SettingsError(
+                    f"face_lora.targets: got {target!r}, which is {name} ({type(named[name]).__name__}), wanted linear"
+                    " layers and 1x1 convolutions: others have no update that is one matrix"
+                )
+            found[name] = shape
+    return dict(sorted(found.items()))
+
+
+def identity_seed(seed: int, identity_id: str) -> int:
+    """Seed of everything random in an identity's training, 0 <= seed < 2**63."""
+    digest = hashlib.sha256(f"face-lora\0{seed}\0{identity_id}".encode(errors="surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _blank(draw: Draw) -> Draw:
+    """What stands in an idle slot."""
+    return Draw(*(torch.zeros_like(getattr(draw, name)) for name in Draw.__dataclass_fields__))

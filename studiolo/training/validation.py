@@ -1,0 +1,50 @@
+"""Choosing the result: pictures of a training on its way, judged against photos it has not seen.
+
+Shapes: n pictures, m reference photos, D the embedding's width.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Embedding = NDArray[np.float32]
+Item = TypeVar("Item")
+
+HELD_OUT_FROM = 5
+"""With so many photos, one in so many is held out; with fewer every photo is needed to learn from."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good the pictures of a face-LoRA are."""
+
+    likeness: float
+    """Mean calibrated similarity, 0..1, to the references; a picture without a face counts 0."""
+    diversity: float
+    """Mean distance of the embeddings of two pictures; 0 with fewer than two faces."""
+
+
+Scorer = Callable[[Path], Score]
+"""Judges the face-LoRA in a file."""
+
+
+def split(photos: Sequence[Item]) -> tuple[list[Item], list[Item], bool]:
+    """Photos to learn from, photos to judge by, and whether these are the same (in-sample)."""
+    if len(photos) < HELD_OUT_FROM:
+        return list(photos), list(photos), True
+    held = range(HELD_OUT_FROM - 1, len(photos), HELD_OUT_FROM)
+    return [photo for index, photo in enumerate(photos) if index not in held], [photos[index] for index in held], False
+
+
+def score(
+    pictures: Sequence[Embedding | None], references: Sequence[Embedding], similarity: Callable[[float], float]
+) -> Score:
+    """Score of n pictures' embeddings (None: no face) against m references, by `similarity` of a distance."""
+    faces = [face for face in pictures if face is not None]
+    near = [similarity(float(np.median([np.linalg.norm(face - one) for one in references]))) for face in faces]
+    apart = [float(np.linalg.norm(a - b)) for index, a in enumerate(faces) for b in faces[index + 1 :]]
+    return Score(sum(near) / len(pictures), float(np.mean(apart)) if apart else 0.0)

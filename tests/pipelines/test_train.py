@@ -1,0 +1,86 @@
+"""The training group on a real cluster: every identity comes out once, whatever the workers suffer."""
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.train import Group, fit_group, train
+from studiolo.errors import PlanError, StudioloError
+from studiolo.storage.store import Store
+from tests.pipelines.pupils import SETTINGS, Pupils, identities
+
+LIMIT_S = 900
+pytestmark = pytest.mark.timeout(1000)
+
+
+@pytest.fixture(autouse=True)
+def cluster(ray_cluster: float) -> float:
+    return ray_cluster
+
+
+def group(most: int = 1, **changes: Any) -> Group:
+    settings = SETTINGS.model_copy(update={"workers": (1, most), **changes})
+    return fit_group(settings, 2, 100)
+
+
+def run(actor: Pupils, count: int, how: Group) -> dict[str, dict[str, Any]]:
+    """Rows by name, each of which came out once, in bounded time."""
+    started, rows = time.monotonic(), []
+    for row in train(identities(actor.store, count).to_pylist(), actor, how):
+        rows.append(row)
+        assert time.monotonic() - started < LIMIT_S
+    names = [row["identity_id"] for row in rows]
+    assert Counter(names) == Counter(f"p{number}" for number in range(count))
+    return dict(zip(names, rows, strict=True))
+
+
+def finished(store: Store) -> Counter[str]:
+    return Counter(path.split("/")[1] for path in store.list("finished"))
+
+
+def test_all_are_trained_once_and_found_done_by_the_next_run(tmp_path: Path) -> None:
+    actor = Pupils(Store(tmp_path))
+    rows = run(actor, 5, group(2))
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert finished(actor.store) == Counter(rows.keys())
+    assert actor.store.list("attempts") == []
+    again = run(actor, 5, group(2))
+    assert all(row["resumed"] for row in again.values())
+    assert finished(actor.store) == Counter(rows.keys())
+
+
+@pytest.mark.parametrize(
+    ("deed", "told", "limits"),
+    [
+        ("abort", "3 attempts, the last: the worker ended without a word", {}),
+        ("hang", "3 attempts, the last: took longer than 8 s", {"time_limit_s": 8.0}),
+    ],
+)
+def test_an_identity_that_ends_its_worker_fails_alone(
+    tmp_path: Path, deed: str, told: str, limits: dict[str, float]
+) -> None:
+    actor = Pupils(Store(tmp_path), p1=deed)
+    rows = run(actor, 3, group(**limits))
+    assert (rows["p1"]["status"], rows["p1"]["reason"], rows["p1"]["detail"]) == ("failed", "crashed_worker", told)
+    assert rows["p0"]["status"] == rows["p2"]["status"] == "ok"
+    assert finished(actor.store) == Counter(["p0", "p2"])
+    assert len(actor.store.list("deaths")) == 3  # once in company, twice alone
+    assert actor.store.list("attempts") == []
+
+
+def test_an_exception_ends_the_job_and_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StudioloError, match="stage 'face_lora': a worker failed: RuntimeError: a bug of ours"):
+        run(Pupils(Store(tmp_path), p0="raise"), 2, group())
+
+
+def test_no_more_workers_than_fit_and_are_of_use() -> None:
+    settings = SETTINGS.model_copy(update={"workers": (1, 8), "slots": 4})
+    assert fit_group(settings, 2.0, 100).num_workers == (1, 2)
+    assert fit_group(settings, 64.0, 5).num_workers == (1, 2)
+    assert fit_group(settings, 64.0, 4).num_workers == 1
+    assert fit_group(settings.model_copy(update={"workers": (2, 8)}), 64.0, 4).num_workers == 1
+    with pytest.raises(PlanError, match=r"2 workers x 2 CPUs = 4, and the cluster has 3; lower face_lora.workers"):
+        fit_group(settings.model_copy(update={"workers": (2, 8), "cpus_per_worker": 2}), 3.0, 100)

@@ -1,0 +1,83 @@
+"""A face-LoRA in both formats is the same to diffusers and to ours."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
+
+from studiolo.generation.adapters import Adapters
+from studiolo.generation.tiny import tiny_base
+from studiolo.identities.artifacts import LORA_FILE
+from studiolo.training.kohya import kohya_bytes
+from studiolo.training.pack import train_face_lora
+from tests.training.test_pack import SETTINGS, photos
+
+Factors = dict[str, tuple[torch.Tensor, torch.Tensor, float]]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same face-LoRA as diffusers' and as kohya's, a 1x1 convolution among its layers."""
+    folder = tmp_path_factory.mktemp("formats")
+    targets = (*SETTINGS.targets, "conv_shortcut")
+    settings = SETTINGS.model_copy(update={"alpha": 6.0, "steps": 2, "targets": targets})
+    lora = train_face_lora(tiny_base(), photos(0), settings, identity_id="anna", trigger="a woman", seed=0)
+    ours = lora.save(folder)
+    theirs = folder / "kohya.safetensors"
+    theirs.write_bytes(kohya_bytes(ours.read_bytes()))
+    return {"diffusers": ours, "kohya": theirs}
+
+
+def loaded(pipeline: StableDiffusionPipeline) -> Factors:
+    """A, B and scale of every layer of the one adapter that is loaded."""
+    found = {}
+    for name, layer in pipeline.unet.named_modules():
+        if hasattr(layer, "lora_A") and layer.lora_A:
+            (adapter,) = layer.lora_A
+            down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+            found[name] = (down.detach().flatten(1), up.detach().flatten(1), layer.scaling[adapter])
+    return found
+
+
+def by_diffusers(path: Path) -> Factors:
+    pipeline = tiny_base()
+    pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
+    return loaded(pipeline)
+
+
+def by_ours(path: Path) -> Factors:
+    pipeline = tiny_base()
+    with Adapters(pipeline).mix([(str(path), 1.0)]):
+        return loaded(pipeline)
+
+
+@pytest.mark.parametrize("read", [by_diffusers, by_ours])
+def test_both_formats_are_read_to_the_same_factors(files: dict[str, Path], read) -> None:
+    first, second = read(files["diffusers"]), read(files["kohya"])
+    assert first.keys() == second.keys()
+    assert any(name.endswith("conv_shortcut") for name in first)
+    assert len(first) == len(by_diffusers(files["diffusers"]))
+    for name, (down, up, scale) in first.items():
+        assert torch.equal(down, second[name][0]), name
+        assert torch.equal(up, second[name][1]), name
+        assert scale == second[name][2] == 6.0 / 4
+    assert any(torch.count_nonzero(up) for _, up, _ in first.values())
+
+
+def test_names_and_metadata_are_those_of_kohya(files: dict[str, Path]) -> None:
+    with safe_open(files["kohya"], framework="pt") as file:
+        keys, header = set(file.keys()), file.metadata()
+        assert all(file.get_tensor(key).item() == 6.0 for key in keys if key.endswith(".alpha"))
+    layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0"
+    assert {f"{layer}.{part}" for part in ("lora_down.weight", "lora_up.weight", "alpha")} <= keys
+    assert len(keys) % 3 == 0
+    assert (header["ss_network_module"], header["ss_network_dim"], header["ss_network_alpha"]) == (
+        "networks.lora",
+        "4",
+        "6.0",
+    )
+    assert (header["ss_num_train_images"], header["ss_mixed_precision"]) == ("1", "no")
+    assert files["diffusers"].name == LORA_FILE
+    assert kohya_bytes(files["diffusers"].read_bytes()) == files["kohya"].read_bytes()

@@ -1,0 +1,362 @@
+"""Packed training equals training alone, and nothing ties neighbours together."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from peft import LoraConfig
+
+from studiolo.errors import SettingsError, TrainingError, WeightsError
+from studiolo.generation.tiny import tiny_base
+from studiolo.settings import FaceLoraSettings
+from studiolo.training import learner as learner_module
+from studiolo.training.cache import TrainingPhoto
+from studiolo.training.face_lora import read_factors
+from studiolo.training.learner import Learner
+from studiolo.training.losses import training_losses
+from studiolo.training.pack import Pack, target_layers, train_face_lora
+
+SETTINGS = FaceLoraSettings(
+    rank=4, alpha=4.0, steps=6, batch_size=2, views_per_photo=1, learning_rate=5e-3, precision="float32"
+)
+LEAST_MOVE = 1e-3
+TOLERANCE = 1e-4
+
+Weights = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def base() -> StableDiffusionPipeline:
+    """A tiny base that minds what its attention says: at random weights all its scores are about equal."""
+    pipeline = tiny_base()
+    for name, weight in pipeline.unet.named_parameters():
+        if name.endswith(("to_q.weight", "to_k.weight")):
+            weight.mul_(4)
+    return pipeline
+
+
+def photos(seed: int, count: int = 1) -> list[TrainingPhoto]:
+    """Pictures of one of many identities."""
+    pictures = []
+    for number in range(count):
+        rng = np.random.default_rng([seed, number])
+        coarse = rng.integers(0, 256, (8, 8, 3), np.uint8)
+        mask = np.zeros((256, 256), np.float32)
+        mask[64:192, 64:192] = 1
+        pictures.append(TrainingPhoto(coarse.repeat(32, 0).repeat(32, 1), mask, "a handsome man, smile"))
+    return pictures
+
+
+@torch.no_grad()
+def learner_of(pack: Pack, index: int, settings: FaceLoraSettings | None = None) -> Learner:
+    """Person `index`, on the way already: while B is zero A stands still."""
+    learner = pack.learner(f"person {index}", photos(index, 1 + index % 3), 0)
+    if settings is not None:
+        learner.settings = settings
+    generator = torch.Generator().manual_seed(index)
+    for _, up_OR in learner.factors.values():
+        up_OR += 0.3 * torch.randn(up_OR.shape, generator=generator)
+    return learner
+
+
+def weights(learner: Learner) -> Weights:
+    """Copies of the factors by name."""
+    pairs = {name: dict(zip("AB", pair, strict=True)) for name, pair in learner.factors.items()}
+    return {f"{name}.{side}": leaf.detach().clone() for name, pair in pairs.items() for side, leaf in pair.items()}
+
+
+def train(pack: Pack, queue: Iterable[Learner]) -> list[Learner]:
+    """Train all; in the order in which they were finished."""
+    waiting, finished = list(queue), []
+
+    def take(free: int) -> list[Learner]:
+        return [waiting.pop(0) for _ in range(min(free, len(waiting)))]
+
+    pack.run(take, finished.append, lambda: None)
+    return finished
+
+
+@pytest.fixture
+def sgd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain gradient steps: AdamW's, whose size hardly depends on the gradient's, would blow up float noise."""
+
+    def optimiser(masters: torch.nn.Parameter, settings: FaceLoraSettings) -> torch.optim.Optimizer:
+        return torch.optim.SGD([masters], lr=settings.learning_rate)
+
+    monkeypatch.setattr(learner_module, "new_optimiser", optimiser)
+
+
+def require_equal(starts: list[Weights], alone: list[Weights], packed: list[Weights]) -> None:
+    """Every tensor has moved, and packed is alone within `TOLERANCE` of the move; else `AssertionError`."""
+    for start, one, other in zip(starts, alone, packed, strict=True):
+        for name, before in start.items():
+            moved = (one[name] - before).abs().max().item()
+            assert moved >= LEAST_MOVE, f"{name} moved by {moved}"
+            apart = (other[name] - one[name]).abs().max().item()
+            assert apart <= TOLERANCE * moved, f"{name}: {apart} of {moved} apart"
+
+
+def compare(
+    base: StableDiffusionPipeline,
+    slots: int,
+    count: int,
+    settings: FaceLoraSettings,
+    kind: type[Pack] = Pack,
+    tie: Callable[[list[Learner]], None] = lambda _: None,
+) -> None:
+    """Train `count` identities of different budgets in `slots` slots and alone; `AssertionError` unless equal.
+
+    `kind` and `tie` are for faults: another pack, something done to its learners.
+    """
+    budgets = [settings.model_copy(update={"steps": settings.steps + index % 3}) for index in range(count)]
+    single, pack = Pack(base, settings, 1), kind(base, settings, slots)
+    alone = [learner_of(single, index, budget) for index, budget in enumerate(budgets)]
+    starts = [weights(learner) for learner in alone]
+    for learner in alone:
+        train(single, [learner])
+    packed = [learner_of(pack, index, budget) for index, budget in enumerate(budgets)]
+    tie(packed)
+    assert {len(learner.losses) for learner in train(pack, packed)} == {budget.steps for budget in budgets}
+    require_equal(starts, [weights(learner) for learner in alone], [weights(learner) for learner in packed])
+
+
+SGD = SETTINGS.model_copy(update={"learning_rate": 5.0, "gradient_clip": 1e9, "steps": 2})
+CLIPPED = SGD.model_copy(update={"learning_rate": 10.0, "gradient_clip": 0.08})
+
+
+@pytest.mark.usefixtures("sgd")
+@pytest.mark.parametrize(("slots", "count"), [(1, 2), (4, 7), (16, 16)])
+def test_packed_equals_alone_through_joins_and_leaves(base: StableDiffusionPipeline, slots: int, count: int) -> None:
+    compare(base, slots, count, SGD)
+
+
+@pytest.mark.usefixtures("sgd")
+def test_each_gradient_is_clipped_by_its_own_length(base: StableDiffusionPipeline) -> None:
+    compare(base, 4, 4, CLIPPED)
+
+
+class Swapped(Pack):
+    """Gives two slots one another's factors."""
+
+    def _factors(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        down_KRI, up_KOR = super()._factors(name)
+        order = [1, 0, *range(2, len(self.slots))]
+        return down_KRI[order], up_KOR[order]
+
+
+@pytest.mark.usefixtures("sgd")
+def test_a_swapped_index_is_found(base: StableDiffusionPipeline) -> None:
+    with pytest.raises(AssertionError, match="apart"):
+        compare(base, 4, 4, SGD, Swapped)
+
+
+@pytest.mark.usefixtures("sgd")
+def test_shared_noise_is_found(base: StableDiffusionPipeline) -> None:
+    def tie(learners: list[Learner]) -> None:
+        for learner in learners:
+            learner._generator = learners[0]._generator
+
+    with pytest.raises(AssertionError, match="apart"):
+        compare(base, 4, 4, SGD, tie=tie)
+
+
+@pytest.mark.usefixtures("sgd")
+def test_a_shared_clip_is_found(base: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = learner_module.clip_gradient
+    together: list[torch.nn.Parameter] = []
+
+    def tie(learners: list[Learner]) -> None:
+        together.extend(learner._masters for learner in learners)
+
+    def shared(parameters: list[torch.nn.Parameter], most: float) -> float:
+        length = own(parameters, 1e9)
+        whole = torch.stack([master.grad.norm() for master in together]).norm().item() if together else length
+        for parameter in parameters:
+            parameter.grad.mul_(min(1.0, most / whole))
+        return length
+
+    monkeypatch.setattr(learner_module, "clip_gradient", shared)
+    with pytest.raises(AssertionError, match="apart"):
+        compare(base, 4, 4, CLIPPED, tie=tie)
+
+
+@pytest.mark.usefixtures("sgd")
+def test_a_training_that_hardly_moves_proves_nothing(base: StableDiffusionPipeline) -> None:
+    with pytest.raises(AssertionError, match="moved by"):
+        compare(base, 2, 2, SGD.model_copy(update={"learning_rate": 1e-3}))
+
+
+def test_gradients_are_those_of_peft(base: StableDiffusionPipeline) -> None:
+    pack = Pack(base, SETTINGS, 1)
+    learner = learner_of(pack, 0)
+    learner.update = lambda loss: None  # type: ignore[method-assign]
+    pack.slots, state = [learner], learner._generator.get_state()
+    pack.step()
+    unet = tiny_base().unet
+    unet.load_state_dict(base.unet.state_dict())
+    unet.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=list(SETTINGS.targets)))
+    parameters = dict(unet.named_parameters())
+    for name, (down, up) in learner.factors.items():
+        for side, leaf in (("A", down), ("B", up)):
+            parameters[f"{name}.lora_{side}.default.weight"].data.copy_(leaf.detach())
+    learner._generator.set_state(state)
+    draw = learner.draw()
+    training_losses(
+        unet,
+        base.scheduler,
+        draw.latents_BCHW,
+        draw.noise_BCHW,
+        draw.timesteps_B,
+        draw.prompts_BLD,
+        min_snr_gamma=SETTINGS.min_snr_gamma,
+        mask_BHW=draw.mask_BHW,
+    ).mean().backward()
+    for name, pair in learner.factors.items():
+        for side, leaf in zip("AB", pair, strict=True):
+            theirs = parameters[f"{name}.lora_{side}.default.weight"].grad
+            torch.testing.assert_close(leaf.grad, theirs, rtol=1e-3, atol=1e-6 * float(theirs.abs().max()) + 1e-9)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_bytes_depend_neither_on_the_slot_nor_on_the_neighbours(base: StableDiffusionPipeline, precision: str) -> None:
+    settings = SETTINGS.model_copy(update={"precision": precision})
+    pack = Pack(base, settings, 4)
+    company = [learner_of(pack, index) for index in (0, 1, 2, 3)]
+    train(pack, company)
+    lonely = learner_of(pack, 2)
+    train(pack, [lonely])
+    moved = learner_of(pack, 2)
+    short = settings.model_copy(update={"steps": 2})
+    train(pack, [learner_of(pack, 4, short), learner_of(pack, 5), learner_of(pack, 6), learner_of(pack, 7), moved])
+    assert all(torch.equal(weights(company[2])[name], weight) for name, weight in weights(lonely).items())
+    assert all(torch.equal(weights(company[2])[name], weight) for name, weight in weights(moved).items())
+    assert company[2].losses == lonely.losses == moved.losses
+
+
+def test_one_that_diverges_fails_alone(base: StableDiffusionPipeline) -> None:
+    pack = Pack(base, SETTINGS, 2)
+    calm = learner_of(pack, 0)
+    train(pack, [calm])
+    wild, neighbour = learner_of(pack, 1), learner_of(pack, 0)
+    with torch.no_grad():
+        wild.factors["mid_block.attentions.0.transformer_blocks.0.ff.net.2"][1].fill_(float("inf"))
+    first, _ = train(pack, [wild, neighbour])
+    assert first is wild
+    assert isinstance(wild.error, TrainingError)
+    assert "'person 1': got a loss of nan" in str(wild.error)
+    assert neighbour.error is None
+    assert all(torch.equal(weights(calm)[name], weight) for name, weight in weights(neighbour).items())
+
+
+def test_a_state_goes_on_in_another_slot_beside_others(base: StableDiffusionPipeline) -> None:
+    pack = Pack(base, SETTINGS, 3)
+    whole = learner_of(pack, 0)
+    train(pack, [whole])
+    broken = learner_of(pack, 0)
+    pack.slots[:] = [broken, learner_of(pack, 1), None]
+    for _ in range(3):
+        pack.step()
+    pack.slots[:] = [None] * 3
+    again = learner_of(pack, 0)
+    again.load_state_dict(broken.state_dict())
+    train(pack, [learner_of(pack, 2), learner_of(pack, 3), again])
+    assert all(torch.equal(weights(whole)[name], weight) for name, weight in weights(again).items())
+    assert again.losses == whole.losses
+
+
+def test_a_slot_is_refilled_at_once_and_nothing_else_waits(base: StableDiffusionPipeline) -> None:
+    pack = Pack(base, SETTINGS, 2)
+    long, short, next_one = (learner_of(pack, index, budget(steps)) for index, steps in enumerate((6, 2, 3)))
+    at_work: list[set[str]] = []
+    waiting, finished = [long, short, next_one], []
+    pack.run(
+        lambda free: [waiting.pop(0) for _ in range(min(free, len(waiting)))],
+        finished.append,
+        lambda: at_work.append({learner.identity_id for learner in pack.slots if learner}),
+    )
+    assert finished == [short, next_one, long]
+    assert at_work == [{"person 0", "person 1"}] * 2 + [{"person 0", "person 2"}] * 3 + [{"person 0"}]
+
+
+def budget(steps: int) -> FaceLoraSettings:
+    return SETTINGS.model_copy(update={"steps": steps})
+
+
+@pytest.mark.parametrize(
+    ("targets", "told"),
+    [
+        (("to_q", "conv1"), r"got 'conv1', which is .*conv1 \(\w*Conv2d\w*\), wanted linear layers and 1x1"),
+        (("too_q",), "no layer of the base is called 'too_q'; did you mean 'to_q'"),
+    ],
+)
+def test_a_target_without_a_matrix_is_a_clear_error(
+    base: StableDiffusionPipeline, targets: tuple[str, ...], told: str
+) -> None:
+    with pytest.raises(SettingsError, match=told):
+        Pack(base, SETTINGS.model_copy(update={"targets": targets}), 1)
+
+
+def test_1x1_convolutions_are_trained_too(base: StableDiffusionPipeline) -> None:
+    settings = SETTINGS.model_copy(update={"targets": ("proj_in", "conv_shortcut")})
+    pack = Pack(base, settings, 2)
+    assert any(name.endswith("conv_shortcut") for name in pack.layers)
+    learner = pack.learner("anna", photos(0), 0)
+    before = weights(learner)
+    train(pack, [learner])
+    assert all(not torch.equal(before[name], weight) for name, weight in weights(learner).items())
+    assert target_layers(base.unet, ("proj_in",)).keys() < pack.layers.keys()
+
+
+def trained(base: StableDiffusionPipeline, **changes: object) -> Weights:
+    """What person 0 learns in three steps with other settings."""
+    settings = SETTINGS.model_copy(update={"steps": 3, **changes})
+    pack = Pack(base, settings, 2)
+    learner = pack.learner("person 0", photos(0), 0, "a woman")
+    train(pack, [learner])
+    return weights(learner)
+
+
+@pytest.mark.parametrize("change", [{"noise_offset": 0.1}, {"precision": "bfloat16"}, {"prior_weight": 1.0}])
+def test_settings_act(base: StableDiffusionPipeline, change: dict[str, object]) -> None:
+    plain, changed = trained(base), trained(base, **change)
+    assert all(not torch.equal(plain[name], weight) for name, weight in changed.items() if name.endswith(".B"))
+
+
+def test_gradient_checkpointing_changes_no_byte(base: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, again = trained(base), []
+    forward = torch.utils.checkpoint.checkpoint
+    monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", lambda *a, **k: again.append(1) or forward(*a, **k))
+    kept = trained(base, gradient_checkpointing=True)
+    assert again, "nothing was computed a second time"
+    assert all(torch.equal(plain[name], weight) for name, weight in kept.items())
+
+
+def test_a_training_starts_from_a_face_lora(base: StableDiffusionPipeline, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"alpha": 8.0})
+    common = train_face_lora(base, photos(5), settings, identity_id="all", trigger="a woman", seed=0)
+    path = common.save(tmp_path)
+    started = Pack(base, SETTINGS.model_copy(update={"start": str(path)}), 1).learner("person 0", photos(0), 0)
+    file = read_factors(path)
+    assert any(torch.count_nonzero(up) for _, up in file.values())
+    for name, (down, up) in started.factors.items():
+        assert torch.equal(down.detach(), file[name][0])
+        torch.testing.assert_close(up.detach() * (4.0 / 4), file[name][1])  # whatever the alphas, the same update
+    with pytest.raises(WeightsError, match=r"got .* of \(.*, 4\) \(outputs, inputs, rank\), wanted \(.*, 8\)"):
+        Pack(base, SETTINGS.model_copy(update={"start": str(path), "rank": 8}), 1)
+
+
+def test_the_class_is_learned_beside_the_identity_by_its_weight(base: StableDiffusionPipeline) -> None:
+    settings = SETTINGS.model_copy(update={"prior_weight": 0.5, "prior_images": 3})
+    learner = Pack(base, settings, 1).learner("person 0", photos(0), 0, "a woman")
+    size = settings.batch_size
+    draw = learner.draw()
+    assert len(draw.latents_BCHW) == 2 * size
+    losses_B = torch.arange(2.0 * size)
+    assert learner.loss(losses_B) == losses_B[:size].mean() + 0.5 * losses_B[size:].mean()
+    made = learner._prior
+    assert made is not None
+    assert len(made.mean_NCHW) == 3
+    assert torch.equal(made.mean_NCHW, Pack(base, settings, 1).learner("b", photos(1), 1, "a woman")._prior.mean_NCHW)
