@@ -93,7 +93,7 @@ class Trainer:
     def open(self, device: str = "cpu") -> None:
         """Load the frozen base."""
         self.pipeline = self._load(device)
-        self.engine = Engine(self.pipeline, slots=_SAMPLES)
+        self.engine = Engine(self.pipeline, slots=_SAMPLES, rank_budget=self.settings.rank)
         if self.settings.validate_every:
             self.perception, self.similarity = open_suite(self.suite), Similarity.load()
 
