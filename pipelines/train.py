@@ -225,4 +225,5 @@ def _work(config: dict[str, Any]) -> None:
     except _Unwanted:
         return
     except Exception as error:  # a bug or a store that fails is no identity's fault, and another attempt no cure
-        ray.get(queue.fail.remote(f"{type(error).__name__}: {error}"))
+        cause = getattr(error, "cause", None) or error  # of what the queue itself could not do
+        ray.get(queue.fail.remote(f"{type(cause).__name__}: {cause}"))
