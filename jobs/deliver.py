@@ -1,6 +1,7 @@
 """`python -m jobs deliver`: what a finished job made, in a folder or zip for each customer."""
 
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +11,6 @@ from studiolo.errors import SettingsError, StoreError, UsageError
 DELIVERIES = "deliveries.json"
 """Where deliveries went, for `python -m jobs retain`."""
 
-TABLES = ("orders", "identities", "portraits", "prints", "albums")
 NAMED = 10
 """So many customers whose orders fall short are named."""
 
@@ -54,31 +54,38 @@ def _deliver_all(store: Any, to: str, zipped: bool, approved_only: bool) -> list
     from studiolo.portraits.delivery import plan_delivery, write_delivery
     from studiolo.storage.store import Store
 
-    rows = {name: store.read_table(f"{name}.parquet").to_pylist() for name in TABLES}
-    _check_apart(store.url, to, {row["album_uri"] for row in rows["albums"]})
+    _check_apart(store.url, to, {row["album_uri"] for row in store.iter_rows("albums.parquet", ["album_uri"])})
     approvals, place = read_approvals(store), Store(to)
     known = set(store.read_json(DELIVERIES)) if store.exists(DELIVERIES) else set()
     store.write_json(DELIVERIES, sorted(known | {place.url}))  # first: what is handed out must be found again
-    own = {name: _by(rows[name], "identity_id") for name in ("identities", "portraits", "prints")}
     short: list[str] = []
-    for order in rows["orders"]:
+    for order, people, portraits, prints in _orders(store):
         album = order["album_id"]
-        if album not in own["identities"]:
+        if not people:
             raise StoreError(f"deliver: {store.url} knows no person of album {album!r}; run the studio job to its end")
-        (identity,) = own["identities"][album]
-        portraits, prints = own["portraits"].get(album, []), own["prints"].get(album, [])
-        delivery = plan_delivery(order, identity, portraits, prints, approvals, approved_only)
+        delivery = plan_delivery(order, people[0], portraits, prints, approvals, approved_only)
         write_delivery(store, place, delivery, zipped)
         if delivery.short:
             short.append(f"{album} ({'; '.join(delivery.short)})")
     return short
 
 
-def _by(rows: list[Row], column: str) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row[column], []).append(row)
-    return found
+def _orders(store: Any) -> Iterator[tuple[Row, list[Row], list[Row], list[Row]]]:
+    """Each order with its person, portraits and prints; in memory are those of one at a time."""
+    from studiolo.albums.records import IDENTITY_SCHEMA, PORTRAIT_SCHEMA
+    from studiolo.portraits.order_file import ORDERED_SCHEMA
+    from studiolo.portraits.prints import PRINT_SCHEMA
+    from studiolo.storage.spool import Spool, beside
+
+    orders = Spool(ORDERED_SCHEMA, "album_id").filled(store.iter_rows("orders.parquet"))
+    ordered = {order["album_id"] for order in orders}
+    parts = []
+    for name, schema in {"identities": IDENTITY_SCHEMA, "portraits": PORTRAIT_SCHEMA, "prints": PRINT_SCHEMA}.items():
+        rows = (row for row in store.iter_rows(f"{name}.parquet") if row["identity_id"] in ordered)
+        own = Spool(schema, "identity_id").filled(rows)
+        parts.append(beside(orders, own, lambda row: row.get("identity_id", row.get("album_id"))))
+    for (order, people), (_, portraits), (_, prints) in zip(*parts, strict=True):
+        yield order, people, portraits, prints
 
 
 def _check_apart(out: str, to: str, albums: set[str]) -> None:

@@ -82,7 +82,7 @@ def refresh(store: Store) -> None:
     # A job that was killed may have left tables of two nights; people of whom one is missing wait for the next job.
     known = set.intersection(
         *(
-            {row["album_id"] for row in store.iter_rows(f"{name}.parquet")}
+            {row["album_id"] for row in store.iter_rows(f"{name}.parquet", ["album_id"])}
             for name in ("albums", "identities", "orders")
         )
     )
@@ -97,7 +97,7 @@ def refresh(store: Store) -> None:
                 spool.append(row)
     before = store.read_json("summary.json")
     figures = {name: before[name] for name in ("seconds_by_stage", "peak_rss_gib", "versions")}
-    named = {str(row["path"]) for row in chain(portraits, store.iter_rows("prints.parquet"))}
+    named = {str(row["path"]) for row in chain(portraits, store.iter_rows("prints.parquet", ["path"]))}
     _show(store, albums, identities, portraits, ordered, lambda: figures, _files_as_they_are(store, named), named)
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from studiolo.identities.artifacts import identity_folder, safe_segment
 from studiolo.portraits.approvals import APPROVALS, Approvals
@@ -88,7 +87,7 @@ def known_albums(store: Store) -> set[str]:
     """Albums of which something may lie here."""
     albums = set(_rows(store)) | set(_journal(store))
     if store.exists("albums.parquet"):
-        albums.update(store.read_table("albums.parquet").column("album_id").to_pylist())
+        albums.update(row["album_id"] for row in store.iter_rows("albums.parquet", ["album_id"]))
     return albums
 
 
@@ -126,7 +125,7 @@ def survey(
     runs = tracker.runs_named(albums)
     photos: dict[str, list[str]] = {}
     if store.exists("albums.parquet"):
-        for row in store.read_table("albums.parquet").to_pylist():
+        for row in store.iter_rows("albums.parquet", ["album_id", "album_uri", "photos"]):
             if row["album_id"] in albums:
                 origins = [photo_origin(row["album_uri"], photo["uri"]) for photo in row["photos"]]
                 photos[row["album_id"]] = [path for path in map(thumb_path, origins) if store.exists(path)]
@@ -160,11 +159,9 @@ def erase(store: Store, found: Mapping[str, Found], tracker: MlflowTracker) -> N
     if store.exists(APPROVALS):
         approvals = Approvals.read(store.read_bytes(APPROVALS))
         store.write_bytes(APPROVALS, approvals.without(found, _portrait_ids(store, found)))
-    albums = pa.array(sorted(found), pa.string())
     for name, column in _TABLES.items():
         if store.exists(name):
-            table = store.read_table(name)
-            store.write_table(name, table.filter(pc.invert(pc.is_in(table.column(column), albums))))
+            store.keep_rows(name, lambda row, column=column: row[column] not in found)  # type: ignore[misc]
 
 
 def finish(store: Store) -> None:
@@ -179,7 +176,7 @@ def finish(store: Store) -> None:
 def _portrait_ids(store: Store, albums: Collection[str]) -> list[str]:
     if not store.exists("portraits.parquet"):
         return []
-    rows = store.read_table("portraits.parquet").select(["identity_id", "portrait_id"]).to_pylist()
+    rows = store.iter_rows("portraits.parquet", ["identity_id", "portrait_id"])
     return [row["portrait_id"] for row in rows if row["identity_id"] in albums]
 
 

@@ -47,6 +47,12 @@ class Spool:
         self._places.append((tuple(row[name] for name in self._key), self._end, content.size))
         self._end += content.size
 
+    def filled(self, rows: Iterable[Mapping[str, Any]]) -> "Spool":
+        """This spool, with `rows` appended."""
+        for row in rows:
+            self.append(row)
+        return self
+
     def __len__(self) -> int:
         return len(self._places)
 

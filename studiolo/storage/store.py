@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -146,15 +146,17 @@ class Store:
             write = partial(_replace_file, Path(place)) if self._local else partial(_put_file, self._fs, place)
             self._attempt("write", path, partial(write, copy))
 
-    def iter_rows(self, path: str) -> Iterator[dict[str, Any]]:
-        """The rows of the Parquet table in `path`, few of them in memory at a time."""
-        with self.as_local_file(path) as file:
-            try:
-                with pq.ParquetFile(file) as table:
-                    for batch in table.iter_batches(_ROWS_A_GROUP):
-                        yield from batch.to_pylist()
-            except pa.ArrowInvalid as error:
-                raise self._no_table(path, error) from None
+    def iter_rows(self, path: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """The rows of the Parquet table in `path`, few of them in memory at a time; of `columns` when given."""
+        with self._table(path) as table:
+            for batch in table.iter_batches(_ROWS_A_GROUP, columns=columns):
+                yield from batch.to_pylist()
+
+    def keep_rows(self, path: str, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Write the Parquet table in `path` anew with the `wanted` rows only, few of them in memory at a time."""
+        with self._table(path) as table:
+            rows = (row for batch in table.iter_batches(_ROWS_A_GROUP) for row in batch.to_pylist())
+            self.write_rows(path, filter(wanted, rows), table.schema_arrow)
 
     def local_path(self, path: str) -> Path | None:
         """Where `path` lies on this machine's disk, existing or not; None on an object store."""
@@ -223,6 +225,15 @@ class Store:
                 if pause_s is None:
                     raise self._failure(doing, path, error) from error
             time.sleep(pause_s)
+
+    @contextmanager
+    def _table(self, path: str) -> Iterator[pq.ParquetFile]:
+        with self.as_local_file(path) as file:
+            try:
+                with pq.ParquetFile(file) as table:
+                    yield table
+            except pa.ArrowInvalid as error:
+                raise self._no_table(path, error) from None
 
     def _no_table(self, path: str, error: Exception) -> StoreError:
         message = f"got {error}, wanted a Parquet file; delete the file and run the job again"

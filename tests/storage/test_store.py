@@ -171,6 +171,20 @@ def test_rows_written_one_by_one_are_the_table(tmp_path: Path, url: str, count: 
     assert store.read_bytes("tables/rows.parquet") == first
 
 
+@pytest.mark.parametrize("url", ["{}", "memory://rows-that-stay"])
+def test_rows_that_stay_are_the_table_written_of_them(tmp_path: Path, url: str) -> None:
+    store = Store(url.format(tmp_path))
+    schema = pa.schema([("name", pa.string()), ("number", pa.int32())])
+    rows = [{"name": f"row {number}", "number": number} for number in range(300)]
+    store.write_rows("rows.parquet", rows, schema)
+    store.keep_rows("rows.parquet", lambda row: row["number"] % 3 > 0)
+    assert list(store.iter_rows("rows.parquet", ["number"])) == [{"number": n} for n in range(300) if n % 3]
+    store.write_rows("again.parquet", [row for row in rows if row["number"] % 3], schema)
+    assert store.read_bytes("rows.parquet") == store.read_bytes("again.parquet")
+    store.keep_rows("rows.parquet", lambda row: False)
+    assert store.read_table("rows.parquet") == schema.empty_table()
+
+
 def test_rows_of_what_is_no_table_are_an_error_with_its_place(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write_bytes("rows.parquet", b"these are words")
