@@ -116,7 +116,11 @@ class Trainer:
 
     def key(self, identity: Row, photos: list[TrainingPhoto]) -> str:
         """Key of the unit "this identity's face-LoRA": all the trainer reads."""
-        inputs = [identity["identity_id"], identity["trigger"], *(photo.sha256 for photo in photos)]
+        inputs: list[Any] = [identity["identity_id"], identity["trigger"], *(photo.sha256 for photo in photos)]
+        if self.settings.validate_every:  # which step is the result follows from them
+            inputs += [
+                reference["embedding"] for reference in calmest(identity["references"], self.settings.max_photos)
+            ]
         weights = weights_sha256([self.base])
         if self.settings.start:
             weights |= {"start": sha256_of(Path(self.settings.start))}

@@ -121,6 +121,17 @@ def test_the_number_of_slots_is_part_of_the_key(store: Store) -> None:
     assert not train(pupils(store, slots=2))[0]["resumed"]
 
 
+def test_what_a_validation_compares_with_is_part_of_the_key(store: Store) -> None:
+    (row,) = identities(store, 1).to_pylist()
+    (reference,) = row["references"]
+    other = {**row, "references": [{**reference, "embedding": [0.2] * 128}]}
+    for validated, changes in ((False, {}), (True, {"validate_every": 1})):
+        actor = Pupils(store, SETTINGS.model_copy(update=changes))
+        keys = {actor.key(each, actor._photos(each)) for each in (row, other)}
+        assert len(keys) == 1 + validated
+        assert {actor.key(needed, actor._photos(needed)) for needed in map(actor.needed, (row, other))} == keys
+
+
 def test_an_identity_that_ended_its_workers_is_a_failed_row(store: Store) -> None:
     actor = pupils(store)
     (identity,) = identities(store, 1).to_pylist()
