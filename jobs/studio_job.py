@@ -18,7 +18,7 @@ from jobs.machine import PeakMemory, versions, with_slots
 from jobs.progress import Progress
 from jobs.publish import publish
 from jobs.studio_check import Request, check_request, read_approvals
-from pipelines.graph import start, stop, stream
+from pipelines.graph import gpus, start, stop, stream
 from pipelines.guard import Actor
 from pipelines.plan import Stage, fit
 from pipelines.train import Group, fit_group, train
@@ -148,7 +148,7 @@ class StudioJob:
         retention.remember(self.store, dates, self.settings.retention_days, datetime.date.today())
         albums, orders = len(self.sources), sum(len(order.styles) for order in self.orders.values())
         work = {"perception": albums, "generation": orders}
-        self.group = fit_group(self.face_lora, cpus, albums)
+        self.group = fit_group(self.face_lora, cpus, albums, gpus())
         for name, units in work.items():
             settings = getattr(self.settings, name)
             queued = int(name == "perception")  # albums take seconds, the others minutes
@@ -243,8 +243,7 @@ class StudioJob:
             finished.add(order)
         wanted = {album: order.styles for album, order in self.orders.items()}
         for _, candidates in groupby(made, lambda row: str(row["identity_id"])):
-            for row in rank_alike(list(candidates), wanted):
-                self.portraits.append(row)
+            self.portraits.filled(rank_alike(list(candidates), wanted))
 
     def make_prints(self) -> None:
         """Accepted portraits -> print files, where prints are ordered."""
@@ -270,11 +269,9 @@ class StudioJob:
     def publish(self, memory: PeakMemory) -> Row:
         """Tables, gallery, contact sheet and summary."""
         self.progress.stage("publish", total=1)
-        for row in self._people():
-            self.identities.append(row)
-        styles, ordered = {style.name: style for style in self.styles}, Spool(ORDERED_SCHEMA, "album_id")
-        for order in self.orders.values():
-            ordered.append(order.row(styles))
+        self.identities.filled(self._people())
+        styles = {style.name: style for style in self.styles}
+        ordered = Spool(ORDERED_SCHEMA, "album_id").filled(order.row(styles) for order in self.orders.values())
         summary = publish(
             self.store,
             self.sources,
@@ -313,9 +310,7 @@ class StudioJob:
         """Rows of `ORDER_INPUT` for more portraits like those of the last job that were chosen."""
         if not self.store.exists("portraits.parquet"):
             return []
-        made = Spool(PORTRAIT_SCHEMA, "identity_id", "style", "index")
-        for row in self.store.iter_rows("portraits.parquet"):
-            made.append(row)
+        made = Spool(PORTRAIT_SCHEMA, "identity_id", "style", "index").filled(self.store.iter_rows("portraits.parquet"))
         chosen = chosen_for_more(made, read_approvals(self.store))
         of = {(row["identity_id"], row["style"]) for row in chosen}
         orders = {key: row for row in self._orders() if (key := (row["identity_id"], row["style"])) in of}

@@ -1,6 +1,7 @@
 """From a table to a stream of rows through one pool of warm actors."""
 
 import logging
+import math
 import os
 import uuid
 import warnings
@@ -14,7 +15,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.data.exceptions import ExecutionTimeoutError
 
-from pipelines.guard import ATTEMPTS, Actor, Guard
+from pipelines.guard import ATTEMPTS, GIVEN_UP_IN_A_ROW, NO_PROGRESS_S, Actor, Guard
 from pipelines.plan import Stage
 from studiolo.albums.records import Reason
 from studiolo.errors import StudioloError
@@ -23,13 +24,6 @@ from studiolo.storage.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 """The application's root: workers import `actors` and `pipelines` from here, wherever the driver was started."""
-
-NO_PROGRESS_S = 6 * 3600
-"""A graph of which no unit ends for so long, and the time of two attempts, is an error, not a wait: Ray finds no place
-for its workers. A unit that hangs is the watchdog's matter."""
-
-GIVEN_UP_IN_A_ROW = 25
-"""So many units that ended their workers and none finished between them: then it is the workers, not the units."""
 
 
 class OnWorker:
@@ -141,6 +135,12 @@ def start(cpus: int | None, object_store_mib: int) -> float:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     found = float(ray.cluster_resources().get("CPU", 0.0))
     return found if local else max(found, float(cpus or 0))
+
+
+def gpus() -> float:
+    """GPUs that may be planned with: those of the local cluster; one that is joined may grow."""
+    local = (os.environ.get("RAY_ADDRESS") or "local") == "local"
+    return float(ray.cluster_resources().get("GPU", 0.0)) if local else math.inf
 
 
 def stop() -> None:

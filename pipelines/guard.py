@@ -33,6 +33,13 @@ OPENINGS = 3
 OPEN_LIMIT_S = 3600.0
 """Longest that loading the models may take, a slow download included."""
 
+NO_PROGRESS_S = 6 * 3600
+"""A stage of which no unit ends for so long, and the time of two attempts, is an error, not a wait: Ray finds no place
+for its workers. A unit that hangs is the watchdog's matter."""
+
+GIVEN_UP_IN_A_ROW = 25
+"""So many units that ended their workers and none finished between them: then it is the workers, not the units."""
+
 
 class Actor(Protocol):
     """What `actors/` holds: settings in the constructor, weights in `open`, one batch a call."""

@@ -16,16 +16,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from pipelines.guard import ATTEMPTS, MOST_CRASHES, OPENINGS
+from pipelines.guard import ATTEMPTS, GIVEN_UP_IN_A_ROW, MOST_CRASHES, OPENINGS
 from studiolo.storage.attempts import WHOLE, Attempt, Attempts
 
 Row = dict[str, Any]
 
 COMPANY = "in company"
 """In place of a part's name in a mark: others were trained in the same worker, and it may have died over them."""
-
-GIVEN_UP_IN_A_ROW = 25
-"""So many identities that ended their workers and none finished between them: then it is the workers."""
 
 
 @dataclass(eq=False)
@@ -98,13 +95,16 @@ class Leases:
 
     def blame(self, ranks: Sequence[int]) -> None:
         """These workers of the attempt have died."""
+        without = []
         for rank in ranks:
             mine = [unit for unit in self._held if unit.rank == rank]
             for unit in mine:
                 self._held.remove(unit)
                 self._crashed(unit, COMPANY if len(mine) > 1 else WHOLE, self._explained.get(rank))
             if not mine:
-                self._died_without(rank)
+                without.append(rank)
+        if without:
+            self._died_without(without)
 
     def over(self, attempt: int) -> bool:
         """Whether the workers of `attempt` do their work for nothing: it is void, or the job has failed."""
@@ -152,8 +152,9 @@ class Leases:
                 " again"
             )
 
-    def _died_without(self, rank: int) -> None:
+    def _died_without(self, ranks: Sequence[int]) -> None:
+        """Workers that had no identity; those that died together are one death, of the machine they shared perhaps."""
         self._dead_openings += 1
         if self._dead_openings >= OPENINGS:
-            why = self._explained.get(rank, "it ended without a word")
+            why = next((self._explained[rank] for rank in ranks if rank in self._explained), "it ended without a word")
             self.fail(f"a worker could not load its models in {OPENINGS} attempts, the last: {why}; see its log")

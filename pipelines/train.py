@@ -6,6 +6,7 @@ driver's, see `pipelines.leases`.
 """
 
 import logging
+import math
 import os
 import tempfile
 import time
@@ -22,8 +23,9 @@ import ray.train
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.callback import UserCallback
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipelines.guard import OPEN_LIMIT_S
+from pipelines.guard import ATTEMPTS, NO_PROGRESS_S, OPEN_LIMIT_S
 from pipelines.leases import Leases
 from pipelines.watchdog import Watchdog
 from studiolo.errors import PlanError, StudioloError
@@ -40,6 +42,8 @@ POLL_S = 0.25
 """The driver looks for new rows so often."""
 END_S = 60.0
 """So long the group may take to end when all rows are there, or none is wanted any more."""
+STARTS = 20
+"""So often Ray may fail to place the group, for a minute each, or to start its processes; then the job ends."""
 LOOK_S = 2.0
 """A worker asks so often whether its work is still wanted."""
 LOOKING = 8
@@ -69,8 +73,9 @@ class Group:
         return self.most if self.least == self.most else (self.least, self.most)
 
 
-def fit_group(settings: FaceLoraSettings, cpus: float, identities: int) -> Group:
-    """No more workers than there are identities for their slots, and at most what `cpus` of the cluster allow.
+def fit_group(settings: FaceLoraSettings, cpus: float, identities: int, gpus: float = math.inf) -> Group:
+    """No more workers than there are identities for their slots, and at most what `cpus` and `gpus` of the cluster
+    allow.
 
     Raises `PlanError` with the numbers when not even the least fit: Ray Train would wait for ever.
     """
@@ -82,6 +87,13 @@ def fit_group(settings: FaceLoraSettings, cpus: float, identities: int) -> Group
             f"{least * settings.cpus_per_worker}, and the cluster has {cpus:g}; lower {STAGE}.workers or"
             f" {STAGE}.cpus_per_worker, or give more CPUs"
         )
+    if settings.accelerator and gpus < least:
+        raise PlanError(
+            f"stage {STAGE!r} does not fit: {least} workers with a GPU each, and the cluster has {gpus:g}; lower"
+            f" {STAGE}.workers, give more GPUs, or set {STAGE}.accelerator to false"
+        )
+    if settings.accelerator:
+        possible = int(min(possible, gpus))
     useful = max(1, -(-identities // (settings.slots or 1)))
     most = min(most, possible, useful)
     return Group(
@@ -113,11 +125,14 @@ def train(people: Iterable[Row], actor: "Trainer", group: Group) -> Iterator[Row
         return
     attempts = Attempts(actor.store, STAGE, run=uuid.uuid4().hex)
     with attempts.kept():
-        queue = ray.remote(num_cpus=0)(Leases).remote([(actor.unit(row), row) for row in left], attempts)
-        runner = ray.remote(num_cpus=0)(_Runner).remote()
+        # Here and not on any node: one that is taken away, a spot instance, may end workers and not the job.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        remote = ray.remote(num_cpus=0, scheduling_strategy=here)
+        queue = remote(Leases).remote([(actor.unit(row), row) for row in left], attempts)
+        runner = remote(_Runner).remote()
         fitted = runner.fit.remote(queue, [ray.put(actor)], group)
         try:
-            for row, lost in _rows(queue, fitted, len(left)):
+            for row, lost in _rows(queue, fitted, len(left), NO_PROGRESS_S + ATTEMPTS * group.limit_s):
                 yield row if lost is None else actor.crashed(row, lost).to_pylist()[0]
         finally:
             with suppress(ray.exceptions.RayError):  # the cluster itself may be gone
@@ -127,16 +142,23 @@ def train(people: Iterable[Row], actor: "Trainer", group: Group) -> Iterator[Row
             ray.kill(queue)
 
 
-def _rows(queue: Any, fitted: Any, wanted: int) -> Iterator[tuple[Row, str | None]]:
-    """The outcomes as they come into the queue, until all are there or the group has ended; with a word of why, the
-    rows that were given up.
+def _rows(queue: Any, fitted: Any, wanted: int, patience_s: float) -> Iterator[tuple[Row, str | None]]:
+    """The outcomes as they come into the queue, until all are there, the group has ended, or none came for
+    `patience_s`; with a word of why, the rows that were given up.
     """
-    ended = False
+    ended, last_s = False, time.monotonic()
     while wanted:
         try:
             rows, lost, fatal = ray.get(queue.collect.remote())
             if fatal:
                 raise StudioloError(f"stage {STAGE!r}: a worker failed: {fatal}")
+            if rows or lost:
+                last_s = time.monotonic()
+            elif time.monotonic() - last_s > patience_s:
+                raise StudioloError(
+                    f"stage {STAGE!r}: no identity was finished in {patience_s:g} s; is there a place for the workers?"
+                    f" Look at the cluster and at {STAGE}.workers, then run the same command again"
+                )
             wanted -= len(rows) + len(lost)
             yield from ((row, None) for row in rows)
             yield from lost
@@ -150,13 +172,23 @@ def _rows(queue: Any, fitted: Any, wanted: int) -> Iterator[tuple[Row, str | Non
 
 
 class _Blame(UserCallback):
-    """Tells the queue which workers of the group have died; the others are ended with them and are not to blame."""
+    """Tells the queue which workers of the group have died; the others are ended with them and are not to blame.
+
+    Nor are those whose node was taken away: Ray Train tells of them at every look until the node is gone.
+    """
 
     def __init__(self, queue: Any) -> None:
         self.queue = queue
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        ray.get(self.queue.blame.remote(sorted(worker_exceptions)))
+        ranks = sorted(rank for rank, error in worker_exceptions.items() if not _was_preempted(error))
+        if ranks:
+            ray.get(self.queue.blame.remote(ranks))
+
+
+def _was_preempted(error: Exception) -> bool:
+    """Whether a worker died because its node was; Ray Train wraps what Ray says of it."""
+    return bool(getattr(getattr(error, "health_check_failure", error), "preempted", False))
 
 
 class _Unwanted(Exception):
@@ -181,7 +213,8 @@ class _Runner:
                 run_config=ray.train.RunConfig(
                     name="face-loras",
                     storage_path=folder,
-                    failure_config=ray.train.FailureConfig(max_failures=-1),  # the queue bounds them, by identity
+                    # The queue bounds the deaths, by identity; of a group that never began it hears nothing.
+                    failure_config=ray.train.FailureConfig(max_failures=-1, controller_failure_limit=STARTS),
                     callbacks=[_Blame(queue)],
                 ),
             ).fit()
@@ -216,6 +249,8 @@ def _work(config: dict[str, Any]) -> None:
             if ray.get(queue.over.remote(attempt)):
                 raise _Unwanted
 
+    if ray.get(queue.over.remote(attempt)):  # the last identity was given up: no models for nothing
+        return
     try:
         torch.set_num_threads(group.cpus)
         with watchdog.watching(OPEN_LIMIT_S, explain):

@@ -123,6 +123,14 @@ def test_workers_that_die_without_an_identity_end_the_job(attempts: Attempts) ->
     assert one.take(one.begin(), 0, 1) == []
 
 
+def test_workers_that_die_together_while_they_load_are_one_death(attempts: Attempts) -> None:
+    one = queue(attempts, "a")
+    one.explain(one.begin(), 1, "no memory")
+    one.blame(range(OPENINGS + 1))
+    assert one.collect()[2] == ""
+    assert names(one.take(one.begin(), 0, 1)) == "a"
+
+
 def test_when_every_identity_crashes_it_is_the_workers(attempts: Attempts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "GIVEN_UP_IN_A_ROW", 2)
     one = queue(attempts, "ab")

@@ -6,9 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+from ray.exceptions import RayActorError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-from pipelines.train import Group, fit_group, train
+from pipelines.guard import OPENINGS
+from pipelines.leases import Leases
+from pipelines.train import Group, _Blame, _rows, fit_group, train
 from studiolo.errors import PlanError, StudioloError
+from studiolo.storage.attempts import Attempts
 from studiolo.storage.store import Store
 from tests.pipelines.pupils import SETTINGS, Pupils, identities
 
@@ -84,3 +90,33 @@ def test_no_more_workers_than_fit_and_are_of_use() -> None:
     assert fit_group(settings.model_copy(update={"workers": (2, 8)}), 64.0, 4).num_workers == 1
     with pytest.raises(PlanError, match=r"2 workers x 2 CPUs = 4, and the cluster has 3; lower face_lora.workers"):
         fit_group(settings.model_copy(update={"workers": (2, 8), "cpus_per_worker": 2}), 3.0, 100)
+
+
+def test_an_accelerator_each_or_a_refusal_and_no_wait() -> None:
+    settings = SETTINGS.model_copy(update={"workers": (2, 8), "slots": 4, "accelerator": True})
+    assert fit_group(settings, 64.0, 100, gpus=3.0).num_workers == (2, 3)
+    with pytest.raises(PlanError, match=r"2 workers with a GPU each, and the cluster has 1; lower face_lora.workers"):
+        fit_group(settings, 64.0, 100, gpus=1.0)
+    assert fit_group(settings.model_copy(update={"accelerator": False}), 64.0, 100, gpus=0.0).most == 8
+
+
+def test_a_group_that_never_begins_ends_the_job(tmp_path: Path) -> None:
+    attempts = Attempts(Store(tmp_path), "face_lora", "run")
+    queue = ray.remote(num_cpus=0)(Leases).remote([("key", {"identity_id": "p0"})], attempts)
+    fitted = ray.remote(num_cpus=0)(lambda: time.sleep(LIMIT_S)).remote()
+    with pytest.raises(StudioloError, match=r"no identity was finished in 0.5 s; is there a place for the workers"):
+        next(_rows(queue, fitted, 1, patience_s=0.5))
+    ray.cancel(fitted, force=True)
+    ray.kill(queue)
+
+
+def test_a_worker_whose_node_was_taken_away_is_not_to_blame(tmp_path: Path) -> None:
+    queue = ray.remote(num_cpus=0)(Leases).remote([], Attempts(Store(tmp_path), "face_lora", "run"))
+    taken = WorkerHealthCheckFailedError("", RayActorError(preempted=True))
+    for _ in range(OPENINGS):  # as often as Ray Train looks until the node is gone
+        _Blame(queue).after_exception(None, {0: taken, 1: RayActorError(preempted=True)})
+    assert ray.get(queue.collect.remote())[2] == ""
+    for _ in range(OPENINGS):
+        _Blame(queue).after_exception(None, {0: WorkerHealthCheckFailedError("", RayActorError())})
+    assert "could not load its models" in ray.get(queue.collect.remote())[2]
+    ray.kill(queue)
