@@ -20,7 +20,7 @@ from studiolo.albums.records import FACE_LORA_SCHEMA, Reason, Status
 from studiolo.errors import TrainingError
 from studiolo.generation.base import load_base
 from studiolo.generation.engine import Engine, Order, Portrait
-from studiolo.identities.artifacts import checkpoint_path, lora_path
+from studiolo.identities.artifacts import checkpoint_path, kohya_path, lora_path
 from studiolo.identities.references import calmest
 from studiolo.keys import unit_key
 from studiolo.perception.perceive import perceive_photo
@@ -34,6 +34,7 @@ from studiolo.storage.store import Store
 from studiolo.storage.tracking import Curve, Tracker, thinned
 from studiolo.training.cache import TrainingPhoto
 from studiolo.training.checkpoints import UnitCheckpoint
+from studiolo.training.kohya import kohya_bytes
 from studiolo.training.learner import Learner
 from studiolo.training.pack import Pack, keep, resume
 from studiolo.training.validation import Embedding, Score, score, split
@@ -259,6 +260,8 @@ class Trainer:
     def _close(self, work: Work, row: Row) -> Row:
         """Close its run and write its record, the last of all it leaves."""
         ok = row["status"] == Status.OK
+        if ok:
+            self._for_kohya(row)
         if row["resumed"]:
             self.tracker.log_metrics(work.run, _finals(row))
         self.tracker.finish(work.run, ok=ok)
@@ -268,6 +271,14 @@ class Trainer:
             self.ledger.fail("identity", work.key, row["reason"], row["detail"])
         work.checkpoint.remove()
         return row
+
+    def _for_kohya(self, row: Row) -> None:
+        """The face-LoRA a second time, where it is asked for; where not, none of other weights stays beside it."""
+        path = kohya_path(row["identity_id"])
+        if self.settings.kohya_file and not (row["resumed"] and self.store.exists(path)):
+            self.store.write_bytes(path, kohya_bytes(self.store.read_bytes(row["path"])))
+        elif not self.settings.kohya_file and not row["resumed"]:
+            self.store.remove(path)
 
     def _failed(self, identity: Row, reason: Reason, detail: str) -> Row:
         failure = {"status": Status.FAILED.value, "reason": reason.value, "detail": detail, "resumed": False}

@@ -32,7 +32,6 @@ from studiolo.albums.records import (
 )
 from studiolo.albums.sources import INPUT_SCHEMA
 from studiolo.errors import StudioloError
-from studiolo.identities.artifacts import kohya_path
 from studiolo.keys import unit_key
 from studiolo.portraits.approvals import BATCH, chosen_for_more, more_first_index, rank_alike
 from studiolo.portraits.order_file import ORDERED_SCHEMA
@@ -44,7 +43,6 @@ from studiolo.storage.lock import Lock
 from studiolo.storage.spool import Spool, portions
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
-from studiolo.training.kohya import kohya_bytes
 from studiolo.weights.cards import SUITE_BASE
 
 Row = dict[str, Any]
@@ -207,9 +205,6 @@ class StudioJob:
         for row in self.pack((row for row in self.albums if row["status"] == Status.OK), actor):
             self.loras[row["identity_id"]] = row
             trained = row["status"] == Status.OK
-            if trained and self.face_lora.kohya_file:
-                content = kohya_bytes(self.store.read_bytes(row["path"]))
-                self.store.write_bytes(kohya_path(row["identity_id"]), content)
             self.progress.advance(accepted=int(trained), failed=int(not trained))
         self.loras = dict(sorted(self.loras.items()))
         self.store.write_table("face_loras.parquet", pa.Table.from_pylist(list(self.loras.values()), FACE_LORA_SCHEMA))

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 
 from studiolo.albums.records import IDENTITY_SCHEMA
-from studiolo.identities.artifacts import checkpoint_path, lora_path
+from studiolo.identities.artifacts import checkpoint_path, kohya_path, lora_path
 from studiolo.storage.store import Store
+from studiolo.training.kohya import kohya_bytes
 from tests.pipelines.pupils import SETTINGS, Pupils, identities
 
 
@@ -130,6 +131,17 @@ def test_what_a_validation_compares_with_is_part_of_the_key(store: Store) -> Non
         keys = {actor.key(each, actor._photos(each)) for each in (row, other)}
         assert len(keys) == 1 + validated
         assert {actor.key(needed, actor._photos(needed)) for needed in map(actor.needed, (row, other))} == keys
+
+
+def test_a_second_format_is_of_the_same_weights_or_not_there(store: Store) -> None:
+    train(pupils(store))
+    assert not store.exists(kohya_path("p0"))
+    assert train(pupils(store, kohya_file=True))[0]["resumed"]  # asked for later, and made without training again
+    assert store.read_bytes(kohya_path("p0")) == kohya_bytes(store.read_bytes(lora_path("p0")))
+    train(pupils(store, seed=1, kohya_file=True))
+    assert store.read_bytes(kohya_path("p0")) == kohya_bytes(store.read_bytes(lora_path("p0")))
+    train(pupils(store, seed=2))
+    assert not store.exists(kohya_path("p0"))
 
 
 def test_an_identity_that_ended_its_workers_is_a_failed_row(store: Store) -> None:
