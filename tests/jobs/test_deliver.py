@@ -1,19 +1,26 @@
 import datetime
 import io
 import json
+import tracemalloc
 import zipfile
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from jobs.__main__ import app
+from jobs.deliver import _orders
+from studiolo.albums.records import IDENTITY_SCHEMA, PORTRAIT_SCHEMA
 from studiolo.errors import SettingsError, UsageError
 from studiolo.identities.artifacts import safe_segment
 from studiolo.portraits.approvals import APPROVALS
+from studiolo.portraits.order_file import ORDERED_SCHEMA
+from studiolo.portraits.prints import PRINT_SCHEMA
 from studiolo.storage.store import Store
 from tests.jobs.finished_job import finished_job
 from tests.portraits.job_rows import ODD_NAME
@@ -150,3 +157,27 @@ def test_where_deliveries_went_is_written_down(store: Store, tmp_path: Path):
     deliver(store, tmp_path / "b")
     deliver(store, tmp_path / "a", "--zip")
     assert json.loads(store.read_bytes("deliveries.json")) == [str(tmp_path / "a"), str(tmp_path / "b")]
+
+
+def test_memory_does_not_grow_with_the_tables(tmp_path: Path):
+    store, people, shots = Store(tmp_path), [f"p{number:04d}" for number in range(400)], range(5)
+
+    def rows(schema: pa.Schema, many: range) -> Iterator[dict[str, object]]:
+        for name in reversed(people):  # in no order that helps
+            values = {"album_id": name, "identity_id": name, "prompt": "x" * 10_000}
+            for _ in many:
+                yield {column: values.get(column) for column in schema.names}
+
+    tables = {"orders": ORDERED_SCHEMA, "identities": IDENTITY_SCHEMA}
+    tables |= {"portraits": PORTRAIT_SCHEMA, "prints": PRINT_SCHEMA}
+    for table, schema in tables.items():
+        store.write_rows(f"{table}.parquet", rows(schema, shots if table == "portraits" else range(1)), schema)
+    tracemalloc.start()
+    found = [
+        (order["album_id"], {row["identity_id"] for row in [*person, *portraits, *prints]}, len(portraits))
+        for order, person, portraits, prints in _orders(store)
+    ]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == [(name, {name}, len(shots)) for name in people]
+    assert peak < 10_000 * len(people) * len(shots) / 4
