@@ -49,22 +49,18 @@ class Factors:
 
 
 class Adapters:
-    """Reads LoRA files for the base `pipeline`. Files are cached by their sha256, the `cached` used last.
-
-    `base_sha256` is `unet_sha256` of the base in float32; computed when it is first needed if absent.
-    """
+    """Reads LoRA files for the base `pipeline`. Files are cached by their sha256, the `cached` used last."""
 
     def __init__(
         self,
         pipeline: StableDiffusionPipeline,
         *,
         rank_budget: int = 64,
-        base_sha256: str | None = None,
         cached: int = 8,
     ) -> None:
         self._pipeline = pipeline
         self._rank_budget = rank_budget
-        self._base_sha256 = base_sha256
+        self._base_sha256: str | None = None
         self._cached = cached
         self._loras: OrderedDict[str, Factors] = OrderedDict()
 

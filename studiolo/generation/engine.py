@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from studiolo.errors import SettingsError, UsageError, nearest
-from studiolo.generation.adapters import Adapters, unet_sha256
+from studiolo.generation.adapters import Adapters
 from studiolo.generation.autoencoder import cast_weights
 from studiolo.generation.base import fits
 from studiolo.generation.batching import Batcher, LaneKey, Request
+from studiolo.generation.grouped import with_own_hooks
 from studiolo.generation.order import Control, Order, Portrait, Step, candidate_seed, check_order, check_shapes
 from studiolo.generation.schedulers import make_scheduler
 from studiolo.settings import GenerationSettings
@@ -32,8 +33,9 @@ __all__ = ["Control", "Engine", "Events", "Order", "Portrait", "Step", "candidat
 class Engine:
     """Makes orders with one base, `slots` candidates at a time, as many orders at once as there are.
 
-    With a `precision` other than the UNet's, the engine works on a copy of it; `pipeline` stays as it is. Orders may
-    come from any thread. The work is done by a thread of the engine's own, which lives while orders are inside.
+    `pipeline` stays as it is, and others may use it meanwhile, other engines too. With a `precision` other than the
+    UNet's, the engine works on a copy of its weights. Orders may come from any thread. The work is done by a thread of
+    the engine's own, which lives while orders are inside.
     """
 
     def __init__(
@@ -49,13 +51,13 @@ class Engine:
             raise SettingsError(f"engine: got {slots} slots and a rank budget of {rank_budget}, wanted at least 1 each")
         unet, self._pipeline = pipeline.unet, pipeline
         dtype = unet.dtype if precision is None else getattr(torch, precision)
-        # In another precision the base has another digest.
-        base_sha256 = unet_sha256(unet) if unet.dtype == torch.float32 != dtype else None
         self._controlnets = {name: _cast(network, dtype) for name, network in (controlnets or {}).items()}
-        self._batcher = Batcher(pipeline, _cast(unet, dtype), self._controlnets, slots, rank_budget)
+        own_unet = with_own_hooks(unet) if unet.dtype == dtype else _cast(unet, dtype)
+        self._batcher = Batcher(pipeline, own_unet, self._controlnets, slots, rank_budget)
         """Belongs to the thread."""
-        self._adapters = Adapters(pipeline, rank_budget=rank_budget, base_sha256=base_sha256)
+        self._adapters, self._tokenizer = Adapters(pipeline, rank_budget=rank_budget), copy.deepcopy(pipeline.tokenizer)
         self._reading = threading.Lock()
+        """Guards the two above."""
         self._changed = threading.Condition()
         """Guards the three below."""
         self._requests: list[Request] = []
@@ -69,7 +71,8 @@ class Engine:
 
     def fits(self, prompt: str) -> bool:
         """Whether the base reads `prompt` to its end."""
-        return fits(self._pipeline.tokenizer, prompt)
+        with self._reading:
+            return fits(self._tokenizer, prompt)
 
     @torch.inference_mode()
     def encode(self, rgb_u8: NDArray[np.uint8]) -> Tensor:

@@ -6,13 +6,16 @@ Training packs one identity a group, the engine one slot a group.
 Shapes: N rows, G groups, b rows a group, R rank, I and O the layer's inputs and outputs, P places (tokens or pixels).
 """
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+
+Model = TypeVar("Model", bound=nn.Module)
 
 Factors = tuple[Tensor, Tensor]
 """`down_GRI` and `up_GOR` of one layer: the update of group g is W + up[g] down[g]. Weights and alpha are folded into
@@ -53,6 +56,11 @@ def matrix_shape(layer: nn.Module | None) -> tuple[int, int] | None:
     return None
 
 
+def with_own_hooks(module: Model) -> Model:
+    """A copy of `module` on the same weights: updates of the one do not act on the other, whichever thread uses it."""
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
+
+
 class FactorBuffers:
     """Room for the updates of `groups` groups, each up to `rank`; what a group does not use is zero.
 
@@ -77,9 +85,11 @@ class FactorBuffers:
             if rank > self._rank:
                 raise ValueError(f"{name}: got an update of rank {rank}, wanted at most {self._rank}")
             if name not in self._factors:
-                down_GRI = torch.zeros(self._groups, self._rank, down_RI.shape[1], dtype=self._dtype)
-                up_GOR = torch.zeros(self._groups, len(up_OR), self._rank, dtype=self._dtype)
-                self._factors[name] = down_GRI.to(self._device), up_GOR.to(self._device)
+                shapes = (self._rank, down_RI.shape[1]), (len(up_OR), self._rank)
+                down_GRI, up_GOR = (
+                    torch.zeros(self._groups, *shape, dtype=self._dtype, device=self._device) for shape in shapes
+                )
+                self._factors[name] = down_GRI, up_GOR
             down_GRI, up_GOR = self._factors[name]
             down_GRI[group, :rank] = down_RI
             up_GOR[group, :, :rank] = up_OR

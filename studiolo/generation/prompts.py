@@ -3,6 +3,7 @@
 Shapes: L tokens, D their width.
 """
 
+import copy
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from studiolo.generation.adapters import Factors
 from studiolo.generation.base import tokenize
-from studiolo.generation.grouped import FactorBuffers
+from studiolo.generation.grouped import FactorBuffers, with_own_hooks
 
 _BATCH = 4
 """Prompts encoded at a time, the rest padded: kernels choose their blocking by the size of the batch."""
@@ -33,10 +34,13 @@ class Prompt:
 
 
 class PromptEncoder:
-    """Embeds prompts with the text encoder of `pipeline`; the `cached` used last are kept."""
+    """Embeds prompts with the text encoder of `pipeline`; the `cached` used last are kept.
+
+    Its tokenizer is its own: the padding is a state of the tokenizer, and another thread may ask it without.
+    """
 
     def __init__(self, pipeline: StableDiffusionPipeline, rank_budget: int, cached: int = 256) -> None:
-        self._tokenizer, self._encoder = pipeline.tokenizer, pipeline.text_encoder
+        self._tokenizer, self._encoder = copy.deepcopy(pipeline.tokenizer), with_own_hooks(pipeline.text_encoder)
         self._rank_budget, self._cached = rank_budget, cached
         self._known: OrderedDict[tuple[str, tuple[tuple[str, float], ...]], Tensor] = OrderedDict()
 

@@ -246,13 +246,6 @@ def test_more_rank_than_a_slot_has_is_refused_with_both_numbers(
     adapters.mix([(str(face), 1.0), (str(other), 1.0)])  # of other layers
 
 
-def test_the_base_is_known_in_another_precision(lora_file: LoraFile) -> None:
-    sha256, base = unet_sha256(tiny_base().unet), tiny_base().to(torch.bfloat16)
-    right, wrong = (
-        lora_file("right", 1, metadata={"base_sha256": sha256}),
-        lora_file("a", 1, metadata={"base_sha256": "0"}),
-    )
-    Adapters(base, base_sha256=sha256).mix([(str(right), 1.0)])
-    with pytest.raises(WeightsError, match="trained for the base"):
-        Adapters(base, base_sha256=sha256).mix([(str(wrong), 1.0)])
-    Adapters(base).mix([(str(right), 1.0)])  # unknown: only shapes can be compared
+def test_of_a_base_in_bfloat16_only_shapes_can_be_compared(lora_file: LoraFile) -> None:
+    right = lora_file("right", 1, metadata={"base_sha256": unet_sha256(tiny_base().unet)})
+    Adapters(tiny_base().to(torch.bfloat16)).mix([(str(right), 1.0)])

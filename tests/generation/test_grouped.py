@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from studiolo.generation.grouped import FactorBuffers, grouped_update
+from studiolo.generation.grouped import FactorBuffers, grouped_update, with_own_hooks
 
 Updates = dict[str, tuple[Tensor, Tensor]]
 
@@ -99,6 +99,16 @@ def test_outside_nothing_acts(model: Model, x_NIHW: Tensor) -> None:
     with pytest.raises(KeyboardInterrupt), buffers.acting(model):
         raise KeyboardInterrupt
     assert all(torch.equal(one, other) for one, other in zip(model(x_NIHW), before, strict=True))
+
+
+def test_on_a_copy_with_hooks_of_its_own_updates_act_alone(model: Model, x_NIHW: Tensor) -> None:
+    buffers, before, copied = FactorBuffers(GROUPS, 8, torch.float32), model(x_NIHW), with_own_hooks(model)
+    buffers.write(0, updates(1, 8))
+    with buffers.acting(copied):
+        assert all(torch.equal(one, other) for one, other in zip(model(x_NIHW), before, strict=True))
+        assert not torch.equal(copied(x_NIHW)[0], before[0])
+    pairs = zip(copied.parameters(), model.parameters(), strict=True)
+    assert all(one is other for one, other in pairs)  # no weight takes room twice
 
 
 def test_what_does_not_fit_is_named(model: Model) -> None:

@@ -65,6 +65,13 @@ def test_a_text_encoder_lora_acts_as_in_diffusers(
     assert torch.equal(before, after)
 
 
+def test_the_pipelines_tokenizer_is_left_as_it_is(base: StableDiffusionPipeline, encoder: PromptEncoder) -> None:
+    """Another thread may use it without the padding, which is a state of the tokenizer."""
+    base.tokenizer.backend_tokenizer.no_padding()
+    encoder([plain("a man")])
+    assert base.tokenizer.backend_tokenizer.padding is None
+
+
 def test_prompts_are_encoded_once(encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     first = encoder([plain("a man"), plain("a woman"), plain("a man")])
     monkeypatch.setattr(PromptEncoder, "_encode", None)
