@@ -4,6 +4,7 @@ import queue
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -64,15 +65,17 @@ class Batcher:
         """One step of the lane of the request that is due first, its free slots filled before, the first due first."""
         first = min(requests, key=lambda request: request.due)
         here = sorted((one for one in requests if one.lane == first.lane), key=lambda request: request.due)
+        taking_part = here
         try:
             lane = self._lane(first.lane)
             self._fill(lane, here)
-            if any(request.active for request in here):
+            taking_part = [request for request in here if request.active]
+            if taking_part:
                 lane.step()
-                self._report(lane, here)
+                self._report(lane, taking_part)
         except BaseException as error:
             self._lanes.pop(first.lane, None)
-            for request in [one for one in here if one.active] or here:
+            for request in taking_part:
                 request.active.clear()
                 request.fail(error)
 
@@ -95,8 +98,8 @@ class Batcher:
 
     def _fill(self, lane: Lane, requests: Sequence[Request]) -> None:
         """Let waiting candidates join. One that cannot be made fails its order alone."""
-        free, joining = lane.free, [(request, index) for request in requests for index in request.waiting]
-        joining = joining[: len(free)]
+        free = lane.free
+        joining = [*islice(((request, index) for request in requests for index in request.waiting), len(free))]
         self._embed(list(dict.fromkeys(request for request, _ in joining)))
         for place, (request, index) in zip(free, joining, strict=False):
             if request.over:
@@ -113,11 +116,16 @@ class Batcher:
                 request.active[place] = index, slot
 
     def _embed(self, requests: Sequence[Request]) -> None:
-        """Encode the prompts of `requests`, all together."""
+        """Encode the prompts of `requests`, all together. Those whose prompts cannot be encoded fail."""
         new = [request for request in requests if request.prompts_2LD is None]
         texts = [text for request in new for text in (request.order.negative_prompt, request.order.prompt)]
         prompts = [Prompt(text, new[number // 2].factors) for number, text in enumerate(texts)]
-        embeddings = self._prompts(prompts)
+        try:
+            embeddings = self._prompts(prompts)
+        except Exception as error:
+            for request in new:
+                request.fail(error)
+            return
         for number, request in enumerate(new):
             request.prompts_2LD = torch.stack(embeddings[2 * number : 2 * number + 2])
 
@@ -144,9 +152,9 @@ class Batcher:
         )
 
     def _report(self, lane: Lane, requests: Sequence[Request]) -> None:
-        """Steps to those that had one, and the portraits that are finished."""
+        """Tell `requests`, which all had a step, of it and of the portraits that are finished."""
         finished: list[tuple[Request, int, Slot]] = []
-        for request in (one for one in requests if one.active):
+        for request in requests:
             order = request.order
             request.steps_done += len(request.active)
             shown = request.active.values() if order.previews else ()
@@ -161,7 +169,8 @@ class Batcher:
             seed = candidate_seed(request.order.seed, request.order.identity_id, index)
             request.events.put(Portrait(index, seed, rgb_u8))
         for request in requests:
-            request.over = request.over or not (request.active or request.waiting)
+            if not (request.active or request.waiting):
+                request.over = True
 
     def _decode(
         self, finished: Sequence[tuple[Request, int, Slot]]

@@ -96,11 +96,12 @@ class Engine:
         with self._changed:
             if self._closed:
                 raise UsageError(f"engine: got an order of {order.identity_id!r} after it was closed; open a new one")
-            self._requests.append(request)
             if self._thread is None:
                 # Not a daemon: Python would end in the middle of native code. It sees the main thread's end itself.
-                self._thread = threading.Thread(target=self._work, name="engine")
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name="engine")
+                thread.start()
+                self._thread = thread
+            self._requests.append(request)
         return Events(self, request)
 
     def close(self) -> None:
@@ -121,8 +122,13 @@ class Engine:
             thread.join()
 
     def _check(self, order: Order) -> LaneKey:
-        check_order(order, self._pipeline.scheduler.config.num_train_timesteps)
-        make_scheduler(self._pipeline.scheduler, order.scheduler)
+        most_steps = self._pipeline.scheduler.config.num_train_timesteps
+        check_order(order, most_steps)
+        scheduler = make_scheduler(self._pipeline.scheduler, order.scheduler)
+        scheduler.set_timesteps(order.steps)
+        found = scheduler.timesteps.unique()
+        if len(found) < order.steps or found[-1] >= most_steps:  # with `steps_offset`, for as many as the base has
+            raise SettingsError(f"order: got {order.steps} steps, wanted fewer with the scheduler {order.scheduler!r}")
         for name in order.controls:
             if name not in self._controlnets:
                 raise SettingsError(f"no ControlNet is called {name!r}; {nearest(name, self._controlnets)}")
@@ -143,6 +149,7 @@ class Engine:
                 for request in self._requests:
                     request.fail(error)
                 self._requests, self._thread = [], None
+                self._batcher.keep_lanes(())
                 self._changed.notify_all()
             raise
 

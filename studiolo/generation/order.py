@@ -103,6 +103,11 @@ def check_order(order: Order, most_steps: int) -> None:
         raise SettingsError(f"order: got {order.steps} steps, wanted at most the base's {most_steps}")
     if not 0 <= order.seed < 2**63:
         raise SettingsError(f"order: got the seed {order.seed}, wanted 0 <= seed < 2**63")
+    if not 0 <= order.eta <= 1:
+        raise SettingsError(f"order: got an eta of {order.eta}, wanted 0 to 1")
+    for text in (order.prompt, order.negative_prompt):
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise SettingsError(f"order: got the prompt {text!r} with half a letter (a surrogate), wanted Unicode text")
     weights = [lora[1] for lora in (order.face_lora, order.style_lora) if lora is not None]
     scales = [control.scale for control in order.controls.values()]
     if not (1 <= order.guidance_scale < math.inf and all(map(math.isfinite, [*weights, *scales, order.deadline_s]))):

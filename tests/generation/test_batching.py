@@ -17,6 +17,7 @@ from studiolo.errors import SettingsError, UsageError, WeightsError
 from studiolo.generation.batching import Batcher
 from studiolo.generation.engine import Engine, Events, Order, Portrait, Step
 from studiolo.generation.lane import Lane
+from studiolo.generation.prompts import PromptEncoder
 from studiolo.generation.slot import Slot
 from studiolo.generation.tiny import tiny_base
 from tests.generation.conftest import LoraFile
@@ -261,6 +262,74 @@ def test_a_step_that_raises_fails_those_in_it(base: StableDiffusionPipeline, mon
     with pytest.raises(Broken):
         list(first)
     assert equal(pictures(second), alone)  # it waited, and was made in a new lane
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_picture_that_cannot_be_decoded_fails_those_beside_it(
+    base: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Also the order that has no candidate in a slot any more, and the one whose next candidates wait."""
+    engine = Engine(base, slots=2)
+    beside = engine.submit(order("ben", steps=900))
+    next(beside)
+    decode, failing = Batcher._decode, iter([True])
+
+    def decode_or_break(batcher: Batcher, finished: Any) -> Any:
+        return broken() if finished and next(failing, False) else decode(batcher, finished)
+
+    monkeypatch.setattr(Batcher, "_decode", decode_or_break)
+    bad = engine.submit(order("anna", count=count))
+    for its in (bad, beside):
+        with pytest.raises(Broken):
+            list(its)
+    assert len(pictures(engine.submit(order()))) == 1
+
+
+def test_a_prompt_that_cannot_be_encoded_fails_its_order_alone(
+    base: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(base, slots=2)
+    alone = pictures(engine.submit(order(steps=50)))
+    good = engine.submit(order(steps=50))
+    next(good)
+    monkeypatch.setattr(PromptEncoder, "_encode", broken)
+    with pytest.raises(Broken):
+        list(engine.submit(order("ben", prompt="a studio photo")))
+    assert equal(pictures(good), alone)
+
+
+def test_two_engines_on_one_base(base: StableDiffusionPipeline, lora_file: LoraFile) -> None:
+    """They work at the same time, and neither sees the other's LoRAs."""
+    one, other = Engine(base, slots=2), Engine(base, slots=3)
+    lora = (str(lora_file("anna", 1)), 1.0)
+    orders = (order(face_lora=lora, steps=30), order(steps=30))
+    alone = [pictures(engine.submit(wanted)) for engine, wanted in zip((one, other), orders, strict=True)]
+    events = [engine.submit(wanted) for engine, wanted in zip((one, other), orders, strict=True)]
+    assert all(equal(pictures(its), expected) for its, expected in zip(events, alone, strict=True))
+
+
+def test_a_thread_that_cannot_start_leaves_nothing_behind(
+    base: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(base, slots=1)
+    monkeypatch.setattr(threading.Thread, "start", broken)
+    with pytest.raises(Broken):
+        engine.submit(order("ben"))
+    monkeypatch.undo()
+    assert len(pictures(engine.submit(order()))) == 1
+
+
+def test_a_fault_while_an_order_is_let_go_leaves_its_slot_free(
+    base: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(base, slots=1)
+    events = engine.submit(order(steps=900))
+    next(events)
+    monkeypatch.setattr(Batcher, "let_go", broken)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    events.close()
+    monkeypatch.undo()
+    assert len(pictures(engine.submit(order()))) == 1
 
 
 def test_a_fault_of_the_engine_itself_hangs_nobody(

@@ -127,6 +127,9 @@ def test_portraits_carry_their_seed(engine: Engine) -> None:
         ({"count": 0}, "got 0 candidates"),
         ({"steps": 0}, "in 0 steps"),
         ({"steps": 1001}, "at most the base's 1000"),
+        ({"steps": 1000}, "1000 steps, wanted fewer"),
+        ({"steps": 1000, "scheduler": "dpmpp_2m"}, "1000 steps, wanted fewer"),
+        ({"steps": 1000, "scheduler": "unipc"}, "1000 steps, wanted fewer"),
         ({"first_index": -1}, "from index -1"),
         ({"seed": -1}, "seed -1"),
         ({"seed": 2**63}, "seed < 2"),
@@ -142,6 +145,10 @@ def test_portraits_carry_their_seed(engine: Engine) -> None:
         ({"latents": torch.zeros(8, 8, 8), "mask": np.ones((8, 8), np.bool_)}, r"wanted \(64, 64\)"),
         ({"controls": {"pose": Control(np.zeros((64, 64, 3), np.uint8))}}, "no ControlNet is called 'pose'"),
         ({"deadline_s": float("nan")}, "deadline of nan"),
+        ({"eta": float("nan")}, "eta of nan"),
+        ({"eta": 1.5}, "eta of 1.5"),
+        ({"prompt": "a \ud800"}, r"prompt 'a \\ud800' with half a letter"),
+        ({"negative_prompt": "\udfff"}, "wanted Unicode text"),
     ],
 )
 def test_orders_that_cannot_be_made_fail_before_any_work(engine: Engine, changes: dict[str, Any], message: str) -> None:
