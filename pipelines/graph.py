@@ -5,7 +5,8 @@ import math
 import os
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -56,19 +57,27 @@ def stream(tables: pa.Table | Iterable[pa.Table], actor: Actor, stage: Stage, st
     given_up = 0
     try:
         with attempts.kept():
-            for row in (row for table in chain([first], tables) for row in _done(table, actor, attempts, stage)):
-                given_up = given_up + 1 if row.get("reason") == Reason.CRASHED_WORKER else 0
-                _require_working(stage, given_up, row)
-                yield row
+            for table in chain([first], tables):
+                with closing(_done(table, actor, attempts, stage)) as rows:
+                    for row in rows:
+                        given_up = given_up + 1 if row.get("reason") == Reason.CRASHED_WORKER else 0
+                        _require_working(stage, given_up, row)
+                        yield row
     except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
         raise StudioloError(f"stage {stage.name!r}: a worker failed: {_told_by_ray(error)}") from error
 
 
-def _done(table: pa.Table, actor: Actor, attempts: Attempts, stage: Stage) -> Iterator[dict[str, Any]]:
+def _done(table: pa.Table, actor: Actor, attempts: Attempts, stage: Stage) -> Generator[dict[str, Any], None, None]:
+    """Rows of one graph. It is at an end, and its slots are free, when the generator is, also one that is closed."""
     blocks = [table.slice(index, 1) for index in range(table.num_rows)]
     results = _through_pool(ray.data.from_arrow(blocks), (actor, attempts, stage), stage)
-    for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from batch.to_pylist()
+    try:
+        for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from batch.to_pylist()
+    finally:
+        # An execution that is left early ends when Python forgets it, and an error that is kept remembers it. Ray 2.60
+        # has no public way to end it.
+        results._synchronize_progress_bar()
 
 
 def _told_by_ray(error: Exception) -> str:

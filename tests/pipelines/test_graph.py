@@ -2,11 +2,13 @@
 
 import os
 import sys
+import time
 from collections import Counter
 from typing import Any
 
 import pyarrow as pa
 import pytest
+import ray
 
 from pipelines.graph import stream
 from pipelines.plan import Stage
@@ -78,6 +80,18 @@ def test_tables_are_made_one_after_the_other(store):
     assert [events[4], *sorted(events[5:])] == ["table of 3", 3, 4, 5]
     assert list(stream(iter([]), Doubler(), Stage("double", 1, 0.5), store)) == []
     assert store.list() == []
+
+
+def test_a_stream_that_is_left_gives_its_slots_back(store):
+    rows = stream(pa.table({"value": list(range(50))}), Doubler(), Stage("left", 2, 0.5), store)
+    next(rows)
+    with pytest.raises(KeyError) as kept:
+        rows.throw(KeyError("something failed, and its traceback is kept"))
+    deadline = time.monotonic() + 60
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < deadline, ray.available_resources()
+        time.sleep(0.2)
+    assert kept.traceback
 
 
 def test_a_killed_worker_loses_no_row(tmp_path, store):
