@@ -125,7 +125,10 @@ def save_pipeline(base: StableDiffusionPipeline, folder: Path, dtype: torch.dtyp
     vae, unet, text_encoder = (cast_weights(copy.deepcopy(part).to("cpu"), dtype) for part in parts)
     for path in [*folder.rglob("*.safetensors"), *folder.rglob("*.safetensors.index.json")]:
         path.unlink()  # shards of an earlier save under other names would otherwise be packaged too
-    copied = assemble(vae, unet, text_encoder, base.tokenizer, base.scheduler)
+    tokenizer = copy.deepcopy(base.tokenizer)
+    tokenizer.backend_tokenizer.no_padding()  # what the last call set is kept in the file otherwise
+    tokenizer.backend_tokenizer.no_truncation()
+    copied = assemble(vae, unet, text_encoder, tokenizer, base.scheduler)
     with _no_progress_bars():
         copied.save_pretrained(str(folder), safe_serialization=True, max_shard_size=MAX_SHARD)
     _forget_origins(folder)

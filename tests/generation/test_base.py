@@ -37,6 +37,18 @@ def test_saving_and_loading_keeps_the_pictures(tmp_path) -> None:
     assert not any(weight.requires_grad for part in (loaded.unet, loaded.vae) for weight in part.parameters())
 
 
+def test_a_base_that_was_in_use_is_saved_as_one_that_was_not(tmp_path) -> None:
+    base = tiny_base()
+    save_pipeline(base, tmp_path / "new")
+    sample(base)
+    save_pipeline(base, tmp_path / "used")
+    new, used = (
+        {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        for folder in (tmp_path / "new", tmp_path / "used")
+    )
+    assert new == used
+
+
 def test_packaging_halves_the_weights_and_leaves_the_base_alone(tmp_path) -> None:
     base = tiny_base()
     before = sample(base)
