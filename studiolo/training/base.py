@@ -22,7 +22,7 @@ from studiolo.settings import Section
 from studiolo.training.cache import encode_images
 from studiolo.training.checkpoints import Budget
 from studiolo.training.faces import View, compose_caption
-from studiolo.training.losses import training_loss
+from studiolo.training.losses import training_losses
 from studiolo.training.precision import Ema, Masters, set_trainable
 
 
@@ -207,7 +207,7 @@ class BaseTrainer:
         timesteps_B = torch.randint(self._base.scheduler.config.num_train_timesteps, (size,), generator=generator)
         tokens_BL = tokenize(self._base.tokenizer, [self._caption(latents.views[view]) for view in view_B.tolist()])
         prompts_BLD = self._text(tokens_BL.to(self._text.device)).last_hidden_state
-        return training_loss(
+        return training_losses(
             self._unet,
             self._base.scheduler,
             clean_BCHW,
@@ -215,7 +215,8 @@ class BaseTrainer:
             timesteps_B,
             prompts_BLD,
             min_snr_gamma=settings.min_snr_gamma,
-        )
+            memory_format=torch.channels_last,
+        ).mean()
 
     def _caption(self, view: View) -> str:
         settings = self._settings

@@ -11,31 +11,6 @@ from torch import Tensor
 from studiolo.errors import TrainingError
 
 
-def training_loss(
-    unet: UNet2DConditionModel,
-    scheduler: DDIMScheduler,
-    clean_BCHW: Tensor,
-    noise_BCHW: Tensor,
-    timesteps_B: Tensor,
-    prompts_BLD: Tensor,
-    *,
-    min_snr_gamma: float | None,
-    mask_BHW: Tensor | None = None,
-) -> Tensor:
-    """Loss of `unet` on one batch, all tensors on one device; the UNet may be elsewhere and in any precision."""
-    return training_losses(
-        unet,
-        scheduler,
-        clean_BCHW,
-        noise_BCHW,
-        timesteps_B,
-        prompts_BLD,
-        min_snr_gamma=min_snr_gamma,
-        mask_BHW=mask_BHW,
-        memory_format=torch.channels_last,
-    ).mean()
-
-
 def training_losses(
     unet: UNet2DConditionModel,
     scheduler: DDIMScheduler,
@@ -95,13 +70,6 @@ def min_snr_weights(prediction_type: str, alphas_cumprod_T: Tensor, timesteps_B:
         return torch.ones_like(alpha_bar_B)
     snr_B = alpha_bar_B / (1 - alpha_bar_B)
     return snr_B.clamp(max=gamma) / (snr_B + (prediction_type == "v_prediction"))
-
-
-def denoising_loss(
-    predicted_BCHW: Tensor, target_BCHW: Tensor, weights_B: Tensor, mask_BHW: Tensor | None = None
-) -> Tensor:
-    """Mean of `denoising_losses`."""
-    return denoising_losses(predicted_BCHW, target_BCHW, weights_B, mask_BHW).mean()
 
 
 def denoising_losses(

@@ -3,7 +3,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from studiolo.errors import TrainingError
-from studiolo.training.losses import add_noise, denoising_loss, denoising_target, min_snr_weights
+from studiolo.training.losses import add_noise, denoising_losses, denoising_target, min_snr_weights
 
 
 def test_min_snr_weights_are_those_computed_by_hand() -> None:
@@ -57,7 +57,7 @@ def test_an_unknown_kind_of_prediction_is_refused() -> None:
 def test_the_loss_without_a_mask_is_the_weighted_mean_square() -> None:
     # squared errors 1 and 9 in the first sample's pixels, 4 and 4 in the second's
     predicted = torch.tensor([[[[1.0, 3.0]]], [[[2.0, 2.0]]]])
-    loss = denoising_loss(predicted, torch.zeros_like(predicted), torch.tensor([1.0, 0.5]))
+    loss = denoising_losses(predicted, torch.zeros_like(predicted), torch.tensor([1.0, 0.5])).mean()
     assert loss.item() == pytest.approx((1.0 * 5 + 0.5 * 4) / 2)
 
 
@@ -65,7 +65,7 @@ def test_the_mask_takes_a_weighted_mean_over_pixels_and_a_plain_one_over_channel
     predicted = torch.tensor([[[[1.0, 3.0]], [[3.0, 1.0]]], [[[2.0, 0.0]], [[2.0, 4.0]]]])
     # errors by pixel: (5, 5) and (4, 8)
     mask = torch.tensor([[[1.0, 1.0]], [[1.0, 0.1]]])
-    loss = denoising_loss(predicted, torch.zeros_like(predicted), torch.tensor([1.0, 2.0]), mask)
+    loss = denoising_losses(predicted, torch.zeros_like(predicted), torch.tensor([1.0, 2.0]), mask).mean()
     assert loss.item() == pytest.approx((5 + 2 * (4 + 0.8) / 1.1) / 2)
 
 
@@ -73,22 +73,24 @@ def test_a_uniform_mask_of_any_height_changes_nothing() -> None:
     generator = torch.Generator().manual_seed(0)
     predicted, noise = torch.randn(2, 3, 4, 6, 6, generator=generator)
     weights = torch.rand(3, generator=generator)
-    plain = denoising_loss(predicted, noise, weights)
+    plain = denoising_losses(predicted, noise, weights).mean()
     for height in (0.1, 1.0, 7.0):
-        torch.testing.assert_close(denoising_loss(predicted, noise, weights, torch.full((3, 6, 6), height)), plain)
+        torch.testing.assert_close(
+            denoising_losses(predicted, noise, weights, torch.full((3, 6, 6), height)).mean(), plain
+        )
 
 
 def test_pixels_outside_the_mask_have_no_gradient_and_an_empty_mask_gives_zero() -> None:
     predicted = torch.ones(1, 2, 2, 2, requires_grad=True)
     mask = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
-    denoising_loss(predicted, torch.zeros(1, 2, 2, 2), torch.ones(1), mask).backward()
+    denoising_losses(predicted, torch.zeros(1, 2, 2, 2), torch.ones(1), mask).mean().backward()
     assert torch.equal(predicted.grad != 0, (mask > 0)[:, None].expand(1, 2, 2, 2))
-    empty = denoising_loss(predicted, torch.zeros(1, 2, 2, 2), torch.ones(1), torch.zeros(1, 2, 2))
+    empty = denoising_losses(predicted, torch.zeros(1, 2, 2, 2), torch.ones(1), torch.zeros(1, 2, 2)).mean()
     assert empty.item() == 0
 
 
 def test_a_bfloat16_prediction_is_compared_in_float32() -> None:
     predicted = torch.full((1, 1, 1, 1), 1.0, dtype=torch.bfloat16)
-    loss = denoising_loss(predicted, torch.full((1, 1, 1, 1), 0.999), torch.ones(1))
+    loss = denoising_losses(predicted, torch.full((1, 1, 1, 1), 0.999), torch.ones(1)).mean()
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(1e-6, rel=1e-3)
