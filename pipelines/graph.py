@@ -58,22 +58,28 @@ def stream(tables: pa.Table | Iterable[pa.Table], actor: Actor, stage: Stage, st
     try:
         with attempts.kept():
             for table in chain([first], tables):
-                with closing(_done(table, actor, attempts, stage)) as rows:
-                    for row in rows:
-                        given_up = given_up + 1 if row.get("reason") == Reason.CRASHED_WORKER else 0
-                        _require_working(stage, given_up, row)
-                        yield row
+                with closing(_done(table, actor, attempts, stage)) as units:
+                    for rows in units:
+                        crashed = [row for row in rows if row.get("reason") == Reason.CRASHED_WORKER]
+                        given_up = given_up + 1 if crashed else 0
+                        if given_up >= GIVEN_UP_IN_A_ROW:
+                            raise StudioloError(_not_working(stage, given_up, crashed[0]))
+                        yield from rows
     except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
         raise StudioloError(f"stage {stage.name!r}: a worker failed: {_told_by_ray(error)}") from error
 
 
-def _done(table: pa.Table, actor: Actor, attempts: Attempts, stage: Stage) -> Generator[dict[str, Any], None, None]:
-    """Rows of one graph. It is at an end, and its slots are free, when the generator is, also one that is closed."""
+def _done(
+    table: pa.Table, actor: Actor, attempts: Attempts, stage: Stage
+) -> Generator[list[dict[str, Any]], None, None]:
+    """The rows of each unit of one graph, which is at an end, and its slots free, when the generator is, also one that
+    is closed.
+    """
     blocks = [table.slice(index, 1) for index in range(table.num_rows)]
     results = _through_pool(ray.data.from_arrow(blocks), (actor, attempts, stage), stage)
     try:
         for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from batch.to_pylist()
+            yield batch.to_pylist()
     finally:
         # An execution that is left early ends when Python forgets it, and an error that is kept remembers it. Ray 2.60
         # has no public way to end it.
@@ -87,13 +93,12 @@ def _told_by_ray(error: Exception) -> str:
     return account.strip().splitlines()[-1]
 
 
-def _require_working(stage: Stage, given_up: int, row: dict[str, Any]) -> None:
-    if given_up >= GIVEN_UP_IN_A_ROW:
-        raise StudioloError(
-            f"stage {stage.name!r}: {given_up} units in a row ended their workers ({row.get('detail')}), and none was"
-            f" finished between them; check the machine's memory and {stage.name}.memory_limit_mib, then run the same"
-            " command again"
-        )
+def _not_working(stage: Stage, given_up: int, row: dict[str, Any]) -> str:
+    return (
+        f"stage {stage.name!r}: {given_up} units in a row ended their workers ({row.get('detail')}), and none was"
+        f" finished between them; check the machine's memory and {stage.name}.memory_limit_mib, then run the same"
+        " command again"
+    )
 
 
 def _through_pool(rows: Dataset, arguments: tuple[Actor, Attempts, Stage], stage: Stage) -> Dataset:

@@ -119,6 +119,19 @@ def test_when_every_unit_crashes_it_is_the_workers(store: Store, monkeypatch: py
         rows_of(Whole(store), ["abort"] * 6)
 
 
+@pytest.mark.parametrize(("units", "broken"), [(2, False), (3, True)])
+def test_a_unit_of_several_rows_counts_once(store: Store, monkeypatch: pytest.MonkeyPatch, units: int, broken: bool):
+    crashed = [{"reason": "crashed_worker", "detail": "2 attempts"}, {"reason": "crashed_worker"}, {"reason": "other"}]
+    monkeypatch.setattr(graph, "GIVEN_UP_IN_A_ROW", 3)
+    monkeypatch.setattr(graph, "_done", lambda *_: (crashed for _ in range(units)))
+    rows = stream(pa.table({"value": [0]}), Whole(store), Stage("poisoned", 1, 0.5), store)
+    if broken:
+        with pytest.raises(StudioloError, match=r"3 units in a row ended their workers \(2 attempts\)"):
+            list(rows)
+    else:
+        assert len(list(rows)) == 3 * units
+
+
 class Looker(Parted):
     """Says of which part it would be a crash now: in a part, after it, and after one that could not be used."""
 
