@@ -1,7 +1,7 @@
 """The one fused perception actor: an album in, its photos annotated and its references cut out."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,11 +14,12 @@ from studiolo.albums.decode import content_sha256
 from studiolo.albums.geometry import alignment_deg
 from studiolo.albums.isolation import IsolatedDecoder
 from studiolo.albums.records import PERCEIVED_SCHEMA, Reason, Status, photo_id
-from studiolo.albums.selection import owner_face, require_references, select
+from studiolo.albums.selection import by_person, require_references, select, selected_face
 from studiolo.albums.sources import AlbumSource, read_bytes
 from studiolo.errors import IdentityError, PhotoError
+from studiolo.identities.artifacts import identity_name
 from studiolo.identities.captions import common_tags, trigger_phrase
-from studiolo.identities.references import prepare_reference
+from studiolo.identities.references import Reference, prepare_reference
 from studiolo.keys import unit_key
 from studiolo.perception.expression import unusual_expressions
 from studiolo.perception.perceive import perceive_photo
@@ -47,9 +48,10 @@ _PASSING = (Reason.TOO_SLOW, Reason.DECODER_DIED)
 
 
 class Perceiver:
-    """Rows of `INPUT_SCHEMA` in, rows of `PERCEIVED_SCHEMA` out; crops and masks of references go to the store.
+    """Rows of `INPUT_SCHEMA` in, for each person wanted a row of `PERCEIVED_SCHEMA` out, the owner's first; crops and
+    masks of references go to the store.
 
-    An album that the ledger calls done is not perceived again. An album that nothing can be made of is a row with the
+    An album that the ledger calls done is not perceived again. A person that nothing can be made of is a row with the
     reasons; only a broken store or a broken model is an exception.
     """
 
@@ -71,11 +73,12 @@ class Perceiver:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Perceive every album of `batch`."""
-        return pa.Table.from_pylist([self._album(row) for row in batch.to_pylist()], PERCEIVED_SCHEMA)
+        return pa.Table.from_pylist([out for row in batch.to_pylist() for out in self._album(row)], PERCEIVED_SCHEMA)
 
     def unit(self, row: Row) -> str:
         """Key of the album as it is listed, whatever its files hold."""
-        return unit_key("album", [row], {"perception": self.perception, "selection": self.selection}, {})
+        listed = {name: value for name, value in row.items() if (name, value) != ("people", 1)}
+        return unit_key("album", [listed], {"perception": self.perception, "selection": self.selection}, {})
 
     def crashed(self, row: Row, detail: str) -> pa.Table:
         """An album that ended its workers: nothing of it can be used."""
@@ -85,30 +88,35 @@ class Perceiver:
         names = (photo["uri"] for photo in row["photos"])
         photos = [{"photo_id": photo_id(row["album_id"], uri), "uri": uri, **failure, **unseen} for uri in names]
         album = {"album_id": row["album_id"], "album_uri": row["album_uri"], "photos": photos}
-        nobody = {"identity_id": row["album_id"], "trigger": "", "common_tags": [], "references": []}
-        return pa.Table.from_pylist([{**album, **nobody, **failure}], PERCEIVED_SCHEMA)
+        rows = [
+            {**own, **_nobody(own, person), **failure} for person, own in enumerate(by_person(album, row["people"]))
+        ]
+        return pa.Table.from_pylist(rows, PERCEIVED_SCHEMA)
 
-    def _album(self, row: Row) -> Row:
+    def _album(self, row: Row) -> list[Row]:
         self._kept = {}
         places = {photo["uri"]: photo["absolute_uri"] for photo in row["photos"]}
         contents = {uri: self._fingerprint(place) for uri, place in places.items()}
-        source = AlbumSource(row["album_id"], row["album_uri"], tuple(places.items()))
+        source = AlbumSource(row["album_id"], row["album_uri"], tuple(places.items()), row["people"])
         key = source.key(
             contents,
             {"perception": self.perception, "selection": self.selection},
             weights_sha256(PERCEPTION_CARDS[self.suite_name]) | {"similarity": self.similarity.sha256},
         )
         record = self.ledger.done("album", key)
-        if record is None:
-            record = self._perceive(source, places)
-            if all(
-                contents[photo["uri"]] == _content(photo) for photo in record["photos"]
-            ):  # else the key is another's
-                files = [item[path] for item in record["references"] for path in ("crop_path", "mask_path")]
-                self.ledger.complete("album", key, record, files)
-        return {**record, "album_uri": source.album_uri}  # the same album may have moved
+        if record is not None:
+            rows = [record, *record.get("others", ())]
+        else:
+            rows = self._perceive(source, places)
+            photos = [photo for own in rows for photo in own["photos"]]
+            if all(contents[photo["uri"]] == _content(photo) for photo in photos):  # else the key is another's
+                items = [item for own in rows for item in own["references"]]
+                files = [item[path] for item in items for path in ("crop_path", "mask_path")]
+                others = {"others": rows[1:]} if rows[1:] else {}
+                self.ledger.complete("album", key, {**rows[0], **others}, files)
+        return [{**own, "album_uri": source.album_uri} for own in rows]  # the same album may have moved
 
-    def _perceive(self, source: AlbumSource, places: dict[str, str]) -> Row:
+    def _perceive(self, source: AlbumSource, places: dict[str, str]) -> list[Row]:
         """Photos are seen one by one, and the chosen ones once more: an album may be larger than memory.
 
         A chosen photo that cannot be read a second time fails, and the others are chosen from anew.
@@ -116,10 +124,12 @@ class Perceiver:
         photos = [self._photo(source.album_id, uri, place) for uri, place in places.items()]
         while True:
             album = {"album_id": source.album_id, "album_uri": source.album_uri, "photos": photos}
-            album = select(album, self.selection, self.similarity)
-            identity, lost = self._identity(album, places)
+            album = select(album, self.selection, self.similarity, source.people)
+            rows = by_person(album, source.people)
+            lost: dict[str, PhotoError] = {}
+            identities = [self._identity(rows, person, places, lost) for person in range(source.people)]
             if not lost:
-                return {**album, **identity}
+                return [{**own, **identity} for own, identity in zip(rows, identities, strict=True)]
             for photo in photos:
                 if photo["photo_id"] in lost:
                     photo.update(_refusal(lost[photo["photo_id"]]))
@@ -170,44 +180,45 @@ class Perceiver:
             detail = f"{perceived.too_small_px:.0f} px across, wanted {self.perception.min_face_px}"
             raise PhotoError(Reason.FACE_TOO_SMALL, detail)
 
-    def _identity(self, album: Row, places: dict[str, str]) -> tuple[Row, dict[str, PhotoError]]:
-        """The album's identity with its references, and the chosen photos that could not be read again, by id."""
-        identity: Row = {"identity_id": album["album_id"], "stage": "select", "trigger": ""}
-        identity.update(common_tags=[], references=[])
+    def _identity(self, rows: Sequence[Row], person: int, places: dict[str, str], lost: dict[str, PhotoError]) -> Row:
+        """A person of the album with its references; `rows` are those of `by_person`.
+
+        Chosen photos that could not be read again go to `lost`, by id.
+        """
+        identity = _nobody(rows[person], person)
         try:
-            chosen = require_references(album, self.selection)
+            chosen = require_references(rows, person, self.selection)
         except IdentityError as error:
             identity.update(status=Status.FAILED.value, reason=str(error.reason), detail=error.detail)
-            if album["photos"] and all(photo["reason"] == Reason.CRASHED_WORKER for photo in album["photos"]):
+            photos = [photo for row in rows for photo in row["photos"]]
+            if photos and all(photo["reason"] == Reason.CRASHED_WORKER for photo in photos):
                 identity.update(reason=Reason.CRASHED_WORKER.value)
-            return identity, {}
-        faces = [owner_face(photo) for photo in chosen]
+            return identity
+        faces = [selected_face(photo) for photo in chosen]
         trigger = trigger_phrase(face["attributes"] for face in faces)
-        lost: dict[str, PhotoError] = {}
         unusual = unusual_expressions([face["expression"] for face in faces])
         for photo, face, expression_l2 in zip(chosen, faces, unusual.tolist(), strict=True):
             try:
                 place = places[photo["uri"]]
-                reference = self._reference(album["album_id"], photo, face, trigger, place, expression_l2)
-                identity["references"].append(reference)
+                reference = self._reference(photo, face, trigger, place, expression_l2)
+                row = reference.row(identity["identity_id"], rows[person]["album_id"])
+                self.store.write_bytes(row["crop_path"], png_bytes(reference.crop_rgb_u8))
+                self.store.write_bytes(row["mask_path"], png_bytes(reference.regions_u8))
+                identity["references"].append(row)
             except PhotoError as error:
                 lost[photo["photo_id"]] = error
         identity.update(status=Status.OK.value, reason="", detail="")
         identity.update(trigger=trigger, common_tags=common_tags([face["tags"] for face in faces]))
-        return identity, lost
+        return identity
 
-    def _reference(self, album_id: str, photo: Row, face: Row, trigger: str, place: str, expression_l2: float) -> Row:
-        """One row of `records.REFERENCE`. Raises `PhotoError` when the photo is not what it was at the first look."""
+    def _reference(self, photo: Row, face: Row, trigger: str, place: str, expression_l2: float) -> Reference:
+        """Raises `PhotoError` when the photo is not what it was at the first look."""
         content = self._read(place)
         if content_sha256(content) != photo["content_sha256"]:
             raise PhotoError(Reason.UNREADABLE, "the file changed while the album was read")
         with self.part(photo["content_sha256"]):
             upright_rgb_u8 = turn(self.decode(content), photo["rotation_deg"])
-            reference = prepare_reference(upright_rgb_u8, photo, face, trigger, self.suite.regions, expression_l2)
-        row = reference.row(album_id, album_id)
-        self.store.write_bytes(row["crop_path"], png_bytes(reference.crop_rgb_u8))
-        self.store.write_bytes(row["mask_path"], png_bytes(reference.regions_u8))
-        return row
+            return prepare_reference(upright_rgb_u8, photo, face, trigger, self.suite.regions, expression_l2)
 
 
 def png_bytes(pixels_u8: NDArray[np.uint8]) -> bytes:
@@ -215,6 +226,12 @@ def png_bytes(pixels_u8: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels_u8).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _nobody(row: Row, person: int) -> Row:
+    """What is said of a person of the album of whom nothing is known; `row` is one of the album's."""
+    name = identity_name(row["album_id"], person)
+    return {"identity_id": name, "stage": "select", "trigger": "", "common_tags": [], "references": []}
 
 
 def _alignable(face: Row) -> bool:

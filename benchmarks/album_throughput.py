@@ -74,7 +74,7 @@ def _albums(folder: Path, people: int) -> list[Row]:
         photos = source.row()["photos"]
         for start_at in range(0, len(photos), 5):
             album = {"album_id": f"{source.album_id}-{start_at:02d}", "album_uri": source.album_uri}
-            rows.append({**album, "photos": photos[start_at : start_at + 5]})
+            rows.append({**album, "photos": photos[start_at : start_at + 5], "people": 1})
     return rows
 
 

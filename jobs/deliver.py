@@ -63,7 +63,7 @@ def _deliver_all(store: Any, to: str, zipped: bool, approved_only: bool) -> list
         album = order["album_id"]
         if not people:
             raise StoreError(f"deliver: {store.url} knows no person of album {album!r}; run the studio job to its end")
-        delivery = plan_delivery(order, people[0], portraits, prints, approvals, approved_only)
+        delivery = plan_delivery(order, people, portraits, prints, approvals, approved_only)
         write_delivery(store, place, delivery, zipped)
         if delivery.short:
             short.append(f"{album} ({'; '.join(delivery.short)})")
@@ -71,8 +71,11 @@ def _deliver_all(store: Any, to: str, zipped: bool, approved_only: bool) -> list
 
 
 def _orders(store: Any) -> Iterator[tuple[Row, list[Row], list[Row], list[Row]]]:
-    """Each order with its person, portraits and prints; in memory are those of one at a time."""
+    """Each order with its people, portraits and prints; in memory are those of one at a time."""
+    import pyarrow as pa
+
     from studiolo.albums.records import IDENTITY_SCHEMA, PORTRAIT_SCHEMA
+    from studiolo.identities.artifacts import album_of
     from studiolo.portraits.order_file import ORDERED_SCHEMA
     from studiolo.portraits.prints import PRINT_SCHEMA
     from studiolo.storage.spool import Spool, beside
@@ -80,10 +83,13 @@ def _orders(store: Any) -> Iterator[tuple[Row, list[Row], list[Row], list[Row]]]
     orders = Spool(ORDERED_SCHEMA, "album_id").filled(store.iter_rows("orders.parquet"))
     ordered = {order["album_id"] for order in orders}
     parts = []
-    for name, schema in {"identities": IDENTITY_SCHEMA, "portraits": PORTRAIT_SCHEMA, "prints": PRINT_SCHEMA}.items():
-        rows = (row for row in store.iter_rows(f"{name}.parquet") if row["identity_id"] in ordered)
-        own = Spool(schema, "identity_id").filled(rows)
-        parts.append(beside(orders, own, lambda row: row.get("identity_id", row.get("album_id"))))
+    album_column = pa.field("album_id", pa.string())
+    schemas = {"identities": IDENTITY_SCHEMA}
+    schemas |= {"portraits": PORTRAIT_SCHEMA.append(album_column), "prints": PRINT_SCHEMA.append(album_column)}
+    for name, schema in schemas.items():
+        rows = ({**row, "album_id": album_of(row["identity_id"])} for row in store.iter_rows(f"{name}.parquet"))
+        own = Spool(schema, "album_id", "identity_id").filled(row for row in rows if row["album_id"] in ordered)
+        parts.append(beside(orders, own, lambda row: row["album_id"]))
     for (order, people), (_, portraits), (_, prints) in zip(*parts, strict=True):
         yield order, people, portraits, prints
 

@@ -6,6 +6,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,10 @@ def _work(settings: StudioSettings, request: Request) -> Work:
     orders = request.orders.values()
     return Work(
         albums=len(request.sources),
+        people=sum(order.people for order in orders),
         photos=sum(len(source.photos) for source in request.sources),
-        orders=[count for order in orders for count in order.styles.values()],
-        prints=sum(len(order.prints) * sum(order.styles.values()) for order in orders),
+        orders=[count for order in orders for _ in range(order.people) for count in order.styles.values()],
+        prints=sum(order.people * len(order.prints) * sum(order.styles.values()) for order in orders),
         steps=settings.face_lora.steps,
         slots=_face_lora(settings).slots or 1,
         generation=settings.generation,
@@ -78,7 +80,7 @@ def _workers(settings: StudioSettings, work: Work) -> dict[str, int]:
     """Workers of each stage that run at a time; `PlanError` for a plan that does not fit, as in the job itself."""
     cores = settings.cpus or os.cpu_count() or 1
     units = {"perceive": work.albums, "portraits": len(work.orders)}
-    workers = {"train": fit_group(_face_lora(settings), cores, work.albums).most}
+    workers = {"train": fit_group(_face_lora(settings), cores, work.people).most}
     for stage, section in _SECTIONS.items():
         pool = getattr(settings, section)
         workers[stage] = min(fit(Stage(section, pool.actors, pool.cpus_per_actor), cores, units[stage]).actors, cores)
@@ -90,7 +92,7 @@ def _face_lora(settings: StudioSettings) -> FaceLoraSettings:
 
 
 def _measure(settings: StudioSettings, request: Request, folder: Path) -> tuple[AlbumSource, Costs]:
-    """One album through every stage, into a folder of its own."""
+    """One album's owner through every stage, into a folder of its own."""
     store = Store(folder)
     source, seen = _perceive(settings, request, store)
     (album,) = seen.rows
@@ -134,7 +136,7 @@ def _perceive(settings: StudioSettings, request: Request, store: Store) -> tuple
     tried = sorted(request.sources, key=lambda source: (abs(len(source.photos) - usual), source.album_id))[:TRIES]
     actor = Perceiver(store, settings.suite, settings.perception, settings.selection)
     for source in tried:
-        seen = probe(actor, pa.Table.from_pylist([source.row()], INPUT_SCHEMA))
+        seen = probe(actor, pa.Table.from_pylist([replace(source, people=1).row()], INPUT_SCHEMA))
         if seen.rows[0]["status"] == Status.OK:
             return source, seen
     names = ", ".join(repr(source.album_id) for source in tried)
@@ -184,6 +186,7 @@ def _lines(work: Work, result: Estimate) -> dict[str, str]:
     stages = {name: _between(*map(_hms, span)) for name, span in result.seconds.items() if name != "total"}
     return {
         "albums": str(work.albums),
+        "people": str(work.people),
         "photos": str(work.photos),
         "portraits": f"{sum(work.orders)} ordered, {_between(*map(str, result.candidates))} candidates",
         "prints": str(work.prints),

@@ -23,6 +23,7 @@ from studiolo.albums.records import (
 )
 from studiolo.albums.sources import AlbumSource, read_bytes
 from studiolo.errors import PhotoError, SettingsError
+from studiolo.identities.artifacts import album_of
 from studiolo.perception.similarity import Similarity
 from studiolo.portraits.approvals import APPROVALS
 from studiolo.portraits.files import decode_portrait
@@ -56,9 +57,9 @@ def publish(
 ) -> dict[str, Any]:
     """Write everything people look at, the summary last; returns it.
 
-    Rows are read several times, each time a few in memory. Albums, identities and portraits come in one order, that of
-    the people. `ordered` are rows of `ORDERED_SCHEMA`, one an album; `figures()` are the job's own up to now, see
-    `portraits.summary`.
+    Rows are read several times, each time a few in memory. Albums (a row a person), identities and portraits come in
+    one order, that of the people. `ordered` are rows of `ORDERED_SCHEMA`, one an album; `figures()` are the job's own
+    up to now, see `portraits.summary`.
     """
     references = (reference for row in identities for reference in row["references"])
     store.write_rows("references.parquet", references, REFERENCE_SCHEMA)
@@ -80,20 +81,19 @@ def refresh(store: Store) -> None:
     if not store.exists("summary.json"):
         return
     # A job that was killed may have left tables of two nights; people of whom one is missing wait for the next job.
-    known = set.intersection(
-        *(
-            {row["album_id"] for row in store.iter_rows(f"{name}.parquet", ["album_id"])}
-            for name in ("albums", "identities", "orders")
-        )
-    )
-    albums, identities = Spool(PERCEIVED_SCHEMA, "album_id"), Spool(IDENTITY_SCHEMA, "album_id")
+    column = {"albums": "identity_id", "identities": "identity_id", "orders": "album_id"}
+    names = {
+        table: {row[name] for row in store.iter_rows(f"{table}.parquet", [name])} for table, name in column.items()
+    }
+    known = {name for name in names["albums"] & names["identities"] if album_of(name) in names["orders"]}
+    albums, identities = Spool(PERCEIVED_SCHEMA, "identity_id"), Spool(IDENTITY_SCHEMA, "identity_id")
     portraits, ordered = Spool(PORTRAIT_SCHEMA, "identity_id", "style", "index"), Spool(ORDERED_SCHEMA, "album_id")
     tables = {"albums": albums, "identities": identities, "portraits": portraits, "orders": ordered}
     for name, spool in tables.items():
         for row in store.iter_rows(f"{name}.parquet"):
             for photo in row.get("photos", ()):
                 photo["rotation_deg"] = 0  # its thumbnail was turned when it was made
-            if row.get("album_id", row.get("identity_id")) in known or name == "orders":
+            if name == "orders" or row["identity_id"] in known:
                 spool.append(row)
     before = store.read_json("summary.json")
     figures = {name: before[name] for name in ("seconds_by_stage", "peak_rss_gib", "versions")}

@@ -2,6 +2,7 @@
 
 import datetime
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +28,7 @@ class Request(NamedTuple):
     """What is to be done."""
 
     sources: list[AlbumSource]
-    """The albums of which something is ordered."""
+    """The albums of which something is ordered, with the number of people wanted."""
     styles: list[Style]
     """Every style that is ordered."""
     orders: dict[str, AlbumOrder]
@@ -80,7 +81,8 @@ def ordered(settings: StudioSettings) -> Request:
         )
     names = dict.fromkeys(style for order in orders.values() for style in order.styles)
     styles = [load_style(name, settings.style_folder) for name in names]
-    return Request([source for source in sources if source.album_id in orders], styles, orders)
+    wanted = [source for source in sources if source.album_id in orders]
+    return Request([replace(source, people=orders[source.album_id].people) for source in wanted], styles, orders)
 
 
 def _read_order_file(url: str) -> bytes:

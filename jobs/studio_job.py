@@ -32,6 +32,7 @@ from studiolo.albums.records import (
 )
 from studiolo.albums.sources import INPUT_SCHEMA
 from studiolo.errors import StudioloError
+from studiolo.identities.artifacts import album_of
 from studiolo.keys import unit_key
 from studiolo.portraits.approvals import BATCH, chosen_for_more, more_first_index, rank_alike
 from studiolo.portraits.order_file import ORDERED_SCHEMA
@@ -116,7 +117,7 @@ def _report(summary: Row, failed: list[Row], gallery: str) -> None:
 class StudioJob:
     """The stages of one run and the rows they leave, which wait on the disk: of ten thousand albums none is kept here.
 
-    Tables and pages come in the order of albums, and people have their albums' names.
+    Tables and pages come in the order of the people's names: an owner's is the album's, and the others' begin with it.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class StudioJob:
         self.stages: dict[str, Stage] = {}
         self.face_lora = with_slots(settings.face_lora, self.base)
         self.group: Group
-        self.albums = Spool(PERCEIVED_SCHEMA, "album_id")
+        self.albums = Spool(PERCEIVED_SCHEMA, "identity_id")
         self.loras: dict[str, Row] = {}
         self.identities = Spool(IDENTITY_SCHEMA, "identity_id")
         self.portraits = Spool(PORTRAIT_SCHEMA, "identity_id", "style", "index")
@@ -144,9 +145,10 @@ class StudioJob:
         cpus = start(self.settings.cpus, self.settings.object_store_mib)
         dates = {album: order.delete_after for album, order in self.orders.items()}
         retention.remember(self.store, dates, self.settings.retention_days, datetime.date.today())
-        albums, orders = len(self.sources), sum(len(order.styles) for order in self.orders.values())
-        work = {"perception": albums, "generation": orders}
-        self.group = fit_group(self.face_lora, cpus, albums, gpus())
+        people = sum(order.people for order in self.orders.values())
+        orders = sum(len(order.styles) * order.people for order in self.orders.values())
+        work = {"perception": len(self.sources), "generation": orders}
+        self.group = fit_group(self.face_lora, cpus, people, gpus())
         for name, units in work.items():
             settings = getattr(self.settings, name)
             queued = int(name == "perception")  # albums take seconds, the others minutes
@@ -236,9 +238,8 @@ class StudioJob:
                 failed=int(row["status"] == Status.FAILED),
             )
             finished.add(order)
-        wanted = {album: order.styles for album, order in self.orders.items()}
-        for _, candidates in groupby(made, lambda row: str(row["identity_id"])):
-            self.portraits.filled(rank_alike(list(candidates), wanted))
+        for name, candidates in groupby(made, lambda row: str(row["identity_id"])):
+            self.portraits.filled(rank_alike(list(candidates), {name: self.orders[album_of(name)].styles}))
 
     def make_prints(self) -> None:
         """Accepted portraits -> print files, where prints are ordered."""
@@ -246,8 +247,8 @@ class StudioJob:
 
         def printed() -> Iterator[Row]:
             for row in self.portraits:
-                if row["status"] == Status.OK and ordered[row["identity_id"]]:
-                    yield _pick({**row, "prints": ordered[row["identity_id"]]}, PRINT_INPUT)
+                if row["status"] == Status.OK and ordered[album_of(row["identity_id"])]:
+                    yield _pick({**row, "prints": ordered[album_of(row["identity_id"])]}, PRINT_INPUT)
 
         total = sum(1 for _ in printed())
         if not total:

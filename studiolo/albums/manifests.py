@@ -14,6 +14,7 @@ import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from studiolo.errors import SettingsError, nearest
+from studiolo.identities.artifacts import album_of
 
 COLUMNS = ("album_id", "uri")
 _SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
@@ -22,7 +23,8 @@ _SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
 def read_manifest(url: str, read: Callable[[], bytes]) -> dict[str, list[str]]:
     """Album id -> uris in the order of the rows. `read` gives the manifest's bytes; `url` decides the format.
 
-    Raises `SettingsError`: unknown format, unknown or missing columns, a row without album id, one uri twice.
+    Raises `SettingsError`: unknown format, unknown or missing columns, a row without album id or with one
+    that a person of another album may have, one uri twice.
     """
     table = _text_columns(url, _parse(url, read()))
     albums: dict[str, list[str]] = {}
@@ -31,6 +33,11 @@ def read_manifest(url: str, read: Callable[[], bytes]) -> dict[str, list[str]]:
         album_id, uri = row["album_id"], row["uri"]
         if not album_id:
             raise SettingsError(f"manifest {url!r}: row {number} has no album_id")
+        if (owner := album_of(album_id)) != album_id:
+            raise SettingsError(
+                f"manifest {url!r}: row {number} names the album {album_id!r}, as a person of the album {owner!r} is"
+                " called; wanted a name that does not end so"
+            )
         uris = albums.setdefault(album_id, [])
         if not uri:
             continue

@@ -1,4 +1,4 @@
-"""Who is in an album: its faces grouped into people, its owner, and how sure we are of every face.
+"""Who is in an album: its faces grouped into people, its owner and the next ones, and how sure we are of every face.
 
 Grouping is agglomerative: the two groups with the least mean distance merge as long as that distance is a
 verdict of `same` and no photo would then show one person twice. Nothing depends on the order of the faces:
@@ -40,6 +40,8 @@ class FaceRef:
     area_px2: float
     good: bool = True
     """Whether its quality suffices for a reference: bad faces are grouped but do not elect the owner."""
+    usable: bool = True
+    """Whether the photo can be a reference of its person: it is good, and the photo's only or dominant face."""
 
     @property
     def name(self) -> tuple[str, int]:
@@ -52,32 +54,43 @@ class Member:
     """What grouping says of one face."""
 
     person: int
-    """0 = the owner, then 1, 2 ... by falling size of the group."""
+    """0 = the owner, then the other people wanted, from the number wanted on those who are not."""
     verdict: Verdict
-    """Against the owner. A face of person 0 may be `unsure`: it is kept, and flagged."""
+    """Against its person, if wanted: `same`, or `unsure`, which is kept and flagged. Else `different`."""
 
 
-def group_faces(faces: Sequence[FaceRef], similarity: Similarity) -> dict[tuple[str, int], Member]:
+def group_faces(
+    faces: Sequence[FaceRef], similarity: Similarity, people: int = 1, references: int = 1
+) -> dict[tuple[str, int], Member]:
     """Name of every face -> its person and verdict.
 
-    The owner is the group with the most good faces; ties go to more faces, larger faces, then the first name.
-    A face outside the owner's group that is `same` or `unsure` by its mean distance to it joins as `unsure`,
-    unless its photo already shows the owner (then the closest one counts).
+    The owner is the group with the most good faces; ties go to more faces, larger faces, then the first name. A face
+    outside the owner's group that is `same` or `unsure` by its mean distance to it joins as `unsure`, unless its photo
+    already shows the owner (then the closest one counts).
+
+    Of `people` wanted, the others are the next groups by the same rank that have `references` usable faces; there may
+    be fewer. Such a group takes in only faces that are alone: two faces that are surely one person are rather a further
+    person (measured, see docs/LOG.md). Who is person 1, 2 ... does not depend on how many are wanted.
     """
     ordered = sorted(faces, key=lambda face: face.name)
     if not ordered:
         return {}
     distances = _distances(ordered)
     groups = _merge(ordered, distances, similarity)
-    groups.sort(key=lambda group: _rank(ordered, group))
-    owner, others = groups[0], groups[1:]
-    adopted = _adopt(ordered, distances, owner, similarity)
-    members = {ordered[i].name: Member(OWNER, _verdict(distances, i, owner, similarity)) for i in owner}
-    members.update({ordered[i].name: Member(OWNER, Verdict.UNSURE) for i in adopted})
-    left = [[i for i in group if i not in adopted] for group in others]
-    for person, group in enumerate((group for group in left if group), start=1):
+    members: dict[tuple[str, int], Member] = {}
+    for person in range(people):
+        groups.sort(key=lambda group: _rank(ordered, group))
+        found = _next_person(ordered, distances, groups, similarity, person, references)
+        if found is None:
+            break
+        group, adopted = found
+        members |= {ordered[i].name: Member(person, _verdict(distances, i, group, similarity)) for i in group}
+        members |= {ordered[i].name: Member(person, Verdict.UNSURE) for i in adopted}
+        left = ([i for i in other if i not in adopted] for other in groups if other is not group)
+        groups = [other for other in left if other]
+    for person, group in enumerate(groups, start=people):
         for i in group:
-            # Not the owner's face even when it looks like it: the owner stands elsewhere in the same photo.
+            # Not a wanted person's face even when it looks like it: that person stands elsewhere in the same photo.
             members[ordered[i].name] = Member(person, Verdict.DIFFERENT)
     return members
 
@@ -124,23 +137,41 @@ def _mean_distance(distances: NDArray[np.float64], i: int, group: Sequence[int])
     return float(distances[i, others].mean()) if others else 0.0
 
 
-def _verdict(distances: NDArray[np.float64], i: int, owner: Sequence[int], similarity: Similarity) -> Verdict:
-    """Verdict of one of the owner's faces: a face that average linkage dragged in is at best unsure."""
-    verdict = similarity.verdict(_mean_distance(distances, i, owner))
+def _verdict(distances: NDArray[np.float64], i: int, group: Sequence[int], similarity: Similarity) -> Verdict:
+    """Verdict of one of a person's faces: a face that average linkage dragged in is at best unsure."""
+    verdict = similarity.verdict(_mean_distance(distances, i, group))
     return Verdict.SAME if verdict == Verdict.SAME else Verdict.UNSURE
 
 
+def _next_person(
+    faces: Sequence[FaceRef],
+    distances: NDArray[np.float64],
+    groups: Sequence[list[int]],
+    similarity: Similarity,
+    person: int,
+    references: int,
+) -> tuple[list[int], set[int]] | None:
+    """The group of `person`, the first of `groups` that may be, and what it adopts; None without one."""
+    for group in groups:
+        others = [other for other in groups if other is not group and (person == OWNER or len(other) == 1)]
+        adopted = _adopt(faces, distances, group, [i for other in others for i in other], similarity)
+        if person == OWNER or sum(faces[i].usable for i in (*group, *adopted)) >= references:
+            return group, adopted
+    return None
+
+
 def _adopt(
-    faces: Sequence[FaceRef], distances: NDArray[np.float64], owner: Sequence[int], similarity: Similarity
+    faces: Sequence[FaceRef],
+    distances: NDArray[np.float64],
+    group: Sequence[int],
+    rest: Sequence[int],
+    similarity: Similarity,
 ) -> set[int]:
-    """Faces outside the owner's group that may be the owner, at most one a photo, none where the owner is
-    already.
-    """
-    taken = {faces[i].photo_id for i in owner}
+    """Faces of `rest` that may be the person of `group`, at most one a photo, none where that person is already."""
+    taken = {faces[i].photo_id for i in group}
     adopted: set[int] = set()
-    rest = [i for i in range(len(faces)) if i not in set(owner)]
-    for i in sorted(rest, key=lambda i: (_mean_distance(distances, i, owner), faces[i].name)):
-        close = similarity.verdict(_mean_distance(distances, i, owner)) != Verdict.DIFFERENT
+    for i in sorted(rest, key=lambda i: (_mean_distance(distances, i, group), faces[i].name)):
+        close = similarity.verdict(_mean_distance(distances, i, group)) != Verdict.DIFFERENT
         if close and faces[i].photo_id not in taken:
             adopted.add(i)
             taken.add(faces[i].photo_id)

@@ -49,6 +49,7 @@ class Reason(StrEnum):
     SURPLUS = "surplus"
     EMPTY_ALBUM = "empty_album"
     NOTHING_USABLE = "nothing_usable"
+    FEWER_PEOPLE = "fewer_people"
     CRASHED_WORKER = "crashed_worker"
     APPARENT_MINOR = "apparent_minor"
     TRAINING_FAILED = "training_failed"
@@ -84,6 +85,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.SURPLUS: "A good picture, but there were enough better ones.",
     Reason.EMPTY_ALBUM: "The album holds no files.",
     Reason.NOTHING_USABLE: "No picture of this album could be used; see each picture's reason.",
+    Reason.FEWER_PEOPLE: "The album shows fewer people clearly enough than portraits were ordered of.",
     Reason.CRASHED_WORKER: "Our program broke off each time it came to this, so it was left out.",
     Reason.APPARENT_MINOR: "This person appears to be a minor, of whom no portraits are made here.",
     Reason.TRAINING_FAILED: "Learning this person's face did not succeed.",
@@ -174,9 +176,9 @@ PHOTO = pa.struct(
         ("reason", pa.string()),
         ("detail", pa.string()),
         ("person", pa.int32()),  # group within the album, 0 = the album's owner, -1 = no usable face
-        ("face_id", pa.int32()),  # the owner's face in this photo, -1 = none
-        ("verdict", pa.string()),  # same | different | unsure, against the owner
-        ("apparent_minor", pa.bool_()),  # of a selected photo: the owner appears to be a minor, and detail says why
+        ("face_id", pa.int32()),  # the face of the owner, or of another wanted person, in this photo; -1 = none
+        ("verdict", pa.string()),  # same | unsure, against that person; different: nobody wanted
+        ("apparent_minor", pa.bool_()),  # of a selected photo: the person appears to be a minor, and detail says why
         ("faces", pa.list_(FACE)),
     ]
 )
@@ -228,7 +230,10 @@ IDENTITY_SCHEMA = pa.schema(
 """One row an identity: what training and generation need to know, or why it failed."""
 
 PERCEIVED_SCHEMA = pa.schema([*ALBUM_SCHEMA, *[field for field in IDENTITY_SCHEMA if field.name != "album_id"]])
-"""One row an album with its identity, as the perception stage returns it."""
+"""One row an identity, as the perception stage returns it, with the photos of its album that count to it.
+
+Each photo of an album is in one row: those that count to nobody wanted are in the owner's.
+"""
 
 FACE_LORA_SCHEMA = pa.schema(
     [

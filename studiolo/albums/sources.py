@@ -46,6 +46,7 @@ INPUT_SCHEMA = pa.schema(
         ("album_id", pa.string()),
         ("album_uri", pa.string()),
         ("photos", pa.list_(pa.struct([("uri", pa.string()), ("absolute_uri", pa.string())]))),
+        ("people", pa.int32()),  # wanted
     ]
 )
 """One row an album before perception."""
@@ -61,11 +62,13 @@ class AlbumSource:
     album_id: str
     album_uri: str
     photos: tuple[tuple[str, str], ...]
+    people: int = 1
+    """How many of its people are wanted, the owner first."""
 
     def row(self) -> dict[str, Any]:
         """This album as a row of `INPUT_SCHEMA`."""
         photos = [{"uri": uri, "absolute_uri": absolute} for uri, absolute in self.photos]
-        return {"album_id": self.album_id, "album_uri": self.album_uri, "photos": photos}
+        return {"album_id": self.album_id, "album_uri": self.album_uri, "photos": photos, "people": self.people}
 
     def key(
         self,
@@ -78,7 +81,9 @@ class AlbumSource:
         `contents`: relative uri -> sha256 of the bytes, or the reason they could not be read; one for every
         photo (`KeyError` otherwise). `settings`: the sections used, by name.
         """
-        inputs = [[self.album_id], *([uri, contents[uri]] for uri, _ in self.photos)]
+        inputs: list[Any] = [[self.album_id], *([uri, contents[uri]] for uri, _ in self.photos)]
+        if self.people > 1:
+            inputs.append({"people": self.people})
         return unit_key("album", inputs, settings, weights_sha256)
 
 

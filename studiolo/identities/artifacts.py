@@ -1,4 +1,4 @@
-"""Where an identity's things lie below the output, and names that are safe to use as one path segment."""
+"""How identities are called, where their things lie below the output, and names that are safe as one path segment."""
 
 import hashlib
 import re
@@ -13,6 +13,26 @@ _UNSAFE = re.compile(r"[^a-z0-9_-]+")
 _SAFE = re.compile(r"[a-z0-9_][a-z0-9._-]*")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 _HASHED = re.compile(rf".*-[0-9a-f]{{{_HASH_DIGITS}}}")
+_OTHER = re.compile(r"(.+)/other-[1-9][0-9]*", re.DOTALL)
+
+
+def identity_name(album_id: str, person: int) -> str:
+    """What person 0, 1, 2 ... of an album is called: the owner as the album, the others `ALBUM/other-1` and so on.
+
+    No album has such a name: those of folders hold no `/`, and a manifest that has one is refused.
+    """
+    return f"{album_id}/other-{person}" if person else album_id
+
+
+def album_of(identity_id: str) -> str:
+    """The album whose person this is."""
+    other = _OTHER.fullmatch(identity_id)
+    return other[1] if other else identity_id
+
+
+def part_of_album(identity_id: str) -> str:
+    """Path of a person among the others of the album: empty for the owner, else `/other-1` and so on."""
+    return identity_id[len(album_of(identity_id)) :]
 
 
 def safe_segment(name: str) -> str:
@@ -33,8 +53,8 @@ def safe_segment(name: str) -> str:
 
 
 def identity_folder(identity_id: str) -> str:
-    """Folder of everything kept for an identity, relative to the output."""
-    return f"identities/{safe_segment(identity_id)}"
+    """Folder of everything kept for an identity, relative to the output; the owner's holds those of the others."""
+    return f"identities/{safe_segment(album_of(identity_id))}{part_of_album(identity_id)}"
 
 
 def lora_folder(identity_id: str) -> str:

@@ -3,7 +3,8 @@
     portrait_id,decision,note,album_id,style,rank,path,image_sha256
 
 `decision` is empty, `approve`, `reject` or `more`. The job writes a row for every accepted portrait and keeps what
-stands in the first three columns; the others say which picture is meant. A decision counts for the picture it was made
+stands in the first three columns; the others say which picture is meant, `album_id` also of whom: `anna`, or
+`anna/other-1` for a further person of the album. A decision counts for the picture it was made
 on: when another settings' picture takes its place, it is undecided again.
 
 **More like this.** `more` approves the portrait and orders as many again in its style, by the next run of the job:
@@ -23,6 +24,7 @@ import numpy as np
 
 from studiolo.albums.records import Reason, Status
 from studiolo.errors import SettingsError, nearest
+from studiolo.identities.artifacts import album_of
 
 APPROVALS = "approvals.csv"
 """The file's place in the output."""
@@ -103,7 +105,9 @@ class Approvals:
         """The file without the rows of these albums and portraits."""
         gone, ids = set(album_ids), set(portrait_ids)
         rows = self._rows.values()
-        return _csv(row for row in rows if row.get("album_id") not in gone and row["portrait_id"] not in ids)
+        return _csv(
+            row for row in rows if album_of(row.get("album_id", "")) not in gone and row["portrait_id"] not in ids
+        )
 
     def _row(self, portrait: Row) -> dict[str, Any]:
         decision = self.decision(portrait)

@@ -4,6 +4,7 @@
     NAME/order.txt             what was ordered, what fell short, and why
     NAME/portraits/STYLE-RANK.png
     NAME/prints/STYLE-RANK-4x5.jpg
+    NAME/other-1/portraits, NAME/other-1/prints        of further people of the album
 
 The same job gives the same bytes, the zip's included: its entries are sorted, stored and dated 1980.
 """
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from studiolo.albums.records import Reason, Status
-from studiolo.identities.artifacts import safe_segment
+from studiolo.identities.artifacts import part_of_album, safe_segment
 from studiolo.portraits.approvals import Approvals, Decision
 from studiolo.portraits.templating import templates
 from studiolo.portraits.views import shortfall
@@ -25,7 +26,7 @@ from studiolo.storage.store import Store
 
 Row = Mapping[str, Any]
 
-_DELIVERED = re.compile(r"index\.html|order\.txt|portraits/[^/]+\.png|prints/[^/]+\.jpg")
+_DELIVERED = re.compile(r"index\.html|order\.txt|(?:other-[0-9]+/)?(?:portraits/[^/]+\.png|prints/[^/]+\.jpg)")
 _FIRST_DAY = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o644 << 16
 
@@ -39,15 +40,13 @@ class Delivery:
     """Name in the delivery -> path in the output."""
     texts: dict[str, str]
     """Name in the delivery -> its content."""
-    portraits: int
-    """How many are in it."""
     short: tuple[str, ...]
     """Why less is in it than was ordered; empty when all is."""
 
 
 def plan_delivery(
     order: Row,
-    identity: Row,
+    people: Sequence[Row],
     portraits: Sequence[Row],
     prints: Sequence[Row],
     approvals: Approvals,
@@ -55,31 +54,22 @@ def plan_delivery(
 ) -> Delivery:
     """What goes to the customer of `order` (a row of `ORDERED_SCHEMA`).
 
-    The other rows are those of this album. Accepted portraits go, but for those the studio rejected; with
-    `approved_only` those it approved.
+    The other rows are those of this album, `people` its rows of `IDENTITY_SCHEMA`. Accepted portraits go, but for those
+    the studio rejected; with `approved_only` those it approved.
     """
-    fit = {Decision.APPROVE, Decision.MORE} | (set() if approved_only else {Decision.OPEN})
-    files: dict[str, str] = {}
-    styles, short = [], []
-    for item in order["styles"]:
-        rows = [row for row in portraits if row["style"] == item["style"]]
-        accepted = sorted((row for row in rows if row["status"] == Status.OK), key=lambda row: row["rank"])
-        going = [row for row in accepted if approvals.decision(row) in fit]
-        lacking = _lacking(len(accepted), len(going), item["count"], rows, approved_only)
-        names = [_name(row) for row in going]
-        files |= {f"portraits/{name}.png": row["path"] for name, row in zip(names, going, strict=True)}
-        printed, unprinted = _prints(going, prints)
-        files |= printed
-        lacking += unprinted
-        short += [f"{item['title']}: {line}" for line in lacking]
-        styles.append(
-            {"title": item["title"], "wanted": item["count"], "going": len(going), "names": names, "lacking": lacking}
-        )
-    sentence = "" if identity["status"] == Status.OK else Reason(identity["reason"]).sentence()
-    view = {"name": order["album_id"], "styles": styles, "prints": order["prints"], "sentence": sentence}
-    view["printed"] = sorted(name for name in files if name.startswith("prints/"))
+    views = [_person(order, identity, portraits, prints, approvals, approved_only) for identity in people]
+    files = {name: path for view in views for name, path in view["files"].items()}
+    several = len(views) > 1
+    short = [
+        f"{view['name'] + ', ' if several else ''}{style['title']}: {line}"
+        for view in views
+        for style in view["styles"]
+        for line in style["lacking"]
+    ]
+    view = {"name": order["album_id"], "people": views, "several": several, "prints": order["prints"]}
+    view["printed"] = sorted(name for name in files if name.endswith(".jpg"))
     texts = {"index.html": _page(view), "order.txt": _letter(view)}
-    return Delivery(order["album_id"], files, texts, sum(item["going"] for item in styles), tuple(short))
+    return Delivery(order["album_id"], files, texts, tuple(short))
 
 
 def write_delivery(out: Store, to: Store, delivery: Delivery, zipped: bool) -> None:
@@ -104,6 +94,35 @@ def delivered_files(to: Store, album_id: str) -> list[str]:
     folder = safe_segment(album_id)
     inside = [path for path in to.list(folder) if _DELIVERED.fullmatch(path.removeprefix(f"{folder}/"))]
     return [*inside, *([f"{folder}.zip"] if to.exists(f"{folder}.zip") else [])]
+
+
+def _person(
+    order: Row,
+    identity: Row,
+    portraits: Sequence[Row],
+    prints: Sequence[Row],
+    approvals: Approvals,
+    approved_only: bool,
+) -> dict[str, Any]:
+    """What goes of one person: `files`, as in `Delivery`, and what the page and the letter say."""
+    fit = {Decision.APPROVE, Decision.MORE} | (set() if approved_only else {Decision.OPEN})
+    name = identity["identity_id"]
+    folder = f"{part_of_album(name)}/".removeprefix("/")
+    files: dict[str, str] = {}
+    styles = []
+    for item in order["styles"]:
+        rows = [row for row in portraits if (row["identity_id"], row["style"]) == (name, item["style"])]
+        accepted = sorted((row for row in rows if row["status"] == Status.OK), key=lambda row: row["rank"])
+        going = [row for row in accepted if approvals.decision(row) in fit]
+        lacking = _lacking(len(accepted), len(going), item["count"], rows, approved_only)
+        names = [f"{folder}portraits/{_name(row)}.png" for row in going]
+        files |= {file: row["path"] for file, row in zip(names, going, strict=True)}
+        printed, unprinted = _prints(going, prints)
+        files |= {f"{folder}{file}": path for file, path in printed.items()}
+        counts = {"wanted": item["count"], "going": len(going)}
+        styles.append({"title": item["title"], **counts, "names": names, "lacking": lacking + unprinted})
+    sentence = "" if identity["status"] == Status.OK else Reason(identity["reason"]).sentence()
+    return {"name": name, "sentence": sentence, "styles": styles, "files": files}
 
 
 def _name(row: Row) -> str:
@@ -143,11 +162,14 @@ def _prints(going: Sequence[Row], prints: Sequence[Row]) -> tuple[dict[str, str]
 def _letter(view: Mapping[str, Any]) -> str:
     """The plain text file."""
     lines = [f"Portraits for {view['name']}", ""]
-    if view["sentence"]:
-        lines += [view["sentence"], ""]
-    for item in view["styles"]:
-        lines.append(f"{item['title']}: {item['wanted']} ordered, {item['going']} delivered")
-        lines += [f"  {line}" for line in item["lacking"]]
+    for place, person in enumerate(view["people"]):
+        if view["several"]:
+            lines += [*([""] if place else []), person["name"]]
+        if person["sentence"]:
+            lines += [person["sentence"], ""]
+        for item in person["styles"]:
+            lines.append(f"{item['title']}: {item['wanted']} ordered, {item['going']} delivered")
+            lines += [f"  {line}" for line in item["lacking"]]
     if view["prints"]:
         lines += ["", f"Prints {', '.join(view['prints'])}: {len(view['printed'])} files"]
     return "\n".join(lines) + "\n"

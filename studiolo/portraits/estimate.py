@@ -4,9 +4,9 @@
   the longest share counting; a graph's own start is `GRAPH_S`. Training is its fixed part and a part for each step.
   Portraits lie between one round of candidates for every order and all the rounds that `generation.retries` allows.
 - **memory**: the stage whose workers together are largest, on top of the driver and Ray (`BASE_BYTES`).
-- **disk**: what the probed album left, times the albums; candidates by the rounds.
+- **disk**: what the probed person left, times the people; candidates by the rounds.
 
-Albums count as if each gave a person and nothing were done yet.
+Albums count as if each gave the people ordered and nothing were done yet.
 """
 
 import math
@@ -29,6 +29,7 @@ class Work:
     """What is asked for."""
 
     albums: int
+    people: int
     photos: int
     orders: Sequence[int]
     """Portraits wanted, one number an order (a person and a style)."""
@@ -59,7 +60,7 @@ class Costs:
     page_s: float
     """One person's page and thumbnails."""
     album_bytes: int
-    """References and page of an album."""
+    """References and page of a person."""
     lora_bytes: int
     candidate_bytes: int
     print_s: float
@@ -86,10 +87,10 @@ def estimate(work: Work, costs: Costs, workers: Mapping[str, int]) -> Estimate:
         for most in rounds
     ]
     perceive = GRAPH_S + costs.open_s["perceive"] + costs.photo_s * work.photos / workers["perceive"]
-    people = math.ceil(work.albums / workers["train"])
-    packs = math.ceil(work.albums / (workers["train"] * work.slots))
+    people = math.ceil(work.people / workers["train"])
+    packs = math.ceil(work.people / (workers["train"] * work.slots))
     train = GRAPH_S + costs.open_s["train"] + costs.person_s * people + costs.step_s * work.steps * packs
-    publish = costs.page_s * work.albums
+    publish = costs.page_s * work.people
     seconds = {"start": (GRAPH_S, GRAPH_S), "perceive": (perceive, perceive), "train": (train, train)}
     seconds["portraits"] = (portraits[0], portraits[1])
     if work.prints:
@@ -97,7 +98,7 @@ def estimate(work: Work, costs: Costs, workers: Mapping[str, int]) -> Estimate:
         seconds["prints"] = (prints, prints)
     seconds["publish"] = (publish, publish)
     seconds["total"] = (sum(least for least, _ in seconds.values()), sum(most for _, most in seconds.values()))
-    fixed = BASE_DISK_BYTES + work.albums * (costs.album_bytes + costs.lora_bytes) + work.prints * costs.print_bytes
+    fixed = BASE_DISK_BYTES + work.people * (costs.album_bytes + costs.lora_bytes) + work.prints * costs.print_bytes
     return Estimate(
         candidates=(candidates[0], candidates[1]),
         seconds=seconds,

@@ -32,16 +32,16 @@ def write_gallery(
     files: GalleryFiles,
     title: str = "Portraits",
 ) -> str:
-    """All pages for `people`: (identity row, album row, its portrait rows). Returns the index's path in the
+    """All pages for `people`: (identity row, its row of photos, its portrait rows). Returns the index's path in the
     output.
 
-    `wanted` are the portraits ordered, by identity and style. `people` may be a generator: only small cards of them
-    are kept. For pages made elsewhere use `write_person_page` and `write_index`.
+    `wanted` are the portraits ordered of each person, by album and style. `people` may be a generator: only small cards
+    of them are kept. For pages made elsewhere use `write_person_page` and `write_index`.
     """
     cards: list[View] = []
     sections: list[View] = []
     for identity, album, portraits in people:
-        view = write_person_page(identity, album, portraits, styles, wanted[identity["identity_id"]], files)
+        view = write_person_page(identity, album, portraits, styles, wanted[identity["album_id"]], files)
         cards.append(card(view))
         if len(cards) <= INLINE_PEOPLE:
             sections.append(view)

@@ -5,6 +5,7 @@
       - album_id: anna
         styles: {studio: 3, warm-film: 1}       # or a list, or one line: studio:3, warm-film
         prints: [4x5, 8x10@240]
+        people: 2                               # the owner and the next person whom the album shows most
         delete_after: 2027-01-31
 
 A CSV or JSONL file holds the same fields as columns, `styles` and `prints` as one line; its row of the album `*` is the
@@ -33,6 +34,9 @@ EVERYONE = "*"
 NOTHING = "none"
 """Ordered instead of styles: nothing."""
 
+MOST_PEOPLE = 50
+"""More people of one album are taken for a slip."""
+
 _SEPARATORS = re.compile(r"[\s,;]+")
 
 
@@ -47,8 +51,8 @@ class OrderEntry(Section):
     """Portraits wanted in a style without a number of its own; the settings' when absent."""
     prints: tuple[PrintSize, ...] = ()
     """Print files made of every accepted portrait."""
-    people: int = 1
-    """People wanted; an album gives its owner."""
+    people: int = pydantic.Field(1, ge=1, le=MOST_PEOPLE)
+    """People wanted: the album's owner, and the next ones whom it shows most. Each gets all of the order."""
     delete_after: datetime.date | None = None
     """Last day on which anything is kept; the settings' `retention_days` decide when absent."""
 
@@ -84,16 +88,6 @@ class OrderEntry(Section):
             raise ValueError("wanted each print once")
         return value
 
-    @pydantic.field_validator("people")
-    @classmethod
-    def _owner_only(cls, value: int) -> int:
-        if value != 1:
-            raise ValueError(
-                "wanted 1: an album gives portraits of its owner, the person most of its photos show; put another"
-                " person's photos into an album of their own"
-            )
-        return value
-
 
 class AlbumOrder(Section):
     """What is made of one album, nothing left open."""
@@ -101,11 +95,11 @@ class AlbumOrder(Section):
     album_id: str
     """Whose."""
     styles: dict[str, int]
-    """Portraits wanted, by style."""
+    """Portraits wanted of each person, by style."""
     prints: tuple[PrintSize, ...] = ()
     """Print files made of every accepted portrait."""
     people: int = 1
-    """People wanted."""
+    """People wanted, the owner first."""
     delete_after: datetime.date | None = None
     """Last day on which anything is kept, as ordered."""
 
@@ -138,7 +132,7 @@ ORDERED_SCHEMA = pa.schema(
 
 
 def wanted_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    """Portraits ordered, by album and style, from rows of `ORDERED_SCHEMA`."""
+    """Portraits ordered of each person, by album and style, from rows of `ORDERED_SCHEMA`."""
     return {row["album_id"]: {item["style"]: item["count"] for item in row["styles"]} for row in rows}
 
 

@@ -10,7 +10,9 @@ from collections.abc import Collection
 from studiolo.portraits.thumbs import GALLERY
 from studiolo.storage.store import Store
 
-_PORTRAIT = re.compile(r"(identities/[^/]+/(?:portraits|prints)/[^/]+)/[0-9]{3,}(?:\.png|-[0-9.x@]+\.jpg)")
+_PORTRAIT = re.compile(
+    r"(identities/[^/]+(?:/other-[0-9]+)?/(?:portraits|prints)/[^/]+)/[0-9]{3,}(?:\.png|-[0-9.x@]+\.jpg)"
+)
 _GALLERY = re.compile(rf"{GALLERY}/(people/[^/]+\.html|thumbs/[0-9a-f]{{24}}\.webp)")
 
 

@@ -25,16 +25,15 @@ def summary(
 ) -> dict[str, Any]:
     """Figures of one job, as JSON values.
 
-    `albums`, `identities`, `portraits` are rows of `ALBUM_SCHEMA`, `IDENTITY_SCHEMA` (or any with `status`
-    and `reason`) and `PORTRAIT_SCHEMA`, an order that failed as a whole one row of status `failed`; each is read once,
-    so generators do. `wanted` are the portraits ordered, by identity and style: an order is a person and a style, and
-    short when fewer were accepted, be it that the person
-    failed. `other_similarities` are calibrated similarities (0..1) of accepted portraits to other identities'
-    references. A median of nothing is None. Raises `StudioloError` when a photo or portrait has no outcome: then
-    something was lost.
+    `albums`, `identities`, `portraits` are rows of `ALBUM_SCHEMA` (an album's photos may be spread over several),
+    `IDENTITY_SCHEMA` and `PORTRAIT_SCHEMA`, an order that failed as a whole one row of status `failed`; each is read
+    once, so generators do. `wanted` are the portraits ordered of each person, by album and style: an order is a person
+    and a style, and short when fewer were accepted, be it that the person failed. `other_similarities` are calibrated
+    similarities (0..1) of accepted portraits to other identities' references. A median of nothing is None. Raises
+    `StudioloError` when a photo or portrait has no outcome: then something was lost.
     """
     photos, photo_reasons = _count_photos(albums)
-    persons: list[str] = []
+    persons: list[tuple[str, str]] = []
     people, people_reasons = _count("identity", "identity_id", _noting(identities, persons))
     accepted: Counter[tuple[str, str]] = Counter()
     own, unfused = array("d"), array("d")
@@ -48,7 +47,7 @@ def summary(
             yield row
 
     made, portrait_reasons = _count("portrait", "portrait_id", looked_at())
-    orders = [(person, style, count) for person in persons for style, count in wanted[person].items()]
+    orders = [(person, style, count) for person, album in persons for style, count in wanted[album].items()]
     return {
         "photos_in": photos.total(),
         "photos_ok": photos[Status.OK],
@@ -72,9 +71,9 @@ def summary(
     }
 
 
-def _noting(identities: Iterable[Row], names: list[str]) -> Iterator[Row]:
+def _noting(identities: Iterable[Row], names: list[tuple[str, str]]) -> Iterator[Row]:
     for row in identities:
-        names.append(row["identity_id"])
+        names.append((row["identity_id"], row["album_id"]))
         yield row
 
 

@@ -39,7 +39,7 @@ def person_view(
 ) -> View:
     """The view of one person, its thumbnails written. `wanted`: portraits ordered, by style.
 
-    Rows of `IDENTITY_SCHEMA`, `ALBUM_SCHEMA` and `PORTRAIT_SCHEMA` (all of this identity, in any order). A
+    Rows of `IDENTITY_SCHEMA`, `ALBUM_SCHEMA` (with this person's photos) and `PORTRAIT_SCHEMA` (in any order). A
     photo without an outcome is shown as one, so the numbers always add up to what came in.
     """
     name = str(identity["identity_id"])

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from studiolo.errors import StoreError
-from studiolo.identities.artifacts import identity_folder
+from studiolo.identities.artifacts import album_of, identity_folder
 from studiolo.storage.store import Store
 
 _KIND = re.compile(r"[a-z][a-z0-9_-]*")
@@ -62,17 +62,21 @@ class Ledger:
         failure = self.failure(kind, key)
         return int(failure["attempts"]) if failure else 0
 
-    def about(self, identity_ids: Collection[str]) -> dict[str, list[str]]:
-        """Paths of the records, failures included, that speak of each identity or album; of none there is no entry.
+    def about(self, album_ids: Collection[str]) -> dict[str, list[str]]:
+        """Paths of the records, failures included, that speak of each album or its people; of none there is no entry.
 
-        A record does when one of its texts is the name, holds it in quotes, or is a path in the identity's folder.
+        A record does when one of its texts is a name, holds it in quotes, or is a path in the album's folder.
         """
-        signs = {name: (f"{identity_folder(name)}/", repr(name)) for name in identity_ids}
+        signs = {  # its folder, and in quotes its name and how its people's begin
+            name: (f"{identity_folder(name)}/", repr(name), repr(f"{name}/other-")[:-1]) for name in album_ids
+        }
         found: dict[str, list[str]] = {}
         for path in self.store.list("ledger") if signs else ():
             texts = set(_texts(self._read(path)))
-            for name, (folder, quoted) in signs.items():
-                if name in texts or any(text.startswith(folder) or quoted in text for text in texts):
+            names = set(map(album_of, texts))
+            for name, (folder, *quoted) in signs.items():
+                told = any(text.startswith(folder) or any(sign in text for sign in quoted) for text in texts)
+                if told or name in names:
                     found.setdefault(name, []).append(path)
         return found
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from studiolo.identities.artifacts import identity_folder, safe_segment
+from studiolo.identities.artifacts import album_of, identity_folder, safe_segment
 from studiolo.portraits.approvals import APPROVALS, Approvals
 from studiolo.portraits.delivery import delivered_files
 from studiolo.portraits.thumbs import GALLERY, photo_origin, thumb_path
@@ -43,7 +43,7 @@ _TABLES = {
     "orders.parquet": "album_id",
     RETENTION: "album_id",
 }
-"""Every table of the output, and the column that says whose a row is."""
+"""Every table of the output, and the column that names an album or one of its people."""
 
 Dates = Mapping[str, datetime.date | None]
 
@@ -98,7 +98,7 @@ def was_erased(store: Store, album_id: str) -> bool:
 
 @dataclass(frozen=True)
 class Found:
-    """What is kept of one album, outside the tables."""
+    """What is kept of one album and its people, outside the tables."""
 
     files: list[str]
     """Paths of the output: references, face-LoRA, portraits, prints, gallery page and thumbnails."""
@@ -122,19 +122,23 @@ def survey(
 ) -> dict[str, Found]:
     """What is kept of each of `albums`; the ledger is read once for all."""
     records = Ledger(store).about(albums)
-    runs = tracker.runs_named(albums)
-    photos: dict[str, list[str]] = {}
+    runs = tracker.runs_of(albums)
+    shown: dict[str, list[str]] = {album: [_page(album)] for album in albums}
+    if store.exists("identities.parquet"):
+        for row in store.iter_rows("identities.parquet", ["album_id", "identity_id"]):
+            if row["album_id"] in albums and row["identity_id"] != row["album_id"]:
+                shown[row["album_id"]].append(_page(row["identity_id"]))
     if store.exists("albums.parquet"):
         for row in store.iter_rows("albums.parquet", ["album_id", "album_uri", "photos"]):
             if row["album_id"] in albums:
-                origins = [photo_origin(row["album_uri"], photo["uri"]) for photo in row["photos"]]
-                photos[row["album_id"]] = [path for path in map(thumb_path, origins) if store.exists(path)]
+                shown[row["album_id"]] += [
+                    thumb_path(photo_origin(row["album_uri"], it["uri"])) for it in row["photos"]
+                ]
     places = [(url, Store(url)) for url in deliveries]
     found = {}
     for album in sorted(albums):
         own = store.list(identity_folder(album))
-        pages = [f"{GALLERY}/people/{safe_segment(album)}.html", *map(thumb_path, own)]
-        files = [*own, *filter(store.exists, pages), *photos.get(album, ())]
+        files = [*own, *filter(store.exists, [*map(thumb_path, own), *shown[album]])]
         delivered = [(url, path) for url, place in places for path in delivered_files(place, album)]
         found[album] = Found(files, records.get(album, []), runs.get(album, []), delivered)
     return found
@@ -161,7 +165,7 @@ def erase(store: Store, found: Mapping[str, Found], tracker: MlflowTracker) -> N
         store.write_bytes(APPROVALS, approvals.without(found, _portrait_ids(store, found)))
     for name, column in _TABLES.items():
         if store.exists(name):
-            store.keep_rows(name, lambda row, column=column: row[column] not in found)  # type: ignore[misc]
+            store.keep_rows(name, lambda row, column=column: album_of(row[column]) not in found)  # type: ignore[misc]
 
 
 def finish(store: Store) -> None:
@@ -177,7 +181,11 @@ def _portrait_ids(store: Store, albums: Collection[str]) -> list[str]:
     if not store.exists("portraits.parquet"):
         return []
     rows = store.iter_rows("portraits.parquet", ["identity_id", "portrait_id"])
-    return [row["portrait_id"] for row in rows if row["identity_id"] in albums]
+    return [row["portrait_id"] for row in rows if album_of(row["identity_id"]) in albums]
+
+
+def _page(identity_id: str) -> str:
+    return f"{GALLERY}/people/{safe_segment(identity_id)}.html"
 
 
 def _dated(store: Store, ordered: Dates, days: int | None, today: datetime.date) -> dict[str, dict[str, Any]]:

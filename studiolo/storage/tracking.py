@@ -19,6 +19,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Protocol
 
 from studiolo.errors import SettingsError, StoreError
+from studiolo.identities.artifacts import album_of
 from studiolo.storage.store import Store
 
 if TYPE_CHECKING:
@@ -159,8 +160,8 @@ class MlflowTracker:
         with self._guard(f"finish run {run}"):
             self._client.set_terminated(run, status="FINISHED" if ok else "FAILED")
 
-    def runs_named(self, names: Collection[str]) -> dict[str, list[str]]:
-        """Ids of the identities' runs of each name, deleted ones included; of none there is no entry.
+    def runs_of(self, albums: Collection[str]) -> dict[str, list[str]]:
+        """Ids of the runs of each album's people, deleted ones included; of none there is no entry.
 
         Names hold every character and the service's filters do not, so all runs are looked at.
         """
@@ -172,8 +173,9 @@ class MlflowTracker:
             while True:
                 runs = self._client.search_runs([self._experiment], "", ViewType.ALL, page_token=page)
                 for run in runs:
-                    if run.info.run_name in names and _PARENT_TAG in run.data.tags:
-                        found.setdefault(run.info.run_name, []).append(run.info.run_id)
+                    album = album_of(run.info.run_name or "")
+                    if album in albums and _PARENT_TAG in run.data.tags:
+                        found.setdefault(album, []).append(run.info.run_id)
                 page = runs.token
                 if not page:
                     return found

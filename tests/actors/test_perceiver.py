@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from actors import perceiver as module
 from actors.perceiver import Perceiver
 from studiolo.albums.records import Reason
+from studiolo.albums.samples import PEOPLE
 from studiolo.albums.sources import INPUT_SCHEMA, list_albums, read_bytes
 from studiolo.settings import PerceptionSettings, SelectionSettings
 from studiolo.storage.store import Store
@@ -45,11 +47,19 @@ def opened() -> Perceiver:
 def perceive(
     opened: Perceiver, store: Store, albums: Path, part: Any = nullcontext, **selection: Any
 ) -> dict[str, Any]:
+    """The owner's row, nobody else being wanted."""
+    (row,) = perceive_people(opened, store, albums, 1, part, **selection)
+    return row
+
+
+def perceive_people(
+    opened: Perceiver, store: Store, albums: Path, people: int, part: Any = nullcontext, **selection: Any
+) -> list[dict[str, Any]]:
     actor = Perceiver(store, "embedded", PerceptionSettings(), SelectionSettings(**selection))
     actor.suite, actor.similarity, actor.ledger = opened.suite, opened.similarity, module.Ledger(store)
     actor.part = part
-    rows = pa.Table.from_pylist([source.row() for source in list_albums(str(albums))], INPUT_SCHEMA)
-    result: dict[str, Any] = actor(rows).to_pylist()[0]
+    sources = [replace(source, people=people) for source in list_albums(str(albums))]
+    result: list[dict[str, Any]] = actor(pa.Table.from_pylist([it.row() for it in sources], INPUT_SCHEMA)).to_pylist()
     return result
 
 
@@ -175,6 +185,74 @@ def test_a_photo_that_was_given_up_fails_alone_and_the_album_is_done(opened: Per
     del entered[:]
     assert perceive(opened, opened_again, albums, part=part) == row
     assert not {photo["content_sha256"] for photo in whole["photos"]} & set(entered)  # the next run finds it done
+
+
+@pytest.fixture
+def family(people: Path, albums: Path) -> Path:
+    """Three photos of one person, two of another, and one of both side by side."""
+    for name in ("portrait.jpg", "selfie.jpg"):
+        shutil.copy(people / "P002" / name, albums / "anna" / f"second-{name}")
+    pictures = [Image.open(people / person / "portrait.jpg").convert("RGB").resize((512, 512)) for person in PEOPLE[:2]]
+    together = Image.new("RGB", (1024, 512))
+    for place, picture in enumerate(pictures):
+        together.paste(picture, (512 * place, 0))
+    together.save(albums / "anna" / "together.jpg", quality=95)
+    return albums
+
+
+def test_each_person_wanted_has_a_row_and_the_others_stay_as_they_were(opened: Perceiver, store: Store, family: Path):
+    one, two, three = (perceive_people(opened, store, family, people) for people in (1, 2, 3))
+    of_owner = dict.fromkeys(NAMES, ("ok", ""))
+    of_second = dict.fromkeys(["second-portrait.jpg", "second-selfie.jpg"], ("ok", ""))
+    refused = dict.fromkeys(of_second, ("dropped", Reason.OTHER_PERSON))
+    both = {"together.jpg": ("dropped", Reason.SEVERAL_FACES)}
+    assert [outcomes(row) for row in one] == [{**of_owner, **refused, **both}]
+    for rows in (two, three):
+        assert [row["identity_id"] for row in rows] == ["anna", "anna/other-1", "anna/other-2"][: len(rows)]
+        owner, second = map(outcomes, rows[:2])
+        assert owner.items() >= of_owner.items()
+        assert second.items() >= of_second.items()
+        assert owner | second == {**of_owner, **of_second, **both}
+        assert len(owner) + len(second) == 6
+        assert rows[0]["references"] == one[0]["references"]
+        assert rows[1]["references"] == two[1]["references"]
+    assert (three[2]["status"], three[2]["reason"], three[2]["photos"]) == ("failed", Reason.FEWER_PEOPLE, [])
+    assert "2, wanted 3" in three[2]["detail"]
+    second = two[1]
+    assert {item["identity_id"] for item in second["references"]} == {"anna/other-1"}
+    assert {item["album_id"] for item in second["references"]} == {"anna"}
+    assert all(item["crop_path"].startswith("identities/anna/other-1/references/") for item in second["references"])
+    assert {path.split("/")[1] for path in store.list("identities")} == {"anna"}
+
+
+def test_all_people_of_an_album_that_is_done_are_found_again(
+    opened: Perceiver, store: Store, family: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("selfie.jpg", "expression-02-happy.jpg", "second-selfie.jpg", "together.jpg"):
+        (family / "anna" / name).unlink()
+    rows = perceive_people(opened, store, family, 3)
+    (record,) = store.list("ledger/done/album")
+    references = [item for row in rows for item in row["references"]]
+    assert len(references) == 2
+    assert set(store.read_json(record)["files"]) == {
+        item[path] for item in references for path in ("crop_path", "mask_path")
+    }
+    monkeypatch.setattr(Perceiver, "_perceive", None)
+    assert perceive_people(opened, store, family, 3) == rows
+
+
+def test_people_of_an_album_that_crashed_are_accounted_for(store: Store, family: Path):
+    (source,) = list_albums(str(family))
+    actor = Perceiver(store, "embedded", PerceptionSettings(), SelectionSettings())
+    rows = actor.crashed(replace(source, people=3).row(), "4 attempts").to_pylist()
+    assert [(row["identity_id"], row["reason"], len(row["photos"])) for row in rows] == [
+        ("anna", Reason.CRASHED_WORKER, 6),
+        ("anna/other-1", Reason.CRASHED_WORKER, 0),
+        ("anna/other-2", Reason.CRASHED_WORKER, 0),
+    ]
+    without = {name: value for name, value in source.row().items() if name != "people"}
+    assert actor.unit(source.row()) == actor.unit(without)  # as before others could be wanted
+    assert actor.unit(replace(source, people=2).row()) != actor.unit(source.row())
 
 
 def test_an_album_of_which_nothing_but_crashes_is_known_has_its_row(store: Store, albums: Path):

@@ -1,6 +1,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -32,9 +33,11 @@ class Bands:
 BANDS = Bands()
 
 
-def face(photo: str, place: Sequence[float], face_id: int = 0, area: float = 100.0, good: bool = True) -> FaceRef:
+def face(
+    photo: str, place: Sequence[float], face_id: int = 0, area: float = 100.0, good: bool = True, usable: bool = True
+) -> FaceRef:
     """A face whose embedding is a point, so that distances can be read off."""
-    return FaceRef(photo, face_id, tuple(float(x) for x in place), area, good)
+    return FaceRef(photo, face_id, tuple(float(x) for x in place), area, good, good and usable)
 
 
 @st.composite
@@ -49,14 +52,41 @@ def albums(draw: st.DrawFn) -> list[FaceRef]:
         for face_id in range(draw(st.integers(1, 3))):
             place = centres[random.integers(people)] + random.normal(0, spread, 8)
             area = float(random.integers(1, 4))
-            faces.append(face(f"p{photo}", place, face_id, area, bool(random.random() > 0.3)))
+            good, usable = bool(random.random() > 0.3), bool(random.random() > 0.3)
+            faces.append(face(f"p{photo}", place, face_id, area, good, usable))
     return faces
 
 
-@given(faces=albums(), data=st.data())
+@given(faces=albums(), people=st.integers(1, 4), data=st.data())
 @PROPERTY
-def test_the_order_of_the_faces_does_not_matter(faces: list[FaceRef], data: st.DataObject) -> None:
-    assert group_faces(data.draw(st.permutations(faces)), BANDS) == group_faces(faces, BANDS)
+def test_the_order_of_the_faces_does_not_matter(faces: list[FaceRef], people: int, data: st.DataObject) -> None:
+    assert group_faces(data.draw(st.permutations(faces)), BANDS, people) == group_faces(faces, BANDS, people)
+
+
+@given(faces=albums(), references=st.integers(1, 3))
+@PROPERTY
+def test_who_is_which_person_does_not_depend_on_how_many_are_wanted(faces: list[FaceRef], references: int) -> None:
+    found = [group_faces(faces, BANDS, people, references) for people in range(1, 6)]
+    for people, (fewer, more) in enumerate(pairwise(found), start=1):
+        assert {name: one for name, one in fewer.items() if one.person < people} == {
+            name: one for name, one in more.items() if one.person < people
+        }
+
+
+@given(faces=albums(), people=st.integers(2, 5), references=st.integers(1, 3))
+@PROPERTY
+def test_every_person_but_the_owner_can_be_learned(faces: list[FaceRef], people: int, references: int) -> None:
+    members = group_faces(faces, BANDS, people, references)
+    assert set(members) == {one.name for one in faces}
+    wanted = sorted({one.person for one in members.values() if one.person < people})
+    assert wanted == list(range(len(wanted)))
+    for person in wanted[1:]:
+        assert sum(one.usable for one in faces if members[one.name].person == person) >= references
+    for photo in {one.photo_id for one in faces}:
+        shown = [member.person for (place, _), member in members.items() if place == photo]
+        assert len(shown) == len(set(shown))
+    for member in members.values():
+        assert (member.verdict == Verdict.DIFFERENT) == (member.person >= people)
 
 
 @given(faces=albums())
@@ -127,6 +157,48 @@ def test_a_chain_of_likenesses_does_not_join_two_people() -> None:
     chain = [face(f"p{i}", [0.4 * i]) for i in range(6)]
     persons = {member.person for member in group_faces(chain, BANDS).values()}
     assert len(persons) > 1
+
+
+def family(**more: bool) -> list[FaceRef]:
+    """Three of one, two of a second, who is `more`, and two of a third, whose faces are smaller."""
+    people = [("a", 0.0, 3), ("b", 3.0, 2), ("c", 6.0, 2)]
+    return [
+        face(f"{name}{i}", [place, i / 100], area=100 - 10 * number, **(more if name == "b" else {}))
+        for number, (name, place, count) in enumerate(people)
+        for i in range(count)
+    ]
+
+
+def persons(faces: list[FaceRef], people: int, references: int = 1) -> list[int]:
+    members = group_faces(faces, BANDS, people, references)
+    return [members[one.name].person for one in faces]
+
+
+def test_the_next_people_come_by_the_owners_rank() -> None:
+    assert persons(family(), 3) == [0, 0, 0, 1, 1, 2, 2]
+    assert persons(family()[::-1], 2) == [2, 2, 1, 1, 0, 0, 0]
+    assert persons(family(good=False), 3) == [0, 0, 0, 3, 3, 1, 1]
+    members = group_faces(family(), BANDS, 2)
+    assert [member.verdict for member in members.values()] == [Verdict.SAME] * 5 + [Verdict.DIFFERENT] * 2
+
+
+def test_somebody_of_whom_no_photo_can_be_used_is_passed_over() -> None:
+    """Good faces that stand beside larger ones: they make a rank, and no reference."""
+    assert persons(family(usable=False), 2) == [0, 0, 0, 2, 2, 1, 1]
+    assert persons(family(), 3, references=3) == [0, 0, 0, 3, 3, 4, 4]
+
+
+def test_of_doubtful_faces_the_owner_takes_all_and_others_those_alone() -> None:
+    owner = [face(f"a{i}", [0, i / 100]) for i in range(4)]
+    second = [face(f"b{i}", [5, i / 100]) for i in range(3)]
+    alone, pair = [face("d", [5.6, 0])], [face(f"e{i}", [4.4, i / 100]) for i in range(2)]
+    members = group_faces([*owner, *second, *alone, *pair], BANDS, 2)
+    assert (members["d", 0].person, members["d", 0].verdict) == (1, Verdict.UNSURE)
+    assert {members[one.name].person for one in pair} == {2}
+    members = group_faces([*owner, *(face(one.photo_id, [one.embedding[0] - 5, 0]) for one in pair)], BANDS, 2)
+    assert {(member.person, member.verdict) for name, member in members.items() if name[0][0] == "e"} == {
+        (0, Verdict.UNSURE)
+    }
 
 
 @pytest.mark.parametrize("count", [1, 400])

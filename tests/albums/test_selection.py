@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studiolo.albums.records import ALBUM_SCHEMA, Reason, Status, Verdict, photo_id
-from studiolo.albums.selection import STAGE, owner_face, owner_photos, require_references, select
+from studiolo.albums.selection import (
+    STAGE,
+    by_person,
+    require_references,
+    select,
+    selected_face,
+    selected_photos,
+)
 from studiolo.errors import IdentityError
 from studiolo.settings import SelectionSettings
 
@@ -85,6 +92,11 @@ def decided(*photos: Row, **changes: Any) -> dict[str, Row]:
     return {row["uri"]: row for row in rows["photos"]}
 
 
+def required(row: Row, limits: SelectionSettings) -> list[Row]:
+    """The owner's references, where nobody else is wanted."""
+    return require_references(by_person(row, 1), 0, limits)
+
+
 def reasons(*photos: Row, **changes: Any) -> dict[str, str]:
     return {uri: row["reason"] for uri, row in decided(*photos, **changes).items()}
 
@@ -130,8 +142,8 @@ def test_every_photo_ends_with_a_status_and_a_reason(row: Row, most: int) -> Non
         if new["status"] == Status.OK:
             assert (new["person"], new["stage"]) == (0, STAGE)
             assert new["verdict"] in (Verdict.SAME, Verdict.UNSURE)
-            assert owner_face(new)["quality"]["score"] >= limits.min_quality
-    contents = [p["content_sha256"] for p in owner_photos(result) if p["content_sha256"]]
+            assert selected_face(new)["quality"]["score"] >= limits.min_quality
+    contents = [p["content_sha256"] for p in selected_photos(result) if p["content_sha256"]]
     assert len(contents) == len(set(contents))
 
 
@@ -153,6 +165,119 @@ def test_the_result_fits_the_schema(row: Row) -> None:
     result = select(row, SETTINGS, BANDS)
     table = pa.Table.from_pylist([result], ALBUM_SCHEMA)
     assert [p["reason"] for p in table.to_pylist()[0]["photos"]] == [p["reason"] for p in result["photos"]]
+
+
+@given(row=any_albums(), people=st.integers(1, 4), least=st.integers(1, 2), most=st.integers(2, 4))
+@PROPERTY
+def test_every_photo_counts_to_one_of_the_people(row: Row, people: int, least: int, most: int) -> None:
+    limits = SelectionSettings(min_references=least, max_references=most)
+    result = select(row, limits, BANDS, people)
+    rows = by_person(result, people)
+    counted = Counter(p["photo_id"] for own in rows for p in own["photos"])
+    assert counted == Counter(p["photo_id"] for p in row["photos"])
+    for person, own in enumerate(rows):
+        for p in own["photos"]:
+            assert (Reason(p["reason"]) == Reason.NONE) == (p["status"] == Status.OK)
+            assert p["person"] == person or (person == 0 and not 0 < p["person"] < people)
+        kept = selected_photos(own)
+        assert len(kept) <= most
+        assert {(p["person"], selected_face(p)["quality"]["score"] >= limits.min_quality) for p in kept} <= {
+            (person, True)
+        }
+        assert {p["reason"] for p in own["photos"] if p["person"] == person} <= {
+            *("", "several_faces", "low_quality", "surplus"),
+        }
+    for person in range(1, people) if row["photos"] else ():
+        if rows[person]["photos"]:
+            assert len(require_references(rows, person, limits)) >= least
+        else:
+            with pytest.raises(IdentityError) as caught:
+                require_references(rows, person, limits)
+            assert caught.value.reason == Reason.FEWER_PEOPLE
+
+
+@given(row=any_albums(), people=st.integers(2, 4))
+@PROPERTY
+def test_more_people_change_nothing_of_those_before(row: Row, people: int) -> None:
+    """Bit by bit: the references decide what is learned, and are the same however many more are wanted."""
+
+    def references(wanted: int) -> list[str]:
+        rows = by_person(select(row, SETTINGS, BANDS, wanted), wanted)
+        return [repr(selected_photos(own)) for own in rows]
+
+    assert references(people)[: people - 1] == references(people - 1)
+
+
+@given(row=any_albums(), people=st.integers(2, 4), data=st.data())
+@PROPERTY
+def test_the_order_of_the_photos_does_not_matter_to_many_either(row: Row, people: int, data: st.DataObject) -> None:
+    shuffled = {**row, "photos": data.draw(st.permutations(row["photos"]))}
+    first, second = (
+        {p["photo_id"]: repr(p) for p in select(album, SETTINGS, BANDS, people)["photos"]} for album in (row, shuffled)
+    )
+    assert first == second
+
+
+def pair() -> list[Row]:
+    """An owner of three photos, a second person of two, and one with both of which the second is much larger."""
+    photos = [photo(f"{i}.jpg", face()) for i in range(3)] + [photo(f"b{i}.jpg", face(5.0)) for i in range(2)]
+    return [*photos, photo("both.jpg", face(5.0, side=300.0), face(side=40.0, face_id=1))]
+
+
+def wanting(people: int, *photos: Row, **changes: Any) -> list[dict[str, tuple[str, int]]]:
+    """Reason and face of every photo, by person."""
+    limits = SelectionSettings(**changes)
+    rows = by_person(select(album(*photos), limits, BANDS, people), people)
+    return [{p["uri"]: (p["reason"], p["face_id"]) for p in own["photos"]} for own in rows]
+
+
+def test_a_photo_of_another_person_serves_that_person_where_it_is_wanted() -> None:
+    of_owner = {f"{i}.jpg": ("", 0) for i in range(3)}
+    refused = {"b0.jpg": ("other_person", -1), "b1.jpg": ("other_person", -1), "both.jpg": ("other_person", 1)}
+    assert wanting(1, *pair()) == [{**of_owner, **refused}]
+    assert wanting(2, *pair()) == [of_owner, {"b0.jpg": ("", 0), "b1.jpg": ("", 0), "both.jpg": ("", 0)}]
+
+
+def test_several_people_of_like_size_serve_none_of_them() -> None:
+    together = photo("together.jpg", face(side=100.0), face(5.0, side=110.0, face_id=1))
+    owner, second = wanting(2, *pair(), together)
+    assert second["together.jpg"] == ("several_faces", 1)
+    assert "together.jpg" not in owner
+
+
+def test_each_person_has_its_own_surplus_and_its_own_age() -> None:
+    rows = wanting(2, *pair(), max_references=2)
+    assert [Counter(reason for reason, _ in own.values()) for own in rows] == [{"": 2, "surplus": 1}] * 2
+    photos = pair()
+    for each in photos[3:]:
+        each["faces"][0]["attributes"]["age_years"] = 9.0
+    refusing = SelectionSettings(minors="refuse")
+    decided_rows = by_person(select(album(*photos), refusing, BANDS, 2), 2)
+    assert [{p["apparent_minor"] for p in own["photos"]} for own in decided_rows] == [{False}, {True}]
+    assert len(require_references(decided_rows, 0, refusing)) == 3
+    with pytest.raises(IdentityError, match=r"9\.0 years, the median of 3") as caught:
+        require_references(decided_rows, 1, refusing)
+    assert caught.value.reason == Reason.APPARENT_MINOR
+
+
+def test_people_whom_the_album_does_not_show_are_missing_one_by_one() -> None:
+    rows = by_person(select(album(*pair()), SETTINGS, BANDS, 4), 4)
+    assert [len(require_references(rows, person, SETTINGS)) for person in (0, 1)] == [3, 3]
+    for person in (2, 3):
+        with pytest.raises(IdentityError, match=r"people with usable photos \(at least 1\): 2, wanted 4") as caught:
+            require_references(rows, person, SETTINGS)
+        assert caught.value.reason == Reason.FEWER_PEOPLE
+    nobody = by_person(select(album(photo("1.jpg")), SETTINGS, BANDS, 2), 2)
+    with pytest.raises(IdentityError) as caught:
+        require_references(nobody, 0, SETTINGS)
+    assert (caught.value.reason, caught.value.detail) == (
+        Reason.NOTHING_USABLE,
+        "0 of 1 usable, wanted 1: 1 no_face",
+    )
+    for person in (0, 1):
+        with pytest.raises(IdentityError) as caught:
+            require_references(by_person(select(album(), SETTINGS, BANDS, 2), 2), person, SETTINGS)
+        assert caught.value.reason == Reason.EMPTY_ALBUM
 
 
 def test_what_failed_before_keeps_its_reason() -> None:
@@ -233,7 +358,7 @@ def test_the_best_are_kept_and_unsure_goes_first() -> None:
     assert rows["1.jpg"]["detail"] == "place 3 of 4, quality 0.500"
     assert rows["4.jpg"]["reason"] == "surplus"
     result = select(album(*photos), SelectionSettings(max_references=2), BANDS)
-    assert [row["uri"] for row in owner_photos(result)] == ["2.jpg", "3.jpg"]
+    assert [row["uri"] for row in selected_photos(result)] == ["2.jpg", "3.jpg"]
 
 
 def aged(*ages: float | None) -> list[Row]:
@@ -263,26 +388,26 @@ def test_minors_are_refused_where_the_studio_says_so() -> None:
     refusing = SelectionSettings(minors="refuse")
     young = select(album(*aged(15.0, 16.0)), refusing, BANDS)
     with pytest.raises(IdentityError, match=r"15\.5 years, the median of 2; adults from 18") as caught:
-        require_references(young, refusing)
+        required(young, refusing)
     assert caught.value.reason == Reason.APPARENT_MINOR
-    assert len(require_references(young, SETTINGS)) == 2
+    assert len(required(young, SETTINGS)) == 2
     adult = SelectionSettings(minors="refuse", adult_age=15)
-    assert len(require_references(select(album(*aged(15.0, 16.0)), adult, BANDS), adult)) == 2
+    assert len(required(select(album(*aged(15.0, 16.0)), adult, BANDS), adult)) == 2
 
 
 def test_an_album_that_is_not_enough_says_why() -> None:
     with pytest.raises(IdentityError) as caught:
-        require_references(select(album(), SETTINGS, BANDS), SETTINGS)
+        required(select(album(), SETTINGS, BANDS), SETTINGS)
     assert caught.value.reason == Reason.EMPTY_ALBUM
     bad = album(photo("1.jpg"), photo("2.jpg"), photo("3.jpg", status="failed", reason="damaged"))
     with pytest.raises(IdentityError) as caught:
-        require_references(select(bad, SETTINGS, BANDS), SETTINGS)
+        required(select(bad, SETTINGS, BANDS), SETTINGS)
     assert caught.value.reason == Reason.NOTHING_USABLE
     assert caught.value.detail == "0 of 3 usable, wanted 1: 1 damaged, 2 no_face"
     good = select(album(photo("1.jpg", face())), SETTINGS, BANDS)
-    assert [row["uri"] for row in require_references(good, SETTINGS)] == ["1.jpg"]
+    assert [row["uri"] for row in required(good, SETTINGS)] == ["1.jpg"]
     with pytest.raises(IdentityError, match="1 of 1 usable, wanted 2"):
-        require_references(good, SelectionSettings(min_references=2))
+        required(good, SelectionSettings(min_references=2))
 
 
 @pytest.mark.parametrize(

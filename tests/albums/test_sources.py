@@ -2,6 +2,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -13,6 +14,7 @@ import pytest
 from studiolo.albums.records import Reason
 from studiolo.albums.sources import AlbumSource, is_junk, list_albums, read_bytes
 from studiolo.errors import PhotoError, SettingsError
+from studiolo.keys import unit_key
 from studiolo.settings import PerceptionSettings, SelectionSettings
 
 
@@ -219,6 +221,7 @@ def test_a_manifest_may_point_anywhere(tmp_path: Path, memory: str) -> None:
         ("m.csv", "album_id,uri\n", "holds no album"),
         ("m.txt", "album_id,uri\n", "is a file; wanted"),
         ("m.csv", "album_id,uri\nZoe\u0308,1\nZo\u00eb,2\n", "two albums are called"),
+        ("m.csv", "album_id,uri\na/other-12,1\n", "'a/other-12', as a person of the album 'a' is called"),
     ],
 )
 def test_a_manifest_that_does_not_fit_fails_before_any_work(tmp_path: Path, name: str, data: str, message: str) -> None:
@@ -256,6 +259,15 @@ def test_pictures_outside_any_album_are_not_lost(tmp_path: Path, memory: str) ->
         list_albums(memory)
     (tmp_path / "1.JPG").unlink()
     assert [album.album_id for album in list_albums(str(tmp_path))] == ["anna"]
+
+
+def test_the_number_of_people_is_in_the_key_when_it_is_more_than_one() -> None:
+    album = AlbumSource("a", "/a", (("1.jpg", "/a/1.jpg"),))
+    sections = {"selection": SelectionSettings()}
+    keys = [replace(album, people=people).key({"1.jpg": "11"}, sections, {}) for people in (1, 2, 3)]
+    assert keys[0] == unit_key("album", [["a"], ["1.jpg", "11"]], sections, {})  # as before others could be wanted
+    assert len(set(keys)) == 3
+    assert [replace(album, people=people).row()["people"] for people in (1, 2)] == [1, 2]
 
 
 def test_the_key_of_an_album_follows_its_contents_and_settings() -> None:

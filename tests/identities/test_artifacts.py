@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studiolo.identities.artifacts import crop_path, lora_folder, lora_path, mask_path, safe_segment
+from studiolo.identities.artifacts import (
+    album_of,
+    crop_path,
+    identity_folder,
+    identity_name,
+    lora_folder,
+    lora_path,
+    mask_path,
+    part_of_album,
+    safe_segment,
+)
 
 NAMES = st.text(st.characters(), max_size=120) | st.sampled_from(
     [
@@ -43,6 +53,29 @@ def test_every_name_becomes_one_safe_segment(name: str) -> None:
 @settings(deadline=None, derandomize=True, max_examples=200)
 def test_two_names_never_share_a_segment(names: list[str]) -> None:
     assert len({safe_segment(name).lower() for name in names}) == len(names)
+
+
+@given(albums=st.lists(NAMES.filter(bool), unique=True, min_size=2, max_size=6))
+@settings(deadline=None, derandomize=True, max_examples=200)
+def test_every_person_has_an_album_and_a_place_of_its_own(albums: list[str]) -> None:
+    albums = [name for name in albums if album_of(name) == name]
+    people = {identity_name(album, person): album for album in albums for person in range(12)}
+    assert len(people) == 12 * len(albums)
+    for name, album in people.items():
+        assert album_of(name) == album
+        assert album + part_of_album(name) == name
+        assert f"{identity_folder(name)}/".startswith(f"{identity_folder(album)}/")
+        assert album_of(safe_segment(album)) == safe_segment(album)
+    assert len({identity_folder(name) for name in people}) == len(people)
+    assert len({safe_segment(name) for name in people}) == len(people)
+
+
+def test_the_owner_is_called_as_the_album_and_the_others_after_it() -> None:
+    assert [identity_name("anna", person) for person in range(3)] == ["anna", "anna/other-1", "anna/other-2"]
+    assert identity_folder("Zoë/other-2") == f"identities/{safe_segment('Zoë')}/other-2"
+    assert [album_of(name) for name in ("a/other-0", "a/other-01", "/other-1", "other-1")] == [
+        *("a/other-0", "a/other-01", "/other-1", "other-1")
+    ]
 
 
 def test_a_name_cannot_be_chosen_to_hit_another() -> None:

@@ -2,6 +2,7 @@
 
 import sqlite3
 import tempfile
+from collections import Counter
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow as pa
 from jobs.publish import publish
 from studiolo.albums.records import FACE_LORA_SCHEMA, IDENTITY_SCHEMA, PERCEIVED_SCHEMA, PORTRAIT_SCHEMA, Status
 from studiolo.albums.sources import list_albums
-from studiolo.identities.artifacts import crop_path, lora_path
+from studiolo.identities.artifacts import album_of, crop_path, lora_path
 from studiolo.portraits.files import decode_portrait, image_sha256
 from studiolo.portraits.order_file import AlbumOrder
 from studiolo.portraits.prints import PRINT_SCHEMA, PrintSize, crop_around, encode_print, print_path
@@ -28,13 +29,17 @@ FIGURES = {"seconds_by_stage": {"perceive": 1.0}, "peak_rss_gib": 1.0, "versions
 
 
 def finished_job(folder: Path, names: tuple[str, ...], dates: retention.Dates, today: Any, failed: str = "") -> Store:
-    """`folder/albums` with an album for each name and `folder/out` with what a job made of them."""
+    """`folder/albums` with an album for each name and `folder/out` with what a job made of them.
+
+    A name such as `anna/other-1` is another person of anna's album.
+    """
     job = Job()
     for name in names:
         job.add(name, ("studio", "warm-film"), failed=name == failed)
-        (folder / "albums" / name).mkdir(parents=True)
+        place = folder / "albums" / album_of(name)
+        place.mkdir(parents=True, exist_ok=True)
         for photo in job.people[-1][1]["photos"]:
-            (folder / "albums" / name / photo["uri"]).write_bytes(job.photos[name, photo["uri"]])
+            (place / photo["uri"]).write_bytes(job.photos[album_of(name), photo["uri"]])
     store = Store(folder / "out")
     store.write_bytes("mlflow.db", _empty_database())
     sources = {source.album_id: source for source in list_albums(str(folder / "albums"))}
@@ -46,15 +51,16 @@ def finished_job(folder: Path, names: tuple[str, ...], dates: retention.Dates, t
         portraits += [_portrait(store, job, row) for row in rows]
         prints += [_print(store, row) for row in portraits if row["identity_id"] == name and row["status"] == Status.OK]
         identities.append(_filled(identity, IDENTITY_SCHEMA))
-        albums.append(_filled({**identity, **album, "album_uri": sources[name].album_uri}, PERCEIVED_SCHEMA))
+        albums.append(_filled({**identity, **album, "album_uri": sources[album_of(name)].album_uri}, PERCEIVED_SCHEMA))
         _keep(store, number, name, rows)
     store.write_table("albums.parquet", pa.Table.from_pylist(albums, PERCEIVED_SCHEMA))
     loras = [{"identity_id": name, "status": "ok", "path": lora_path(name)} for name in names]
     store.write_table("face_loras.parquet", pa.Table.from_pylist(loras, FACE_LORA_SCHEMA))
     styles = all_styles()
+    people_of = Counter(map(album_of, names))
+    wanted = {"styles": {"studio": 2, "warm-film": 3}, "prints": (PRINT,)}
     orders = [
-        AlbumOrder(album_id=row["album_id"], styles={"studio": 2, "warm-film": 3}, prints=(PRINT,)).row(styles)
-        for row in albums
+        AlbumOrder(album_id=album, people=count, **wanted).row(styles) for album, count in sorted(people_of.items())
     ]
     retention.remember(store, dates, None, today)
     publish(store, list(sources.values()), albums, identities, portraits, prints, orders, lambda: FIGURES)
@@ -65,7 +71,7 @@ def finished_job(folder: Path, names: tuple[str, ...], dates: retention.Dates, t
 def _empty_database() -> bytes:
     """An MLflow database without a run: laying its tables takes seconds, so it is done once."""
     with tempfile.TemporaryDirectory() as folder:
-        MlflowTracker(f"sqlite:///{folder}/mlflow.db").runs_named(["nobody"])
+        MlflowTracker(f"sqlite:///{folder}/mlflow.db").runs_of(["nobody"])
         database = Path(folder) / "mlflow.db"
         with closing(sqlite3.connect(database)) as connection:
             connection.execute("DELETE FROM experiments WHERE name = 'studiolo'")  # it says where its files lie
@@ -98,7 +104,7 @@ def _keep(store: Store, number: int, name: str, portraits: list[dict[str, Any]])
     """Face-LoRA, records of every kind and an MLflow run with files."""
     store.write_bytes(lora_path(name), name.encode())
     ledger = Ledger(store)
-    ledger.complete("album", f"{number:064x}", {"album_id": name, "references": []})
+    ledger.complete("album", f"{number:064x}", {"album_id": album_of(name), "references": []})
     ledger.complete("identity", f"{number:064x}", {"identity_id": name}, [lora_path(name)])
     ledger.complete(
         "order", f"{number:064x}", {"portraits": [{"identity_id": name}]}, [row["path"] for row in portraits]

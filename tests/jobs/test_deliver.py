@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from jobs.__main__ import app
 from jobs.deliver import _orders
-from studiolo.albums.records import IDENTITY_SCHEMA, PORTRAIT_SCHEMA
+from studiolo.albums.records import IDENTITY_SCHEMA, PORTRAIT_SCHEMA, Reason
 from studiolo.errors import SettingsError, UsageError
 from studiolo.identities.artifacts import safe_segment
 from studiolo.portraits.approvals import APPROVALS
@@ -86,6 +86,44 @@ def test_the_page_links_its_own_files_and_nothing_outside(store: Store, tmp_path
         found.clear()
     page = (tmp_path / "to" / safe_segment(ODD) / "index.html").read_text()
     assert "<b onclick" not in page
+
+
+def test_each_person_of_an_album_has_a_part_of_its_delivery(tmp_path: Path):
+    names_of = ("anna", "anna/other-1", "anna/other-2", "anna b")  # of which the last sorts between the first two
+    store = finished_job(tmp_path, names_of, {}, datetime.date.today(), failed="anna/other-2")
+    assert deliver(store, tmp_path / "to") == 3
+    found = names(tmp_path / "to" / "anna")
+    of_owner = [name for name in found if name.startswith(("portraits/", "prints/"))]
+    assert len(of_owner) == 8
+    assert [name for name in found if name.startswith("other-")] == [f"other-1/{name}" for name in of_owner]
+    assert len(found) == 2 * 8 + 2
+    for name in of_owner:  # each its own picture
+        assert len({(tmp_path / "to" / "anna" / part / name).read_bytes() for part in ("", "other-1")}) == 2
+    letter = (tmp_path / "to" / "anna" / "order.txt").read_text()
+    of_each = "Studio: 2 ordered, 2 delivered\nWarm film: 3 ordered, 2 delivered\n  2 of 3 – of the other 3 candidates"
+    assert letter.startswith(f"Portraits for anna\n\nanna\n{of_each}")
+    assert f"\n\nanna/other-1\n{of_each}" in letter
+    assert f"\n\nanna/other-2\n{Reason.NOTHING_USABLE.sentence()}\n\nStudio: 2 ordered, 0 delivered" in letter
+    assert letter.endswith("Prints 2x3@100: 8 files\n")
+    page = (tmp_path / "to" / "anna" / "index.html").read_text()
+    assert [line for line in page.splitlines() if line.startswith("<h2>")] == [
+        *(f"<h2>{name}</h2>" for name in names_of[:3]),
+        "<h2>Prints</h2>",
+    ]
+    assert all(unquote(page).count(f'href="{name}"') == 1 for name in found if "/" in name)
+
+
+def test_people_who_are_wanted_no_more_are_delivered_no_more(store: Store, tmp_path: Path):
+    deliver(store, tmp_path / "to")
+    (tmp_path / "to" / "anna" / "other-1" / "portraits").mkdir(parents=True)
+    for name in ("other-1/portraits/studio-01.png", "other-1/notes.txt", "others/portraits/a.png"):
+        place = tmp_path / "to" / "anna" / name
+        place.parent.mkdir(exist_ok=True, parents=True)
+        place.write_bytes(b"x")
+    deliver(store, tmp_path / "to")
+    assert {name for name in names(tmp_path / "to" / "anna") if name.startswith("other")} == {
+        *("other-1/notes.txt", "others/portraits/a.png"),
+    }
 
 
 @pytest.mark.parametrize("zipped", [(), ("--zip",)])

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from jobs.estimate import dry_run
+from jobs.estimate import _work, dry_run
+from jobs.studio_check import ordered
 from studiolo.errors import PlanError, StudioloError
 from studiolo.settings import StudioSettings
 
@@ -16,7 +17,7 @@ def test_it_says_what_the_job_would_take_and_writes_nothing(small_albums, quick_
     assert dry_run(settings) == 0
     said = capsys.readouterr().out
     figures = dict(re.findall(r"^ *(\w+) +(\S.*)$", said, re.MULTILINE))
-    assert (figures["albums"], figures["photos"]) == ("3", "8")
+    assert (figures["albums"], figures["people"], figures["photos"]) == ("3", "3", "8")
     assert figures["portraits"].startswith("00:")
     assert "3 ordered, 6 candidates" in said
     assert 1 < float(figures["memory"].split()[0]) < 8
@@ -24,6 +25,22 @@ def test_it_says_what_the_job_would_take_and_writes_nothing(small_albums, quick_
     assert "measured on album 'P00" in said
     assert time.monotonic() - started < 600
     assert not (tmp_path / "out").exists()
+
+
+def test_each_person_is_a_training_and_orders_of_its_own(tmp_path):
+    for album in ("anna", "ben"):
+        (tmp_path / "albums" / album).mkdir(parents=True)
+        (tmp_path / "albums" / album / "photo.jpg").write_bytes(b"")
+    (tmp_path / "orders.yaml").write_text(
+        "default: {styles: {plain: 2}}\n"
+        "albums: [{album_id: anna, styles: {studio: 3, plain: 1}, people: 3, prints: [4x5, 5x7]}]"
+    )
+    places = {name: str(tmp_path / name) for name in ("albums", "out")} | {"orders": str(tmp_path / "orders.yaml")}
+    settings = StudioSettings.load(None, places)
+    work = _work(settings, ordered(settings))
+    assert (work.albums, work.people, work.photos) == (2, 4, 2)
+    assert sorted(work.orders) == [1, 1, 1, 2, 3, 3, 3]
+    assert work.prints == 3 * 2 * 4
 
 
 def test_what_the_job_would_refuse_the_dry_run_refuses(small_albums, quick_config, tmp_path):

@@ -15,6 +15,7 @@ from actors.perceiver import png_bytes
 from jobs.progress import Progress
 from jobs.studio_check import ordered
 from jobs.studio_job import STAGES, StudioJob
+from studiolo.identities.artifacts import identity_name
 from studiolo.perception.similarity import Similarity
 from studiolo.perception.suite import PERCEPTION_CARDS
 from studiolo.portraits.styles import load_style
@@ -36,6 +37,7 @@ TABLE: list[tuple[str, Any, set[str]]] = [
     ("per_style", 5, ORDER),
     ("orders", "same.yaml", NOTHING),
     ("orders", "more.yaml", ORDER),
+    ("orders", "people.yaml", ALBUM),  # units of the added people come on top
     ("retention_days", 30, NOTHING),
     ("max_failed_share", 0.5, NOTHING),
     ("suite", "modelscope", ALBUM | IDENTITY | ORDER),
@@ -161,7 +163,8 @@ class Job(StudioJob):
     def pack(self, people: Iterable[dict[str, Any]], actor: Any) -> Iterator[dict[str, Any]]:
         actor.ledger = Done(self.store, self.asked)
         actor.tracker = Runs()
-        yield from (actor.done(actor.needed(row)) for row in people)
+        for row in people:
+            yield {**actor.done(actor.needed(row)), "identity_id": row["identity_id"]}
 
     asked: set[tuple[str, str]]
 
@@ -190,8 +193,8 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         photo = Path(albums, "anna", "a.jpg")
         photo.parent.mkdir(parents=True)
         photo.write_bytes(b"a photo")
-    for file, count in (("same.yaml", 4), ("more.yaml", 5)):
-        Path(file).write_text(f"albums: [{{album_id: anna, styles: {{studio: {count}}}}}]")
+    for file, count, people in (("same.yaml", 4, 1), ("more.yaml", 5, 1), ("people.yaml", 4, 2)):
+        Path(file).write_text(f"albums: [{{album_id: anna, styles: {{studio: {count}}}, people: {people}}}]")
     Path("common.safetensors").write_bytes(b"a face-LoRA")
     look = load_style("studio").model_dump(exclude={"name"})
     for folder, changes in (("same", {}), ("reworded", {"prompt": "by candlelight"})):
@@ -213,6 +216,28 @@ def test_a_changed_setting_redoes_exactly_what_depends_on_it(
     known = keys(settings)
     assert {kind for kind, _ in known} == ALBUM | IDENTITY | ORDER
     assert {kind for kind, _ in known - keys(changed)} == redone
+
+
+@pytest.mark.usefixtures("places")
+def test_more_people_add_their_units_and_redo_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keys_for(people: int) -> dict[str, set[str]]:
+        others = [
+            {**RECORDS["album"], **own, "references": [{**REFERENCE, **own}]}
+            for own in ({"identity_id": identity_name("anna", person)} for person in range(1, people))
+        ]
+        monkeypatch.setitem(RECORDS, "album", {**RECORDS["album"], "others": others})
+        Path("orders.yaml").write_text(f"albums: [{{album_id: anna, people: {people}}}]")
+        settings = StudioSettings.load(
+            None, {"albums": "albums", "out": "out", "face_lora": {"slots": 4}, "orders": "orders.yaml"}
+        )
+        found = keys(settings)
+        return {kind: {key for which, key in found if which == kind} for kind in ("album", "identity", "order")}
+
+    one, two, three = (keys_for(people) for people in (1, 2, 3))
+    assert len(one["album"] | two["album"] | three["album"]) == 3
+    for kind in ("identity", "order"):
+        assert one[kind] < two[kind] < three[kind]
+        assert [len(found[kind]) for found in (one, two, three)] == [1, 2, 3]
 
 
 def fields(model: type[pydantic.BaseModel], prefix: str = "") -> Iterator[str]:

@@ -6,12 +6,17 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner, Result
 
 from jobs.__main__ import app
+from studiolo.albums.records import PERCEIVED_SCHEMA
 from studiolo.errors import SettingsError, StudioloError
+from studiolo.identities.artifacts import checkpoint_path, crop_path, identity_name, lora_path
+from studiolo.portraits.approvals import APPROVALS
 from studiolo.storage import retention
+from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
 from tests.jobs.finished_job import finished_job
 from tests.portraits.job_rows import ODD_NAME
@@ -19,6 +24,7 @@ from tests.portraits.job_rows import ODD_NAME
 TODAY = datetime.date.today()
 PAST, COMING = TODAY - datetime.timedelta(1), TODAY + datetime.timedelta(1)
 BERTA = "Berta Müller"
+SECOND = f"{BERTA}/other-1"
 DATES = {"anna": COMING, BERTA: PAST, "nobody": TODAY}
 
 
@@ -40,8 +46,8 @@ def traces(folder: Path, name: str) -> list[str]:
 
 @pytest.fixture
 def delivered(tmp_path: Path) -> Store:
-    """A finished job of three customers, delivered as folders and as zips."""
-    store = finished_job(tmp_path, tuple(DATES), DATES, TODAY, failed="nobody")
+    """A finished job of three customers, of whom one has two people made, delivered as folders and as zips."""
+    store = finished_job(tmp_path, (*DATES, SECOND), DATES, TODAY, failed="nobody")
     assert run("deliver", store.url, "--to", tmp_path / "folders").exit_code == 3
     assert run("deliver", store.url, "--to", tmp_path / "zips", "--zip").exit_code == 3
     (tmp_path / "folders" / "keep.txt").write_text("of the studio")
@@ -57,7 +63,7 @@ def test_what_is_due_goes_everywhere_and_the_rest_stays(delivered: Store, tmp_pa
     assert traces(tmp_path / "out", BERTA) == []
     assert traces(tmp_path / "folders", BERTA) == traces(tmp_path / "zips", BERTA) == []
     assert [line["album_sha256"] for line in lines(delivered)] == [hashlib.sha256(BERTA.encode()).hexdigest()]
-    assert lines(delivered)[0]["counts"] == {"files": 31, "records": 4, "runs": 1, "delivered": 11}
+    assert lines(delivered)[0]["counts"] == {"files": 62, "records": 8, "runs": 2, "delivered": 19}
     assert not delivered.exists(retention.ERASING)
     assert delivered.read_json("summary.json")["identities"] == 2
     after = contents(tmp_path / "out") | {f"folders/{k}": v for k, v in contents(tmp_path / "folders").items()}
@@ -82,6 +88,29 @@ def test_no_run_and_no_file_of_it_is_left_in_mlflow(delivered: Store, tmp_path: 
     assert len(list((tmp_path / "out" / "mlartifacts").rglob("references.png"))) == 2
 
 
+def test_what_an_earlier_night_made_of_more_people_goes_too(delivered: Store, tmp_path: Path):
+    third = f"{BERTA}/other-2"
+    left = [crop_path(third, "0" * 64), lora_path(third), checkpoint_path(third)]
+    for path in left:
+        delivered.write_bytes(path, b"x")
+    Ledger(delivered).complete("identity", "f" * 64, {"identity_id": third}, [lora_path(third)])
+    delivered.write_bytes(
+        APPROVALS, delivered.read_bytes(APPROVALS) + f"{'9' * 64},approve,,{third},x,1,x,x\n".encode()
+    )
+    assert run("retain", delivered.url).exit_code == 0
+    assert [path for path in left if delivered.exists(path)] == []
+    assert traces(tmp_path / "out", BERTA) == []
+
+
+def test_tables_of_two_nights_do_not_stop_the_erasing(delivered: Store, tmp_path: Path):
+    """A job that was killed had written its albums, with more people than the identities of the night before."""
+    rows = delivered.read_table("albums.parquet").to_pylist()
+    more = {**rows[-1], "identity_id": identity_name("anna", 1), "album_id": "anna", "photos": []}
+    delivered.write_table("albums.parquet", pa.Table.from_pylist([*rows, more], PERCEIVED_SCHEMA))
+    assert run("retain", delivered.url).exit_code == 0
+    assert delivered.read_json("summary.json")["identities"] == 2
+
+
 def test_again_does_nothing_and_says_so(delivered: Store, tmp_path: Path):
     run("retain", delivered.url)
     before = contents(tmp_path)
@@ -95,7 +124,7 @@ def test_again_does_nothing_and_says_so(delivered: Store, tmp_path: Path):
 def test_a_dry_run_changes_nothing(delivered: Store, tmp_path: Path):
     before = contents(tmp_path)
     result = run("retain", delivered.url, "--dry-run", "--albums", f"{BERTA}, nobody")
-    assert f"would erase: {BERTA} (31 files, 4 records, 1 runs, 11 delivered)" in result.output
+    assert f"would erase: {BERTA} (62 files, 8 records, 2 runs, 19 delivered)" in result.output
     assert "would erase: nobody" in result.output
     assert contents(tmp_path) == before
 

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from studiolo.albums.records import Reason, Status, photo_id
+from studiolo.identities.artifacts import album_of, part_of_album
 from studiolo.portraits.files import encode_portrait
 from studiolo.portraits.orders import portrait_id, portrait_path
 from studiolo.portraits.thumbs import GalleryFiles
@@ -52,15 +53,16 @@ class Job:
 
     def add(self, name: str, styles: tuple[str, ...] = ("studio",), accepted: int = 2, failed: bool = False) -> None:
         """A person with two references, one dropped and one unreadable photo; `failed`: no reference at
-        all.
+        all. One of a name such as `anna/other-1` is another of anna's album.
         """
+        album, prefix = album_of(name), part_of_album(name).removeprefix("/")
         uris = [("selfie.jpg", Reason.NONE), ("beach & sun.jpg", Reason.NONE)] if not failed else []
         uris += [("blurred <img>.jpg", Reason.LOW_QUALITY), ("notes.txt", Reason.NOT_AN_IMAGE)]
-        photos = [self._photo(name, uri, reason) for uri, reason in uris]
+        photos = [self._photo(album, prefix + uri, reason) for uri, reason in uris]
         references = [self._reference(name, i, row) for i, row in enumerate(photos) if row["status"] == Status.OK]
         identity = {
             "identity_id": name,
-            "album_id": name,
+            "album_id": album,
             "status": Status.FAILED if failed else Status.OK,
             "stage": "select",
             "reason": Reason.NOTHING_USABLE if failed else Reason.NONE,
@@ -70,7 +72,7 @@ class Job:
             "references": references,
         }
         rows = [] if failed else [row for style in styles for row in self._portraits(name, style, accepted)]
-        self.people.append((identity, {"album_id": name, "album_uri": name, "photos": photos}, rows))
+        self.people.append((identity, {"album_id": album, "album_uri": album, "photos": photos}, rows))
 
     def _photo(self, name: str, uri: str, reason: Reason) -> dict[str, Any]:
         self.photos[name, uri] = b"no picture" if reason == Reason.NOT_AN_IMAGE else png(self.draw())
@@ -91,7 +93,7 @@ class Job:
         self.files[path] = png(self.draw())
         return {
             "identity_id": name,
-            "album_id": name,
+            "album_id": album_of(name),
             "photo_id": photo["photo_id"],
             "crop_path": path,
             "caption": "a beautiful woman, smile",

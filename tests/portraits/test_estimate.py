@@ -23,6 +23,7 @@ COSTS = Costs(
 ONE = dict.fromkeys(STAGES, 1)
 WORK = Work(
     albums=10,
+    people=10,
     photos=100,
     orders=[4] * 10,
     prints=0,
@@ -63,7 +64,7 @@ def test_prints_are_a_stage_of_their_own_when_there_are_any():
     assert printed.disk_bytes[0] == estimate(WORK, COSTS, ONE).disk_bytes[0] + 280
 
 
-@pytest.mark.parametrize("more", [{"photos": 200}, {"orders": [5] * 10}, {"steps": 101}, {"albums": 11}])
+@pytest.mark.parametrize("more", [{"photos": 200}, {"orders": [5] * 10}, {"steps": 101}, {"people": 11}])
 def test_more_work_takes_longer(more):
     before, after = estimate(WORK, COSTS, ONE), estimate(replace(WORK, **more), COSTS, ONE)
     assert after.seconds["total"][1] > before.seconds["total"][1]
@@ -72,4 +73,4 @@ def test_more_work_takes_longer(more):
 def test_a_pack_takes_its_steps_once_for_all_its_people_and_once_for_few():
     packed = replace(WORK, slots=4)
     assert estimate(packed, COSTS, ONE).seconds["train"][0] == pytest.approx(GRAPH_S + 2 + 10 * 10 + 3 * 20)
-    assert estimate(replace(packed, albums=1), COSTS, ONE).seconds["train"][0] == pytest.approx(GRAPH_S + 2 + 30)
+    assert estimate(replace(packed, people=1), COSTS, ONE).seconds["train"][0] == pytest.approx(GRAPH_S + 2 + 30)

@@ -17,18 +17,20 @@ albums:
     styles: {studio: 3, warm-film: }
     per_style: 5
     prints: [4x5, 8x10@240]
+    people: 3
     delete_after: 2027-01-31
   - album_id: "zoë, the second"
 """
 CSV = """\
 album_id,styles,per_style,prints,people,delete_after
-anna,studio:3 warm-film,5,4x5;8x10@240,1,2027-01-31
+anna,studio:3 warm-film,5,4x5;8x10@240,3,2027-01-31
 "zoë, the second",,,,,
 *,none,,,,
 """
 JSONL = """\
 {"album_id": "*", "styles": "none"}
-{"album_id": "anna", "styles": {"studio": 3, "warm-film": 5}, "prints": "4x5 8x10@240", "delete_after": "2027-01-31"}
+{"album_id": "anna", "styles": {"studio": 3, "warm-film": 5}, "prints": "4x5 8x10@240", "people": 3, \
+"delete_after": "2027-01-31"}
 
 {"album_id": "zoë, the second"}
 """
@@ -46,6 +48,7 @@ def test_every_format_says_the_same(name: str, content: str):
     assert list(found) == ["anna", "zoë, the second"]
     assert found["anna"].styles == {"studio": 3, "warm-film": 5}
     assert [size.name for size in found["anna"].prints] == ["4x5", "8x10@240"]
+    assert [order.people for order in found.values()] == [3, 1]
     assert found["anna"].delete_after == datetime.date(2027, 1, 31)
     assert found["zoë, the second"].styles == {"studio": 2, "plain": 2}
     assert found["zoë, the second"].delete_after is None
@@ -55,8 +58,9 @@ def test_albums_not_named_get_the_settings_or_the_default():
     named = "albums: [{album_id: anna, styles: warm-film}]"
     assert orders(named)["ben"].styles == {"studio": 2, "plain": 2}
     assert orders(named)["anna"].styles == {"warm-film": 2}
-    found = orders(named + "\ndefault: {styles: [plain], prints: 4x5}")
+    found = orders(named + "\ndefault: {styles: [plain], prints: 4x5, people: 2}")
     assert found["ben"].styles == {"plain": 2}
+    assert [order.people for order in found.values()] == [1, 2, 2]
     assert [size.name for size in found["ben"].prints] == ["4x5"]
     assert found["anna"].prints == ()
     assert resolve_orders(ALBUMS, SETTINGS, STYLES)["ben"].styles == {"studio": 2, "plain": 2}
@@ -71,7 +75,9 @@ def test_albums_not_named_get_the_settings_or_the_default():
         ("albums: [{album_id: anna}, {album_id: anna}]", "'anna' is ordered twice"),
         ("albums: [{album_id: anna, stlyes: studio}]", "no field is called 'stlyes'; did you mean 'styles'"),
         ("album: [{album_id: anna}]", "no part is called 'album'; did you mean 'albums'"),
-        ("albums: [{album_id: anna, people: 2}]", "got 2; wanted 1: an album gives portraits of its owner"),
+        ("albums: [{album_id: anna, people: 0}]", "people of album 'anna': got 0; Input should be greater than or"),
+        ("albums: [{album_id: anna, people: 51}]", "people of album 'anna': got 51; Input should be less than or"),
+        ("albums: [{album_id: anna, people: two}]", "people of album 'anna': got 'two'"),
         ("albums: [{album_id: anna, prints: 4by5}]", "got the print '4by5', wanted inches such as 4x5"),
         ("albums: [{album_id: anna, prints: [4x5, 4x5@300]}]", "each print once"),
         ("albums: [{album_id: anna, styles: {studio: 0}}]", "at least 1 portrait"),

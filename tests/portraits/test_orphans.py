@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from studiolo.identities.artifacts import crop_path, lora_path, mask_path
+from studiolo.identities.artifacts import crop_path, lora_path, mask_path, safe_segment
 from studiolo.portraits.orders import portrait_path
 from studiolo.portraits.orphans import remove_orphans
 from studiolo.portraits.thumbs import portrait_thumb
@@ -15,7 +15,7 @@ def files_of(name: str) -> list[str]:
     job = Job()
     job.add(name)
     thumb = portrait_thumb(job.access, job.people[0][2][0]["path"]).src
-    page = f"gallery/people/{lora_path(name).split('/')[1]}.html"
+    page = f"gallery/people/{safe_segment(name)}.html"
     photo_id = "a" * 64
     portraits = [portrait_path(name, "studio", index) for index in (0, 1000)]
     return [page, f"gallery/{thumb}", crop_path(name, photo_id), mask_path(name, photo_id), lora_path(name), *portraits]
@@ -38,9 +38,10 @@ OTHERS = (
 def test_what_would_be_taken_for_the_jobs_goes_and_nothing_else(tmp_path: Path, url: str):
     store = Store(url.format(tmp_path=tmp_path))
     page, thumb, *kept = files_of(ODD_NAME)
-    named = files_of("anna")
-    gone = [page, thumb, portrait_path("anna", "studio", 7)]
-    kept += [portrait_path("anna", "warm-film", 0), *OTHERS]
+    third, _, *unwanted = files_of("anna/other-2")  # of an earlier order
+    named = [*files_of("anna"), *files_of("anna/other-1")]
+    gone = [page, thumb, third, portrait_path("anna", "studio", 7), portrait_path("anna/other-1", "studio", 7)]
+    kept += [portrait_path("anna", "warm-film", 0), *unwanted, *OTHERS]
     for path in (*named, *gone, *kept):
         store.write_bytes(path, b"x")
     assert sorted(remove_orphans(store, named)) == sorted(gone)

@@ -124,7 +124,7 @@ def test_whatever_is_killed_a_record_speaks_of_whole_files(tmp_path: Path) -> No
 
 def test_records_about_someone_are_found_and_no_one_elses(tmp_path: Path) -> None:
     ledger = Ledger(Store(tmp_path))
-    keys = [f"{number:064x}" for number in range(6)]
+    keys = [f"{number:064x}" for number in range(9)]
     ledger.complete("album", keys[0], {"album_id": "anna"})
     ledger.complete("order", keys[1], {"portraits": [{"identity_id": "anna", "embedding": [0.5]}]})
     ledger.fail("identity", keys[2], "training_failed", "face-LoRA of 'anna': got a loss of nan")
@@ -132,7 +132,10 @@ def test_records_about_someone_are_found_and_no_one_elses(tmp_path: Path) -> Non
     ledger.fail("identity", keys[4], "training_failed", "face-LoRA of 'anna-lena': got a loss of nan")
     ledger.store.write_bytes("identities/anna/a.png", b"x")
     ledger.complete("print", keys[5], {}, ["identities/anna/a.png"])
+    ledger.complete("identity", keys[6], {"identity_id": "anna/other-2"})
+    ledger.fail("identity", keys[7], "training_failed", "face-LoRA of 'anna/other-1': got a loss of nan")
+    ledger.complete("identity", keys[8], {"identity_id": "anna-lena/other-2"})
     about = ledger.about(["anna", "nobody"])
-    assert {path[-69:-5] for path in about.pop("anna")} == {keys[0], keys[1], keys[2], keys[5]}
+    assert {path[-69:-5] for path in about.pop("anna")} == {keys[number] for number in (0, 1, 2, 5, 6, 7)}
     assert about == {}
     assert ledger.about([]) == {}

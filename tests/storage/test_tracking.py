@@ -199,7 +199,12 @@ def test_erased_runs_leave_neither_rows_nor_files(tracker: MlflowTracker) -> Non
         tracker.log_artifact(run, "references.png", name.encode())
         tracker.log_metrics(run, {"loss": [(0, 1.0), (1, 0.5)]})
     assert tracker.artifact_root is not None
-    assert tracker.runs_named([*names, "nobody"]) == {name: [run] for name, run in runs.items()}
+    second = tracker.start("erase second", "carl/other-1", {}, parent=job)
+    of_albums = tracker.runs_of([*names, "nobody"])
+    assert {album: set(found) for album, found in of_albums.items()} == {
+        names[0]: {runs[names[0]]},
+        "carl": {runs["carl"], second},
+    }
     for _ in range(2):
         tracker.erase([runs[names[0]]])
     with pytest.raises(MlflowException):
