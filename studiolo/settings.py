@@ -199,6 +199,9 @@ class GenerationSettings(Section):
     """Candidates made in one round for each portrait ordered."""
     actors: int = pydantic.Field(2, ge=1)
     """Portrait actors."""
+    orders_in_flight: int = pydantic.Field(2, ge=1)
+    """Orders an actor works on at once: their candidates share its slots, and one order's are judged while another's
+    are made. No byte depends on it."""
     cpus_per_actor: float = pydantic.Field(0.75, gt=0)
     """CPU slots an actor takes in the plan."""
     time_limit_s: float = pydantic.Field(4 * 3600.0, gt=0)

@@ -115,6 +115,7 @@ TABLE: list[tuple[str, Any, set[str]]] = [
     ("generation.memory_limit_mib", 4000, NOTHING),
     ("generation.actors", 1, NOTHING),
     ("generation.cpus_per_actor", 0.5, NOTHING),
+    ("generation.orders_in_flight", 4, NOTHING),
 ]
 
 REFERENCE = {
