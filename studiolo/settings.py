@@ -101,8 +101,19 @@ class FaceLoraSettings(Section):
     """Optimiser steps."""
     batch_size: int = pydantic.Field(4, ge=1)
     """Samples a step."""
+    resolution: int | None = pydantic.Field(None, ge=32, multiple_of=8)
+    """Side in px of the pictures that are learned from, a multiple of 8; null: the base's own. Portraits keep the
+    base's."""
+    schedule: Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts"] = (
+        "cosine_with_restarts"
+    )
+    """How the learning rate goes over an identity's steps, by diffusers' names: it stays at its peak, or falls to zero
+    in a line or a cosine."""
+    warmup_steps: int | None = pydantic.Field(None, ge=0)
+    """Steps in which the learning rate rises to its peak; null: a twentieth of the steps. The schedule `constant` has
+    none."""
     restarts: int = pydantic.Field(1, ge=1)
-    """Cycles of the cosine schedule with restarts."""
+    """Cycles of the schedule `cosine_with_restarts`."""
     min_snr_gamma: float | None = pydantic.Field(5.0, gt=0)
     """Clamp of the signal-to-noise weighting of the loss; null weighs all timesteps alike."""
     background_weight: float = pydantic.Field(0.1, ge=0, le=1)
@@ -153,6 +164,16 @@ class FaceLoraSettings(Section):
     """A worker that takes more memory than this is ended in the same way; null leaves it to Ray."""
 
     _rising = pydantic.field_validator("view_face_ratio")(_rising_shares)
+
+    @pydantic.field_validator("warmup_steps")
+    @classmethod
+    def _within_the_schedule(cls, value: int | None, info: pydantic.ValidationInfo) -> int | None:
+        steps, schedule = info.data.get("steps"), info.data.get("schedule")
+        if value and schedule == "constant":
+            raise ValueError("wanted none with the schedule 'constant'; there is 'constant_with_warmup'")
+        if value and steps is not None and value > steps:
+            raise ValueError(f"wanted at most the {steps} of face_lora.steps")
+        return value
 
     @pydantic.field_validator("workers")
     @classmethod

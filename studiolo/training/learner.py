@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.optimization import get_cosine_with_hard_restarts_schedule_with_warmup
+from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
 from studiolo.errors import TrainingError
@@ -80,9 +80,7 @@ class Learner:
             self.factors[name] = (leaves[0], leaves[1])
         self._begin(start or {})
         self._optimiser = new_optimiser(self._masters, settings)
-        self._schedule = get_cosine_with_hard_restarts_schedule_with_warmup(
-            self._optimiser, int(_WARMUP_SHARE * settings.steps), settings.steps, num_cycles=settings.restarts
-        )
+        self._schedule = new_schedule(self._optimiser, settings)
         self.losses: list[float] = []
         """The loss of every step so far."""
         self.curve: list[tuple[int, float, float]] = []
@@ -230,6 +228,18 @@ def concatenated(draws: list[Draw]) -> Draw:
 def new_optimiser(masters: nn.Parameter, settings: FaceLoraSettings) -> torch.optim.Optimizer:
     """The optimiser of one identity."""
     return torch.optim.AdamW([masters], lr=settings.learning_rate, fused=True)
+
+
+def new_schedule(optimiser: torch.optim.Optimizer, settings: FaceLoraSettings) -> torch.optim.lr_scheduler.LambdaLR:
+    """The learning rate over the steps of one identity."""
+    warmup = int(_WARMUP_SHARE * settings.steps) if settings.warmup_steps is None else settings.warmup_steps
+    return get_scheduler(
+        settings.schedule,
+        optimiser,
+        num_warmup_steps=warmup,
+        num_training_steps=settings.steps,
+        num_cycles=settings.restarts,
+    )
 
 
 def clip_gradient(parameters: list[nn.Parameter], most: float) -> float:

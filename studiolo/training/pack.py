@@ -67,7 +67,8 @@ class Pack:
             raise TrainingError(f"face-LoRA of {identity_id!r}: got no photos, wanted at least 1")
         settings, own_seed = self._settings, identity_seed(seed, identity_id)
         views, ratio, looks = settings.views_per_photo, settings.view_face_ratio, settings.look_share
-        cache = build_cache(self._base, photos, views, ratio, np.random.default_rng(own_seed), looks)
+        rng = np.random.default_rng(own_seed)
+        cache = build_cache(self._base, photos, views, ratio, rng, looks, settings.resolution)
         return Learner(
             identity_id,
             cache,
@@ -135,7 +136,8 @@ class Pack:
     def _class(self, trigger: str) -> Cache:
         """The base's own pictures of a class, made once."""
         if trigger not in self._classes:
-            self._classes[trigger] = class_cache(self._base, trigger, self._settings.prior_images)
+            settings = self._settings
+            self._classes[trigger] = class_cache(self._base, trigger, settings.prior_images, settings.resolution)
         return self._classes[trigger]
 
     def _learner(self, slot: int) -> Learner:

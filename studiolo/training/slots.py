@@ -20,6 +20,9 @@ ROW_BYTES = 20 * 2**20
 FACTOR_BYTES = 8 * 2**20
 """A face-LoRA of rank 16: 516,096 numbers, each with its gradient and two moments in float32."""
 
+LATENT_PX = 8
+"""Pixels of a picture to one of its latents, along a side."""
+
 SHAPES = {"embedded-base": (16, 128), "facechain-base-film": (64, 320)}
 """Side of the latents and channels at that side of each suite's base: activations grow with both."""
 
@@ -41,6 +44,8 @@ def resolve_slots(settings: FaceLoraSettings, base: str, memory_bytes: int) -> i
 def identity_bytes(settings: FaceLoraSettings, base: str) -> int:
     """Memory of one identity in training on `base`: its rows' activations, its factors with all that AdamW keeps."""
     side, width = SHAPES[base]
+    if settings.resolution is not None:
+        side = settings.resolution // LATENT_PX
     rows = settings.batch_size * (2 if settings.prior_weight else 1)
     row = ROW_BYTES * (side / 16) ** 2 * (width / 128) * (2 if settings.precision == "float32" else 1)
     return int(rows * row + FACTOR_BYTES * settings.rank / 16 * (width / 128) ** 2)

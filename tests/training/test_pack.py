@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -131,6 +132,22 @@ CLIPPED = SGD.model_copy(update={"learning_rate": 10.0, "gradient_clip": 0.08})
 @pytest.mark.parametrize(("slots", "count"), [(1, 2), (4, 7), (16, 16)])
 def test_packed_equals_alone_through_joins_and_leaves(base: StableDiffusionPipeline, slots: int, count: int) -> None:
     compare(base, slots, count, SGD)
+
+
+@pytest.mark.usefixtures("sgd")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"resolution": 96, "learning_rate": 7.5},
+        {"resolution": 40, "learning_rate": 7.5},
+        {"schedule": "linear", "warmup_steps": 1, "learning_rate": 7.5},
+        {"schedule": "constant", "learning_rate": 3.0},
+    ],
+)
+def test_packed_equals_alone_at_other_sizes_and_schedules(
+    base: StableDiffusionPipeline, change: dict[str, object]
+) -> None:
+    compare(base, 4, 5, SGD.model_copy(update=change))
 
 
 @pytest.mark.usefixtures("sgd")
@@ -319,7 +336,17 @@ def trained(base: StableDiffusionPipeline, **changes: object) -> Weights:
     return weights(learner)
 
 
-@pytest.mark.parametrize("change", [{"noise_offset": 0.1}, {"precision": "bfloat16"}, {"prior_weight": 1.0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"noise_offset": 0.1},
+        {"precision": "bfloat16"},
+        {"prior_weight": 1.0},
+        {"resolution": 96},
+        {"schedule": "constant"},
+        {"warmup_steps": 2},
+    ],
+)
 def test_settings_act(base: StableDiffusionPipeline, change: dict[str, object]) -> None:
     plain, changed = trained(base), trained(base, **change)
     assert all(not torch.equal(plain[name], weight) for name, weight in changed.items() if name.endswith(".B"))
@@ -346,6 +373,41 @@ def test_a_training_starts_from_a_face_lora(base: StableDiffusionPipeline, tmp_p
         torch.testing.assert_close(up.detach() * (4.0 / 4), file[name][1])  # whatever the alphas, the same update
     with pytest.raises(WeightsError, match=r"got .* of \(.*, 4\) \(outputs, inputs, rank\), wanted \(.*, 8\)"):
         Pack(base, SETTINGS.model_copy(update={"start": str(path), "rank": 8}), 1)
+
+
+@pytest.mark.parametrize("resolution", [None, 64, 96])
+def test_pictures_have_the_resolution_asked_for(base: StableDiffusionPipeline, resolution: int | None) -> None:
+    settings = SETTINGS.model_copy(update={"resolution": resolution, "prior_weight": 1.0, "prior_images": 1})
+    learner = Pack(base, settings, 1).learner("anna", photos(0), 0, "a woman")
+    side = (resolution or 64) // 8
+    assert learner._prior is not None
+    for cache in (learner._cache, learner._prior):
+        assert cache.mean_NCHW.shape[2:] == cache.mask_NHW.shape[1:] == (side, side)
+
+
+@pytest.mark.parametrize("schedule", get_args(FaceLoraSettings.model_fields["schedule"].annotation))
+def test_the_rate_of_each_identity_follows_its_own_schedule(base: StableDiffusionPipeline, schedule: str) -> None:
+    """Of steps 1 to 8 after 2 of warm-up: the rates that the schedules' definitions give."""
+    settings = SETTINGS.model_copy(update={"schedule": schedule, "warmup_steps": 2, "restarts": 2, "steps": 8})
+    pack = Pack(base, settings, 2)
+    late, early = (pack.learner(name, photos(0), 0) for name in ("late", "early"))
+    rates: list[float] = []
+    pack.slots = [None, early]
+    pack.step()
+    pack.slots = [late, early]
+    for _ in range(8):
+        rates.append(late._optimiser.param_groups[0]["lr"] / settings.learning_rate)
+        pack.step()
+    progress = np.arange(6) / 6
+    after = {
+        "constant": np.ones(6),
+        "constant_with_warmup": np.ones(6),
+        "linear": 1 - progress,
+        "cosine": (1 + np.cos(np.pi * progress)) / 2,
+        "cosine_with_restarts": (1 + np.cos(np.pi * (2 * progress % 1))) / 2,
+    }[schedule]
+    rising = [1, 1] if schedule == "constant" else [0, 0.5]
+    np.testing.assert_allclose(rates, [*rising, *after], atol=1e-6)
 
 
 def test_the_class_is_learned_beside_the_identity_by_its_weight(base: StableDiffusionPipeline) -> None:
