@@ -143,10 +143,11 @@ class FaceLoraSettings(Section):
     """Compute the base's activations a second time instead of keeping them: less memory, a third more time."""
     validate_every: int = pydantic.Field(0, ge=0)
     """Steps between validations: a few pictures of a fixed prompt and seeds are compared with held-out photos (one in
-    five; with fewer than five photos with all), and the face-LoRA with the best likeness is the result. 0 keeps the
-    last one: a validation costs seconds, see docs/LOG.md."""
+    five; with fewer than five photos with all). The face-LoRA with the best likeness is the result, of those whose
+    pictures differ at least half as much as those of the most diverse one. 0 keeps the last one: a validation costs
+    seconds, see docs/LOG.md."""
     validation_patience: int = pydantic.Field(3, ge=1)
-    """After so many validations without a better likeness a training ends early."""
+    """After so many validations without a better face-LoRA a training ends early."""
     gradient_clip: float = pydantic.Field(1.0, gt=0)
     """Largest gradient norm."""
     checkpoint_seconds: float = pydantic.Field(20.0, gt=0)

@@ -20,7 +20,7 @@ from studiolo.errors import TrainingError
 from studiolo.generation.grouped import Factors
 from studiolo.settings import FaceLoraSettings
 from studiolo.training.cache import Cache
-from studiolo.training.validation import Score
+from studiolo.training.validation import Score, contenders
 
 Layers = Mapping[str, tuple[int, int]]
 """[O, I] of every layer that is trained, by its name in the UNet."""
@@ -85,7 +85,8 @@ class Learner:
         """The loss of every step so far."""
         self.curve: list[tuple[int, float, float]] = []
         """(step, likeness, diversity) of every validation so far."""
-        self._best: Tensor | None = None
+        self._kept: dict[int, Tensor] = {}
+        """By step: the masters of the validated steps that may be the result."""
         self.error: TrainingError | None = None
         """Why it cannot go on."""
 
@@ -102,27 +103,28 @@ class Learner:
         return bool(every) and self.error is None and not judged and (step % every == 0 or step == self.settings.steps)
 
     def judge(self, score: Score) -> None:
-        """The outcome of a validation: the best factors are kept, the first of equals."""
-        if not self.curve or score.likeness > max(likeness for _, likeness, _ in self.curve):
-            self._best = self._masters.detach().clone()
-        self.curve.append((len(self.losses), score.likeness, score.diversity))
+        """The outcome of a validation: factors that may be the result are kept, see `contenders`."""
+        step = len(self.losses)
+        self.curve.append((step, score.likeness, score.diversity))
+        self._kept[step] = self._masters.detach().clone()
+        self._kept = {step: self._kept[step] for step in contenders(self.curve)}
 
     @torch.no_grad()
     def choose(self) -> int:
         """Go back to the best factors; the step they are of."""
-        if self._best is None:
+        if not self._kept:
             return len(self.losses)
-        self._masters.copy_(self._best)
+        self._masters.copy_(self._kept[self._best_step])
         return self._best_step
 
     @property
     def _best_step(self) -> int:
-        return max(self.curve, key=lambda point: point[1])[0]
+        return next(iter(self._kept))
 
     @property
     def _stale(self) -> bool:
         """Whether the last `validation_patience` validations were no better than one before."""
-        after = [step for step, _, _ in self.curve if step > self._best_step] if self.curve else []
+        after = [step for step, _, _ in self.curve if step > self._best_step]
         return len(after) >= self.settings.validation_patience
 
     @property
@@ -169,7 +171,7 @@ class Learner:
             "generator": self._generator.get_state(),
             "losses": self.losses,
             "curve": self.curve,
-            "best": None if self._best is None else self._best.cpu(),
+            "kept": {step: masters.cpu() for step, masters in self._kept.items()},
         }
 
     @torch.no_grad()
@@ -181,7 +183,7 @@ class Learner:
         self._generator.set_state(state["generator"])
         self.losses = list(state["losses"])
         self.curve = [(step, likeness, diversity) for step, likeness, diversity in state["curve"]]
-        self._best = None if state["best"] is None else state["best"].to(self._masters.device)
+        self._kept = {step: masters.to(self._masters.device) for step, masters in state["kept"].items()}
 
     def _leaf(self, at: int, shape: tuple[int, int]) -> Tensor:
         """A piece of the masters and of their gradient, into which backward adds in place."""
