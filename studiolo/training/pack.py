@@ -21,7 +21,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 
-from studiolo.errors import SettingsError, TrainingError, nearest
+from studiolo.errors import DeviceMemoryError, SettingsError, TrainingError, nearest
 from studiolo.generation.adapters import unet_sha256
 from studiolo.generation.autoencoder import cast_weights
 from studiolo.generation.grouped import Factors, attach, matrix_shape
@@ -87,8 +87,17 @@ class Pack:
         """Train all that `take` gives; returns when it gives nothing and no slot is busy.
 
         `take(free)` gives at most `free` learners; when it gives fewer it is asked again once a slot falls free.
-        `done` gets each that is finished or has failed (its `error` says why), `tick` is called after each step.
+        `done` gets each that is finished or has failed (its `error` says why), `tick` is called after each step. Raises
+        `DeviceMemoryError` when the accelerator's memory does not hold them.
         """
+        try:
+            self._run(take, done, tick)
+        except torch.OutOfMemoryError as error:
+            raise self._too_large(error) from error
+
+    def _run(
+        self, take: Callable[[int], Iterable[Learner]], done: Callable[[Learner], None], tick: Callable[[], None]
+    ) -> None:
         asked = False
         while True:
             free = [slot for slot, learner in enumerate(self.slots) if learner is None]
@@ -132,6 +141,17 @@ class Pack:
         )
         convolutions = {name for name, layer in self._unet.named_modules() if isinstance(layer, nn.Conv2d)}
         return FaceLora(diffusers_weights(learner.factors, convolutions), header, learner.final_loss)
+
+    def _too_large(self, error: torch.OutOfMemoryError) -> DeviceMemoryError:
+        """What to lower. The number of slots decides bytes, so it is not lowered without being asked."""
+        settings, rows = self._settings, self._settings.batch_size * (2 if self._settings.prior_weight else 1)
+        asked = " ".join(str(error).partition(" Of the allocated memory")[0].split())
+        checkpointing = "set face_lora.gradient_checkpointing, which changes no byte, or "
+        return DeviceMemoryError(
+            f"face-LoRA training: got {asked!r} with {len(self.slots)} slots of {rows} rows of the batch each, wanted"
+            f" room for them; {'' if settings.gradient_checkpointing else checkpointing}lower face_lora.slots or"
+            " face_lora.batch_size, which trains all identities that are not done anew"
+        )
 
     def _class(self, trigger: str) -> Cache:
         """The base's own pictures of a class, made once."""

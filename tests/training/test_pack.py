@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 
-from studiolo.errors import SettingsError, TrainingError, WeightsError
+from studiolo.errors import DeviceMemoryError, SettingsError, TrainingError, WeightsError
 from studiolo.generation.tiny import tiny_base
 from studiolo.settings import FaceLoraSettings
 from studiolo.training import learner as learner_module
@@ -266,6 +266,25 @@ def test_one_that_diverges_fails_alone(base: StableDiffusionPipeline) -> None:
     assert "'person 1': got a loss of nan" in str(wild.error)
     assert neighbour.error is None
     assert all(torch.equal(weights(calm)[name], weight) for name, weight in weights(neighbour).items())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_what_the_accelerator_does_not_hold_names_what_to_lower(
+    base: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch, checkpointing: bool
+) -> None:
+    settings = SETTINGS.model_copy(update={"gradient_checkpointing": checkpointing})
+    pack = Pack(base, settings, 3)
+    asked = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB"
+
+    def forward(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError(f"{asked}.\n Of the allocated memory 70.1 GiB is allocated by PyTorch.")
+
+    monkeypatch.setattr(pack._unet, "forward", forward)
+    told = f"got '{asked}.' with 3 slots of 2 rows .* lower face_lora.slots or face_lora.batch_size"
+    with pytest.raises(DeviceMemoryError, match=told) as error:
+        train(pack, [learner_of(pack, 0)])
+    assert ("gradient_checkpointing" in str(error.value)) is not checkpointing
+    assert isinstance(error.value.__cause__, torch.OutOfMemoryError)
 
 
 def test_a_state_goes_on_in_another_slot_beside_others(base: StableDiffusionPipeline) -> None:
