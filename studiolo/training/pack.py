@@ -187,41 +187,16 @@ class Pack:
         return down_KRI.to(self._unet.dtype), (self._scale * up_KOR).to(self._unet.dtype)
 
 
-def train_face_lora(
-    base: StableDiffusionPipeline,
-    photos: Sequence[TrainingPhoto],
-    settings: FaceLoraSettings,
-    *,
-    identity_id: str,
-    trigger: str,
-    seed: int,
-    checkpoint: UnitCheckpoint | None = None,
-) -> FaceLora:
-    """Learn one identity alone, in a pack of one.
-
-    The same photos, settings and seed give the same bytes on the same machine and number of threads, however often it
-    was interrupted. Raises `TrainingError` without photos and when the loss is no longer a number.
-    """
-    pack = Pack(base, settings, 1)
-    learner = pack.learner(identity_id, photos, seed, trigger)
-    resume(learner, checkpoint)
-    waiting = [learner]
-    pack.run(lambda _: [waiting.pop()] if waiting else [], lambda _: None, lambda: keep(learner, checkpoint))
-    if learner.error is not None:
-        raise learner.error
-    return pack.face_lora(learner, trigger=trigger, photos=len(photos), seed=seed)
-
-
-def resume(learner: Learner, checkpoint: UnitCheckpoint | None) -> None:
+def resume(learner: Learner, checkpoint: UnitCheckpoint) -> None:
     """Go on from the checkpoint when there is one."""
-    state = checkpoint.load() if checkpoint is not None else None
+    state = checkpoint.load()
     if state is not None:
         learner.load_state_dict(state)
 
 
-def keep(learner: Learner, checkpoint: UnitCheckpoint | None) -> None:
+def keep(learner: Learner, checkpoint: UnitCheckpoint) -> None:
     """Make a checkpoint when it is time for one."""
-    if checkpoint is not None and checkpoint.due and learner.error is None:
+    if checkpoint.due and learner.error is None:
         checkpoint.save(learner.state_dict())
 
 

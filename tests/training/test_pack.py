@@ -18,7 +18,8 @@ from studiolo.training.cache import TrainingPhoto
 from studiolo.training.face_lora import read_factors
 from studiolo.training.learner import Learner
 from studiolo.training.losses import training_losses
-from studiolo.training.pack import Pack, target_layers, train_face_lora
+from studiolo.training.pack import Pack, target_layers
+from tests.training.alone import train_alone
 
 SETTINGS = FaceLoraSettings(
     rank=4, alpha=4.0, steps=6, batch_size=2, views_per_photo=1, learning_rate=5e-3, precision="float32"
@@ -382,7 +383,7 @@ def test_gradient_checkpointing_changes_no_byte(base: StableDiffusionPipeline, m
 
 def test_a_training_starts_from_a_face_lora(base: StableDiffusionPipeline, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"alpha": 8.0})
-    common = train_face_lora(base, photos(5), settings, identity_id="all", trigger="a woman", seed=0)
+    common = train_alone(base, photos(5), settings, identity_id="all")
     path = common.save(tmp_path)
     started = Pack(base, SETTINGS.model_copy(update={"start": str(path)}), 1).learner("person 0", photos(0), 0)
     file = read_factors(path)
