@@ -227,8 +227,8 @@ class GenerationSettings(Section):
     cpus_per_actor: float = pydantic.Field(0.75, gt=0)
     """CPU slots an actor takes in the plan."""
     time_limit_s: float = pydantic.Field(4 * 3600.0, gt=0)
-    """Seconds an actor may take over one order; then it is ended and begins anew, twice, before the order is
-    given up."""
+    """Seconds an actor may take over one order; then it is ended. The order is tried alone, and given up when it ends
+    two more actors."""
     memory_limit_mib: int | None = pydantic.Field(None, ge=256)
     """An actor that takes more memory than this is ended in the same way; null leaves it to Ray."""
 
