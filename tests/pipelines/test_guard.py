@@ -73,14 +73,17 @@ def test_many_poison_rows_use_up_no_common_bound(store: Store):
 
 
 def test_among_units_in_flight_the_culprits_alone_are_given_up(store: Store):
-    """Each dies once in company, unless alone by then, and twice alone; the others are finished, once."""
+    """Each dies once in company and twice alone; the others are finished, and their rows come out once.
+
+    One that ends as its worker dies may be done twice: its row had not left yet.
+    """
     deeds = ["", "", "abort", "", "", "hang", "", "", "", ""]
     rows = rows_of(Whole(store, slow_s=1.0), deeds, actors=1, together=3, limit_s=4.0)
     assert [rows[value]["status"] for value in range(10)] == ["failed" if deed else "ok" for deed in deeds]
     assert rows[2]["detail"] == "3 attempts, the last: the worker ended without a word"
     assert rows[5]["detail"] == "3 attempts, the last: took longer than 4 s"
     assert finished(store, "begun") == {2: ATTEMPTS + 1, 5: ATTEMPTS + 1}
-    assert finished(store) == Counter(value for value, deed in enumerate(deeds) if not deed)
+    assert set(finished(store)) == {value for value, deed in enumerate(deeds) if not deed}
     assert store.list("attempts") == []
 
 
