@@ -20,10 +20,8 @@ from studiolo.errors import TrainingError
 from studiolo.generation.grouped import Factors
 from studiolo.settings import FaceLoraSettings
 from studiolo.training.cache import Cache
+from studiolo.training.layout import Layers, Layout
 from studiolo.training.validation import Score, contenders
-
-Layers = Mapping[str, tuple[int, int]]
-"""[O, I] of every layer that is trained, by its name in the UNet."""
 
 _WARMUP_SHARE = 0.05
 
@@ -43,8 +41,7 @@ class Learner:
     """Steps of one face-LoRA. All its random numbers come from one CPU generator, whose state is part of `state_dict`:
     it decides the views of a batch too, so a resumed training equals one without a break.
 
-    The float32 masters of all factors lie in one flat tensor, and so do their gradients: the optimiser makes one pass
-    over it, and a gradient can never lie otherwise in memory than its weight.
+    The float32 masters of all factors lie in one flat leaf (`Layout`), over which the optimiser makes one pass.
     """
 
     def __init__(
@@ -63,23 +60,13 @@ class Learner:
         self.identity_id, self.settings = identity_id, settings
         self._cache, self._prior, self._noise_steps = cache, prior, noise_steps
         self._generator = torch.Generator().manual_seed(seed)
-        shapes = {
-            name: ((settings.rank, inputs), (outputs, settings.rank)) for name, (outputs, inputs) in layers.items()
-        }
-        size = sum(math.prod(down) + math.prod(up) for down, up in shapes.values())
-        self._masters = nn.Parameter(torch.zeros(size, device=device))
-        self._masters.grad = torch.zeros_like(self._masters)
-        self.factors: dict[str, Factors] = {}
-        """`down_RI` and `up_OR` of each layer: leaves of the autograd graph, views of the masters."""
-        at = 0
-        for name, pair in shapes.items():
-            leaves = []
-            for shape in pair:
-                leaves.append(self._leaf(at, shape))
-                at += math.prod(shape)
-            self.factors[name] = (leaves[0], leaves[1])
+        layout = Layout(layers, settings.rank)
+        self.masters = nn.Parameter(torch.zeros(layout.size, device=device))
+        """[S], all factors in float32."""
+        self.factors = layout.factors(self.masters.detach())
+        """`down_RI` and `up_OR` of each layer: views of the masters."""
         self._begin(start or {})
-        self._optimiser = new_optimiser(self._masters, settings)
+        self._optimiser = new_optimiser(self.masters, settings)
         self._schedule = new_schedule(self._optimiser, settings)
         self.losses: list[float] = []
         """The loss of every step so far."""
@@ -106,7 +93,7 @@ class Learner:
         """The outcome of a validation: factors that may be the result are kept, see `contenders`."""
         step = len(self.losses)
         self.curve.append((step, score.likeness, score.diversity))
-        self._kept[step] = self._masters.detach().clone()
+        self._kept[step] = self.masters.detach().clone()
         self._kept = {step: self._kept[step] for step in contenders(self.curve)}
 
     @torch.no_grad()
@@ -114,7 +101,7 @@ class Learner:
         """Go back to the best factors; the step they are of."""
         if not self._kept:
             return len(self.losses)
-        self._masters.copy_(self._kept[self._best_step])
+        self.masters.copy_(self._kept[self._best_step])
         return self._best_step
 
     @property
@@ -145,12 +132,16 @@ class Learner:
         own = losses_B[:size].mean()
         return own if self._prior is None else own + self.settings.prior_weight * losses_B[size:].mean()
 
+    def take(self, gradient_S: Tensor) -> None:
+        """The gradient of the masters, for `update`."""
+        self.masters.grad = gradient_S
+
     def update(self, loss: float) -> None:
-        """One optimiser step along the gradients that lie in `factors`, which are zero afterwards.
+        """One optimiser step along the gradient that was taken.
 
         Raises `TrainingError` when the loss or the gradient is no longer a number.
         """
-        norm = clip_gradient([self._masters], self.settings.gradient_clip)
+        norm = clip_gradient([self.masters], self.settings.gradient_clip)
         self.losses.append(loss)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
@@ -159,13 +150,11 @@ class Learner:
             )
         self._optimiser.step()
         self._schedule.step()
-        assert self._masters.grad is not None
-        self._masters.grad.zero_()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resume needs."""
         return {
-            "masters": self._masters.detach().cpu(),
+            "masters": self.masters.detach().cpu(),
             "optimiser": self._optimiser.state_dict(),
             "schedule": self._schedule.state_dict(),
             "generator": self._generator.get_state(),
@@ -177,21 +166,13 @@ class Learner:
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
-        self._masters.copy_(state["masters"])
+        self.masters.copy_(state["masters"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._schedule.load_state_dict(state["schedule"])
         self._generator.set_state(state["generator"])
         self.losses = list(state["losses"])
         self.curve = [(step, likeness, diversity) for step, likeness, diversity in state["curve"]]
-        self._kept = {step: masters.to(self._masters.device) for step, masters in state["kept"].items()}
-
-    def _leaf(self, at: int, shape: tuple[int, int]) -> Tensor:
-        """A piece of the masters and of their gradient, into which backward adds in place."""
-        assert self._masters.grad is not None
-        size = math.prod(shape)
-        leaf = self._masters.detach()[at : at + size].view(shape).requires_grad_()
-        leaf.grad = self._masters.grad[at : at + size].view(shape)
-        return leaf
+        self._kept = {step: masters.to(self.masters.device) for step, masters in state["kept"].items()}
 
     @torch.no_grad()
     def _begin(self, start: Mapping[str, Factors]) -> None:

@@ -5,9 +5,9 @@ The number decides bytes, so it follows from the machine and the settings alone 
 
 from studiolo.settings import FaceLoraSettings
 
-CPU_SLOTS = 4
-"""Slots for each core: more make a pack little faster, and its padding dearer when few identities are left; measured,
-see docs/LOG.md."""
+CPU_SLOTS = 2
+"""Slots for each core: more make a pack little faster, leave cores idle in a small job, and its padding is dearer;
+measured, see docs/LOG.md."""
 ACCELERATOR_SLOTS = 16
 """Slots of an accelerator at most."""
 MEMORY_SHARE = 0.5

@@ -66,6 +66,7 @@ def test_an_unmodified_pipeline_makes_the_image_of_the_pack(base: StableDiffusio
     without = image(loaded)
     loaded.load_lora_weights(str(tmp_path), weight_name=LORA_FILE)
     pack.slots = [learner]
+    pack._give()
     own.register_modules(unet=pack._unet)
     with torch.no_grad():
         packed = image(own)
