@@ -3,7 +3,6 @@ stored.
 """
 
 import hashlib
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image
 
-from studiolo.albums.records import PORTRAIT_SCHEMA, Fusion, Reason, Status
+from studiolo.albums.records import PORTRAIT_SCHEMA, Reason, Status
 from studiolo.generation.base import load_base
 from studiolo.generation.engine import Engine, Portrait
 from studiolo.generation.engine import Order as EngineOrder
 from studiolo.keys import PLAN_FIELDS, unit_key
-from studiolo.perception.retouch import retouch
 from studiolo.perception.similarity import Similarity
 from studiolo.perception.suite import PERCEPTION_CARDS, open_suite
 from studiolo.portraits.files import encode_portrait, image_sha256
-from studiolo.portraits.fusion import Template, fuse, in_look, open_templates
+from studiolo.portraits.finishing import Finished, Finisher
+from studiolo.portraits.fusion import Template, in_look
 from studiolo.portraits.orders import Order, order_seed, portrait_id, portrait_path, to_engine
 from studiolo.portraits.ranking import (
     Acceptance,
@@ -32,14 +30,12 @@ from studiolo.portraits.ranking import (
     rank_candidates,
     wants_retry,
 )
-from studiolo.portraits.scoring import Score, score_portrait
 from studiolo.portraits.styles import Style, load_style, style_lora_path
 from studiolo.portraits.upscaling import CARDS as UPSCALER_CARDS
 from studiolo.portraits.upscaling import open_upscaler
 from studiolo.settings import GenerationSettings, PerceptionSettings
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
-from studiolo.training.looks import greyscale
 from studiolo.weights.cards import weights_sha256
 from studiolo.weights.fetch import pull, sha256_of
 
@@ -49,15 +45,12 @@ SEEING = PerceptionSettings(min_side_px=32, min_face_px=24)
 """How portraits are looked at: they are small, and their faces are where we put them."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Made:
     """One candidate as it was made."""
 
-    image_rgb_u8: NDArray[np.uint8]
     seed: int
-    score: Score
-    similarity_unfused: float
-    fusion: Fusion
+    portrait: Finished
 
 
 @dataclass
@@ -78,6 +71,9 @@ class Portraitist:
 
     A round makes candidates for the portraits still missing, all are scored, and while too few are accepted another
     round follows within the budget. An order that the ledger calls done is not made again.
+
+    Once opened it may be called from several threads: the candidates of their orders share the engine's slots, and one
+    order's are judged while another's are denoised. What comes of an order depends on it alone.
     """
 
     def __init__(
@@ -95,14 +91,19 @@ class Portraitist:
         self.settings = settings
         self.unsafe_above = unsafe_above
         self.style_folder = style_folder
-        self._opened: tuple[list[tuple[bytes, float]], list[Template]] | None = None
 
     def open(self, device: str = "cpu") -> None:
         """Load the base, the perception suite and the upscaler."""
         self.engine = Engine.configured(load_base(pull(self.base), device=device), self.settings)
-        self.suite = open_suite(self.suite_name)
         self.similarity = Similarity.load(self.suite_name)
-        self.upscaler = open_upscaler(self.settings.upscale)
+        self.finish = Finisher(
+            open_suite(self.suite_name),
+            open_upscaler(self.settings.upscale),
+            self.similarity,
+            self.settings,
+            SEEING,
+            people=self.settings.orders_in_flight,
+        )
         self.ledger = Ledger(self.store)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -146,22 +147,15 @@ class Portraitist:
         found: list[Row] = record["portraits"]
         return found
 
-    def _templates(self, row: Row, crops: list[bytes]) -> list[Template]:
-        """Those of the order before when it was of the same person: all styles share them."""
-        scores = (float(item["quality_score"]) for item in row["references"][: len(crops)])
-        found = [*zip(crops, scores, strict=True)]
-        if self._opened is None or self._opened[0] != found:
-            opened = open_templates([(_pixels(crop), score) for crop, score in found], self.suite, SEEING)
-            self._opened = found, opened
-        return self._opened[1]
-
     def _weights(self) -> dict[str, str]:
         upscaler = UPSCALER_CARDS.get(self.settings.upscale)
         cards = [self.base, *PERCEPTION_CARDS[self.suite_name], *([upscaler] if upscaler else [])]
         return weights_sha256(cards) | {"similarity": self.similarity.sha256}
 
     def _make(self, work: _Round, style_lora: Path | None) -> list[Row]:
-        work.templates = in_look(self._templates(work.row, work.crops), work.style.words)
+        scores = (float(item["quality_score"]) for item in work.row["references"][: len(work.crops)])
+        templates = self.finish.templates([*zip(work.crops, scores, strict=True)])
+        work.templates = in_look(templates, work.style.words)
         ranked: list[Ranked] = []
         rounds = accepted = 0
         with self.store.as_local_file(work.row["lora_path"]) as face_lora:
@@ -184,24 +178,11 @@ class Portraitist:
         return [self._deliver(work, item, fields["prompt"]) for item in ranked]
 
     def _candidates(self, work: _Round, order: EngineOrder) -> None:
+        references_ND, grey = _embeddings(work.row), work.style.greyscale
         for event in self.engine.submit(order):
             if isinstance(event, Portrait):
-                drawn_rgb_u8 = self.upscaler(event.rgb_u8)
-                if work.style.greyscale:
-                    drawn_rgb_u8 = greyscale(drawn_rgb_u8)
-                work.made[event.index] = self._finish(work, drawn_rgb_u8, event.seed)
-
-    def _finish(self, work: _Round, drawn_rgb_u8: NDArray[np.uint8], seed: int) -> _Made:
-        """Fuse and retouch one picture, with its likeness before and after."""
-        drawn = self._score(work, drawn_rgb_u8)
-        image, fusion = fuse(drawn_rgb_u8, drawn.landmarks_px, work.templates, self.suite.mesher, self.settings.fusion)
-        if self.settings.retouch and drawn.landmarks_px is not None:
-            image = retouch(image, self.suite.regions(image, drawn.landmarks_px), self.settings.retouch)
-        score = drawn if image is drawn_rgb_u8 else self._score(work, image)
-        return _Made(image, seed, score, drawn.similarity, fusion)
-
-    def _score(self, work: _Round, rgb_u8: NDArray[np.uint8]) -> Score:
-        return score_portrait(rgb_u8, self.suite, _embeddings(work.row), self.similarity, SEEING)
+                portrait = self.finish(event.rgb_u8, work.templates, references_ND, grey=grey)
+                work.made[event.index] = _Made(event.seed, portrait)
 
     def _judge(self, work: _Round) -> list[Ranked]:
         candidates = [
@@ -209,14 +190,14 @@ class Portraitist:
                 identity_id=work.order.identity_id,
                 style=work.order.style,
                 index=index,
-                similarity=made.score.similarity,
-                similarity_unfused=made.similarity_unfused,
-                faces=made.score.faces,
-                face_share=made.score.face_share,
-                quality_score=made.score.quality_score,
-                unsafe_score=made.score.unsafe_score,
+                similarity=portrait.score.similarity,
+                similarity_unfused=portrait.similarity_unfused,
+                faces=portrait.score.faces,
+                face_share=portrait.score.face_share,
+                quality_score=portrait.score.quality_score,
+                unsafe_score=portrait.score.unsafe_score,
             )
-            for index, made in work.made.items()
+            for index, portrait in ((index, made.portrait) for index, made in work.made.items())
         ]
         settings = self.settings
         acceptance = Acceptance(settings.accept_similarity, work.order.unsafe_above, settings.face_share)
@@ -225,6 +206,7 @@ class Portraitist:
     def _deliver(self, work: _Round, item: Ranked, prompt: str) -> Row:
         """Store one candidate and return its row of `PORTRAIT_SCHEMA`."""
         made, index = work.made[item.candidate.index], item.candidate.index
+        portrait, score = made.portrait, made.portrait.score
         settings = {
             "identity_id": work.order.identity_id,
             "style": work.order.style,
@@ -237,7 +219,7 @@ class Portraitist:
             **self.settings.model_dump(exclude=set(PLAN_FIELDS)),
         }
         path = portrait_path(work.order.identity_id, work.order.style, index)
-        self.store.write_bytes(path, encode_portrait(made.image_rgb_u8, settings))
+        self.store.write_bytes(path, encode_portrait(portrait.rgb_u8, settings))
         return {
             "portrait_id": portrait_id(work.order.identity_id, work.order.style, index),
             "identity_id": work.order.identity_id,
@@ -248,16 +230,16 @@ class Portraitist:
             "status": item.status.value,
             "reason": item.reason.value,
             "rank": item.rank,
-            "similarity": made.score.similarity,
-            "similarity_unfused": made.similarity_unfused,
-            "fusion": made.fusion.value,
-            "verdict": made.score.verdict.value,
-            "faces": made.score.faces,
-            "face_share": made.score.face_share,
-            "quality_score": made.score.quality_score,
-            "embedding": None if made.score.embedding is None else made.score.embedding.tolist(),
+            "similarity": score.similarity,
+            "similarity_unfused": portrait.similarity_unfused,
+            "fusion": portrait.fusion.value,
+            "verdict": score.verdict.value,
+            "faces": score.faces,
+            "face_share": score.face_share,
+            "quality_score": score.quality_score,
+            "embedding": None if score.embedding is None else score.embedding.tolist(),
             "path": path,
-            "image_sha256": image_sha256(made.image_rgb_u8),
+            "image_sha256": image_sha256(portrait.rgb_u8),
         }
 
 
@@ -302,10 +284,6 @@ def order_row(identity: Row, lora: Row, style: str, count: int, job_seed: int) -
 
 def _embeddings(row: Row) -> NDArray[np.float32]:
     return np.asarray([item["embedding"] for item in row["references"]], np.float32).reshape(-1, 128)
-
-
-def _pixels(png: bytes) -> NDArray[np.uint8]:
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), np.uint8)
 
 
 def _references_key(row: Row, crops: list[bytes]) -> str:

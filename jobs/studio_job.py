@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain, groupby
 from typing import Any
 
@@ -151,16 +152,17 @@ class StudioJob:
         self.group = fit_group(self.face_lora, cpus, people, gpus())
         for name, units in work.items():
             settings = getattr(self.settings, name)
-            queued = int(name == "perception")  # albums take seconds, the others minutes
             stage = Stage(
                 name,
                 settings.actors,
                 settings.cpus_per_actor,
-                queued,
+                together=self.settings.generation.orders_in_flight if name == "generation" else 1,
+                queued=int(name == "perception"),  # albums take seconds, orders minutes
                 limit_s=settings.time_limit_s,
                 memory_mib=settings.memory_limit_mib,
             )
             self.stages[name] = fit(stage, cpus, units)
+        self.stages["prints"] = replace(self.stages["generation"], together=1)
 
     @contextmanager
     def tracked(self) -> Iterator[None]:
@@ -254,9 +256,7 @@ class StudioJob:
         if not total:
             return
         self.progress.stage("prints", total=total)
-        for row in self.stream(
-            portions(printed(), PRINT_INPUT), Printer(self.store, self.settings.suite), "generation"
-        ):
+        for row in self.stream(portions(printed(), PRINT_INPUT), Printer(self.store, self.settings.suite), "prints"):
             self.prints.append(row)
             made = row["status"] == Status.OK
             self.progress.advance(0, accepted=int(made), rejected=int(not made))

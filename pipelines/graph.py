@@ -31,7 +31,7 @@ class OnWorker:
     """Ray's side of an actor: made on the worker, where it opens the actor that the driver built, under guard."""
 
     def __init__(self, actor: Actor, attempts: Attempts, stage: Stage) -> None:
-        self.guard = Guard(actor, attempts, stage.limit_s, stage.memory_mib)
+        self.guard = Guard(actor, attempts, stage.limit_s, stage.memory_mib, stage.together)
         self.guard.open(ray.get_runtime_context().get_actor_id())  # a restarted worker keeps its id
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -53,7 +53,7 @@ def stream(tables: pa.Table | Iterable[pa.Table], actor: Actor, stage: Stage, st
     if first is None:
         return
     attempts = Attempts(store, stage.name, run=uuid.uuid4().hex)
-    DataContext.get_current().execution_no_progress_timeout_s = NO_PROGRESS_S + ATTEMPTS * stage.limit_s
+    DataContext.get_current().execution_no_progress_timeout_s = NO_PROGRESS_S + (1 + ATTEMPTS) * stage.limit_s
     given_up = 0
     try:
         with attempts.kept():
@@ -115,7 +115,12 @@ def _through_pool(rows: Dataset, arguments: tuple[Actor, Attempts, Stage], stage
             fn_constructor_args=arguments,
             batch_size=None,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=stage.actors, max_tasks_in_flight_per_actor=1 + stage.queued),
+            compute=ActorPoolStrategy(
+                size=stage.actors,
+                max_tasks_in_flight_per_actor=stage.together + stage.queued,
+                max_concurrent_calls_per_actor=stage.together,
+                enable_true_multi_threading=stage.together > 1,
+            ),
             num_cpus=stage.cpus_per_actor,
             max_restarts=-1,
             max_task_retries=-1,

@@ -6,8 +6,12 @@
 3. A unit of parts (an album of photos) that has ended `ATTEMPTS` workers is worked on with each part marked as well, so
    that the part that ends workers is known; after `ATTEMPTS` it alone is given up, and the rest of the unit goes on.
 4. A unit that cannot be saved so is given up: its row says `failed`, `crashed_worker` and why.
+
+Where a worker has several units at once, its death in their company proves nothing against one of them. It counts, and
+from then on each is worked on alone: only what ends `ATTEMPTS` workers alone is given up.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, runtime_checkable
@@ -17,12 +21,13 @@ import pyarrow as pa
 from pipelines.watchdog import Watchdog
 from studiolo.albums.records import Reason
 from studiolo.errors import PhotoError, StudioloError
-from studiolo.storage.attempts import WHOLE, Attempt, Attempts, Crash
+from studiolo.storage.attempts import COMPANY, WHOLE, Attempt, Attempts, Crash
 
 Row = dict[str, Any]
 
 ATTEMPTS = 2
-"""So many workers may die over a unit, and so many over a part: one may have been an accident."""
+"""So many workers may die over a unit, and so many over a part: one may have been an accident. One more may die over it
+in company."""
 
 MOST_CRASHES = 20
 """A unit that has ended so many workers is given up whatever its parts; an album may hold nine such photos."""
@@ -34,7 +39,7 @@ OPEN_LIMIT_S = 3600.0
 """Longest that loading the models may take, a slow download included."""
 
 NO_PROGRESS_S = 6 * 3600
-"""A stage of which no unit ends for so long, and the time of two attempts, is an error, not a wait: Ray finds no place
+"""A stage of which no unit ends for so long, and the time of its attempts, is an error, not a wait: Ray finds no place
 for its workers. A unit that hangs is the watchdog's matter."""
 
 GIVEN_UP_IN_A_ROW = 25
@@ -68,16 +73,58 @@ class Divisible(Protocol):
     """The actor enters `part(name)` while it works on a part: `PhotoError` for one that was given up."""
 
 
-class Guard:
-    """An actor whose crashes are counted. Batches have one row."""
+class _Room:
+    """Where a worker's units are worked on: any number together, or one alone, which goes before those that wait."""
 
-    def __init__(self, actor: Actor, attempts: Attempts, limit_s: float, memory_mib: int | None = None) -> None:
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = self._alone = 0
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Inside beside others, when nobody is or wants to be alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._alone)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside, when nobody else is, and nobody else until the end."""
+        with self._changed:
+            self._alone += 1
+            self._changed.wait_for(lambda: not self._inside)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._alone -= 1
+                self._changed.notify_all()
+
+
+class Guard:
+    """An actor whose crashes are counted. Batches have one row; at most `together` calls are inside at a time."""
+
+    def __init__(
+        self, actor: Actor, attempts: Attempts, limit_s: float, memory_mib: int | None = None, together: int = 1
+    ) -> None:
         self.actor = actor
         self.attempts = attempts
         self.limit_s = limit_s
+        self.together = together
         self.watchdog = Watchdog(memory_mib)
-        self._attempt: Attempt
+        self._room = _Room()
+        self._at_work: tuple[Attempt, Callable[[], None]]
+        """For parts: the unit's attempt, and what begins its time anew."""
         if isinstance(actor, Divisible):
+            assert together == 1, "units of parts are worked on one at a time"
             actor.part = self._part
 
     def open(self, worker: str) -> None:
@@ -92,28 +139,28 @@ class Guard:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """One unit through the actor, or its row as a crashed one."""
         (row,) = batch.to_pylist()
-        self._attempt = self.attempts.begin(self.actor.unit(row))
-        if self._is_lost():
-            result = self.actor.crashed(row, _told(self._attempt.crashes))
-        else:
-            with self.watchdog.watching(self.limit_s, self._attempt.explain):
+        attempt = self.attempts.open(self.actor.unit(row))  # while it waits its mark stays as it is
+        if self._is_lost(attempt):
+            result = self.actor.crashed(row, _told(attempt.crashes))
+            self.attempts.end(attempt.unit)
+            return result
+        alone = self.together == 1 or bool(attempt.crashes)
+        with self._room.alone() if alone else self._room.shared():
+            attempt.work_on(WHOLE if alone else COMPANY)
+            with self.watchdog.watching(self.limit_s, attempt.explain) as restart:
+                self._at_work = attempt, restart
                 result = self.actor(batch)
-        self.attempts.end(self._attempt.unit)
+            self.attempts.end(attempt.unit)
         return result
 
-    @property
-    def _careful(self) -> bool:
-        """Whether each part is marked, which costs two writes a part."""
-        return len(self._attempt.of(WHOLE)) >= ATTEMPTS
-
-    def _is_lost(self) -> bool:
-        whole = len(self._attempt.of(WHOLE))
+    def _is_lost(self, attempt: Attempt) -> bool:
+        whole = len(attempt.of(WHOLE))
         most = 2 * ATTEMPTS if isinstance(self.actor, Divisible) else ATTEMPTS
-        return whole >= most or len(self._attempt.crashes) >= MOST_CRASHES
+        return whole >= most or len(attempt.crashes) >= MOST_CRASHES
 
     @contextmanager
     def _part(self, name: str) -> Iterator[None]:
-        crashes = self._attempt.of(name)
+        crashes = self._at_work[0].of(name)
         if len(crashes) >= ATTEMPTS:
             raise PhotoError(Reason.CRASHED_WORKER, _told(crashes))
         self._at(name)
@@ -123,9 +170,11 @@ class Guard:
             self._at(WHOLE)
 
     def _at(self, part: str) -> None:
-        if self._careful:
-            self._attempt.work_on(part)
-        self.watchdog.restart()
+        """Each part is marked, which costs two writes, once the unit has ended `ATTEMPTS` workers."""
+        attempt, restart = self._at_work
+        if len(attempt.of(WHOLE)) >= ATTEMPTS:
+            attempt.work_on(part)
+        restart()
 
 
 def _told(crashes: Sequence[Crash]) -> str:

@@ -17,12 +17,9 @@ from itertools import islice
 from typing import Any
 
 from pipelines.guard import ATTEMPTS, GIVEN_UP_IN_A_ROW, MOST_CRASHES, OPENINGS
-from studiolo.storage.attempts import WHOLE, Attempt, Attempts
+from studiolo.storage.attempts import COMPANY, WHOLE, Attempt, Attempts
 
 Row = dict[str, Any]
-
-COMPANY = "in company"
-"""In place of a part's name in a mark: others were trained in the same worker, and it may have died over them."""
 
 
 @dataclass(eq=False)

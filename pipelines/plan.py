@@ -17,6 +17,9 @@ class Stage:
     name: str
     actors: int
     cpus_per_actor: float
+    together: int = 1
+    """Units that an actor works on at once, each in a thread of its own; more than one for actors that threads may
+    share."""
     queued: int = 0
     """Units that wait at an actor while it works: one hides the way of a short unit, behind a long one it waits."""
     limit_s: float = 3600.0
@@ -31,11 +34,13 @@ class Stage:
 
 
 def fit(stage: Stage, cpus: float, work: int) -> Stage:
-    """`stage` with no more actors than there are units of `work`, checked against the `cpus` of the cluster.
+    """`stage` with no more actors than there are units of `work`, and no more of these together than leave every actor
+    its share, checked against the `cpus` of the cluster.
 
     Raises `PlanError` with the numbers when the pool does not fit.
     """
-    stage = replace(stage, actors=max(1, min(stage.actors, work)))
+    actors = max(1, min(stage.actors, work))
+    stage = replace(stage, actors=actors, together=max(1, min(stage.together, -(-work // actors))))
     if stage.cpus > cpus + 1e-6:
         raise PlanError(
             f"stage {stage.name!r} does not fit: {stage.actors} actors x {stage.cpus_per_actor:g} CPU slots = "

@@ -233,11 +233,11 @@ def _work(config: dict[str, Any]) -> None:
         ray.get(queue.explain.remote(attempt, rank, why))
 
     def take(free: int) -> list[Row]:
-        watchdog.restart()
+        restart()
         return cast(list[Row], ray.get(queue.take.remote(attempt, rank, free)))
 
     def finished(row: Row) -> None:
-        watchdog.restart()
+        restart()
         ray.get(queue.finish.remote(attempt, row))
 
     asked_s = time.monotonic()
@@ -255,7 +255,7 @@ def _work(config: dict[str, Any]) -> None:
         torch.set_num_threads(group.cpus)
         with watchdog.watching(OPEN_LIMIT_S, explain):
             actor.open("cuda" if group.accelerator else "cpu")
-        with watchdog.watching(group.limit_s, explain):
+        with watchdog.watching(group.limit_s, explain) as restart:
             actor.work(take, finished, tick)
     except _Unwanted:
         return

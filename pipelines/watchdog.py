@@ -5,7 +5,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import psutil
@@ -17,53 +17,76 @@ GRACE_S = 10.0
 """So much later a worker is ended without a word: it held Python's lock, or could not write down why."""
 
 
-class Watchdog:
-    """Watches the process it is made in, in a thread.
+class _Watch:
+    """One block under watch."""
 
-    A thread cannot run while native code holds Python's lock. So each limit is set a second time, `GRACE_S` longer,
-    with `faulthandler`, whose timer needs no Python at all; it writes the traceback to the worker's log.
+    def __init__(self, limit_s: float, explain: Callable[[str], None]) -> None:
+        self.limit_s, self.explain = limit_s, explain
+        self.deadline_s = math.inf
+
+
+class Watchdog:
+    """Watches the process it is made in, in a thread: any number of blocks at once, each with a time of its own.
+
+    A thread cannot run while native code holds Python's lock. So the time that is up first is set a second time,
+    `GRACE_S` longer, with `faulthandler`, whose timer needs no Python at all; it writes the traceback to the worker's
+    log.
     """
 
     def __init__(self, memory_mib: int | None) -> None:
         self._memory_mib = memory_mib
         self._lock = threading.Lock()
-        self._limit_s = self._deadline_s = math.inf
-        self._explain: Callable[[str], None] = print
+        self._watches: list[_Watch] = []
         threading.Thread(target=self._look, name="watchdog", daemon=True).start()
 
     @contextmanager
-    def watching(self, limit_s: float, explain: Callable[[str], None]) -> Iterator[None]:
-        """End the process, after `explain(why)`, when the block, or the time since `restart`, takes longer."""
-        self._limit_s, self._explain = limit_s, explain
-        self.restart()
+    def watching(self, limit_s: float, explain: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+        """End the process, after `explain(why)`, when the block takes longer, whatever others do meanwhile, or when the
+        process takes too much memory; then all blocks that are in it explain. Gives what begins the block's time anew.
+        """
+        watch = _Watch(limit_s, explain)
+
+        def restart() -> None:
+            with self._lock:
+                watch.deadline_s = time.monotonic() + limit_s
+                self._arm()
+
+        with self._lock:
+            self._watches.append(watch)
+        restart()
         try:
-            yield
+            yield restart
         finally:
             with self._lock:  # else it may fire for what is over
-                self._deadline_s = math.inf
-                faulthandler.cancel_dump_traceback_later()
+                self._watches.remove(watch)
+                self._arm()
 
-    def restart(self) -> None:
-        """Something was finished: the time begins anew."""
-        with self._lock:
-            self._deadline_s = time.monotonic() + self._limit_s
-            faulthandler.dump_traceback_later(self._limit_s + GRACE_S, exit=True, file=2)
+    def _arm(self) -> None:
+        """Set faulthandler's only timer for the block whose time is up first."""
+        faulthandler.cancel_dump_traceback_later()
+        first_s = min((watch.deadline_s for watch in self._watches), default=math.inf)
+        if first_s < math.inf:
+            left_s = max(first_s - time.monotonic(), 0)
+            faulthandler.dump_traceback_later(left_s + GRACE_S, exit=True, file=2)
 
     def _look(self) -> None:
         me = psutil.Process()
         while True:
             time.sleep(EVERY_S)
             with self._lock:
-                if time.monotonic() > self._deadline_s:
-                    self._end(me, f"took longer than {self._limit_s:g} s")
-                taken_mib = tree_rss_bytes(me) / 2**20 if self._memory_mib else 0.0
-                if self._memory_mib and taken_mib > self._memory_mib and self._deadline_s < math.inf:
-                    self._end(me, f"its worker took {taken_mib:.0f} MiB of memory, limit {self._memory_mib}")
+                for watch in self._watches:
+                    if time.monotonic() > watch.deadline_s:
+                        self._end(me, [watch], f"took longer than {watch.limit_s:g} s")
+                taken_mib = tree_rss_bytes(me) / 2**20 if self._memory_mib and self._watches else 0.0
+                if self._memory_mib and taken_mib > self._memory_mib:
+                    why = f"its worker took {taken_mib:.0f} MiB of memory, limit {self._memory_mib}"
+                    self._end(me, self._watches, why)
 
-    def _end(self, me: psutil.Process, why: str) -> None:
+    def _end(self, me: psutil.Process, watches: Sequence[_Watch], why: str) -> None:
         faulthandler.dump_traceback_later(GRACE_S, exit=True, file=2)  # should the store not answer
         try:
-            self._explain(why)
+            for watch in watches:
+                watch.explain(why)
         finally:
             for child in me.children(recursive=True):
                 with suppress(psutil.Error):

@@ -10,6 +10,7 @@ StudioloError
 ├── PhotoError             one photo cannot be used; carries the Reason that ends in its row
 ├── IdentityError          one identity cannot be finished; carries the Reason that ends in its row
 ├── TrainingError          training diverged or was given nothing to learn from
+├── DeviceMemoryError      a pack does not fit into its accelerator
 └── StoreError             the output location could not be read or written
     └── LockedError        another live job is writing to the same output
 
@@ -72,6 +73,10 @@ class IdentityError(StudioloError):
 
 class TrainingError(StudioloError):
     """Training diverged or was given nothing to learn from."""
+
+
+class DeviceMemoryError(StudioloError):
+    """The identities trained together do not fit into the accelerator's memory."""
 
 
 class StoreError(StudioloError):

@@ -19,6 +19,7 @@ PLAN_FIELDS = frozenset(
     {
         "actors",
         "cpus_per_actor",
+        "orders_in_flight",
         "workers",
         "cpus_per_worker",
         "checkpoint_seconds",

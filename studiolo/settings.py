@@ -101,8 +101,19 @@ class FaceLoraSettings(Section):
     """Optimiser steps."""
     batch_size: int = pydantic.Field(4, ge=1)
     """Samples a step."""
+    resolution: int | None = pydantic.Field(None, ge=32, multiple_of=8)
+    """Side in px of the pictures that are learned from, a multiple of 8; null: the base's own. Portraits keep the
+    base's."""
+    schedule: Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts"] = (
+        "cosine_with_restarts"
+    )
+    """How the learning rate goes over an identity's steps, by diffusers' names: it stays at its peak, or falls to zero
+    in a line or a cosine."""
+    warmup_steps: int | None = pydantic.Field(None, ge=0)
+    """Steps in which the learning rate rises to its peak; null: a twentieth of the steps. The schedule `constant` has
+    none."""
     restarts: int = pydantic.Field(1, ge=1)
-    """Cycles of the cosine schedule with restarts."""
+    """Cycles of the schedule `cosine_with_restarts`."""
     min_snr_gamma: float | None = pydantic.Field(5.0, gt=0)
     """Clamp of the signal-to-noise weighting of the loss; null weighs all timesteps alike."""
     background_weight: float = pydantic.Field(0.1, ge=0, le=1)
@@ -132,10 +143,11 @@ class FaceLoraSettings(Section):
     """Compute the base's activations a second time instead of keeping them: less memory, a third more time."""
     validate_every: int = pydantic.Field(0, ge=0)
     """Steps between validations: a few pictures of a fixed prompt and seeds are compared with held-out photos (one in
-    five; with fewer than five photos with all), and the face-LoRA with the best likeness is the result. 0 keeps the
-    last one: a validation costs seconds, see docs/LOG.md."""
+    five; with fewer than five photos with all). The face-LoRA with the best likeness is the result, of those whose
+    pictures differ at least half as much as those of the most diverse one. 0 keeps the last one: a validation costs
+    seconds, see docs/LOG.md."""
     validation_patience: int = pydantic.Field(3, ge=1)
-    """After so many validations without a better likeness a training ends early."""
+    """After so many validations without a better face-LoRA a training ends early."""
     gradient_clip: float = pydantic.Field(1.0, gt=0)
     """Largest gradient norm."""
     checkpoint_seconds: float = pydantic.Field(20.0, gt=0)
@@ -153,6 +165,16 @@ class FaceLoraSettings(Section):
     """A worker that takes more memory than this is ended in the same way; null leaves it to Ray."""
 
     _rising = pydantic.field_validator("view_face_ratio")(_rising_shares)
+
+    @pydantic.field_validator("warmup_steps")
+    @classmethod
+    def _within_the_schedule(cls, value: int | None, info: pydantic.ValidationInfo) -> int | None:
+        steps, schedule = info.data.get("steps"), info.data.get("schedule")
+        if value and schedule == "constant":
+            raise ValueError("wanted none with the schedule 'constant'; there is 'constant_with_warmup'")
+        if value and steps is not None and value > steps:
+            raise ValueError(f"wanted at most the {steps} of face_lora.steps")
+        return value
 
     @pydantic.field_validator("workers")
     @classmethod
@@ -199,11 +221,14 @@ class GenerationSettings(Section):
     """Candidates made in one round for each portrait ordered."""
     actors: int = pydantic.Field(2, ge=1)
     """Portrait actors."""
+    orders_in_flight: int = pydantic.Field(2, ge=1)
+    """Orders an actor works on at once: their candidates share its slots, and one order's are judged while another's
+    are made. No byte depends on it."""
     cpus_per_actor: float = pydantic.Field(0.75, gt=0)
     """CPU slots an actor takes in the plan."""
     time_limit_s: float = pydantic.Field(4 * 3600.0, gt=0)
-    """Seconds an actor may take over one order; then it is ended and begins anew, twice, before the order is
-    given up."""
+    """Seconds an actor may take over one order; then it is ended. The order is tried alone, and given up when it ends
+    two more actors."""
     memory_limit_mib: int | None = pydantic.Field(None, ge=256)
     """An actor that takes more memory than this is ended in the same way; null leaves it to Ray."""
 

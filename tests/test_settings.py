@@ -20,6 +20,10 @@ PLACES = {"albums": "a", "out": "b"}
         ("styles: studio, studio", "'styles'.*each style once"),
         ("albums: ''", "'albums'.*at least 1 character"),
         ("out: ''", "'out'.*at least 1 character"),
+        ("face_lora: {resolution: 100}", "'face_lora.resolution': got 100.*multiple of 8"),
+        ("face_lora: {schedule: cosin}", "'face_lora.schedule': got 'cosin'.*'cosine'"),
+        ("face_lora: {steps: 10, warmup_steps: 11}", "'face_lora.warmup_steps': got 11; wanted at most the 10"),
+        ("face_lora: {schedule: constant, warmup_steps: 5}", "'face_lora.warmup_steps': got 5.*'constant_with_warmup'"),
         ("- studio", "got a list"),
     ],
 )

@@ -71,7 +71,8 @@ class Batcher:
             self._fill(lane, here)
             taking_part = [request for request in here if request.active]
             if taking_part:
-                lane.step()
+                failed = lane.step()
+                taking_part = [request for request in taking_part if not self._has_failed(request, failed)]
                 self._report(lane, taking_part)
         except BaseException as error:
             self._lanes.pop(first.lane, None)
@@ -84,6 +85,14 @@ class Batcher:
         for place in request.active:
             self._lanes[request.lane].leave(place)
         request.active.clear()
+
+    def _has_failed(self, request: Request, failed: Mapping[int, Exception]) -> bool:
+        """Whether the scheduler of a slot of `request` raised; then it fails, and it alone."""
+        errors = [failed[place] for place in request.active if place in failed]
+        if errors:
+            self.let_go(request)
+            request.fail(errors[0])
+        return bool(errors)
 
     def keep_lanes(self, wanted: Iterable[LaneKey]) -> None:
         """Free the lanes that are not `wanted`."""

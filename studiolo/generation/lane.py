@@ -71,13 +71,22 @@ class Lane:
         self._latents_SCHW[index].zero_()
 
     @torch.inference_mode()
-    def step(self) -> None:
-        """One step of every picture, each at its own timestep."""
-        active = [(index, slot) for index, slot in enumerate(self._slots) if slot is not None]
+    def step(self) -> dict[int, Exception]:
+        """One step of every picture, each at its own timestep. By index, the slots whose own scheduler raised: these
+        are to leave, and the others have done theirs.
+        """
+        failed: dict[int, Exception] = {}
+        active = []
         timesteps_S = torch.zeros(len(self._slots))
-        for index, slot in active:
-            self._latents_SCHW[index] = slot.model_input()[0]
-            timesteps_S[index] = slot.timestep
+        for index, slot in enumerate(self._slots):
+            if slot is None:
+                continue
+            try:
+                self._latents_SCHW[index] = slot.model_input()[0]
+                timesteps_S[index] = slot.timestep
+                active.append((index, slot))
+            except Exception as error:
+                failed[index] = error
         latents_NCHW = self._latents_SCHW.repeat_interleave(_ROWS, 0).to(self._unet.dtype)
         timesteps_N = timesteps_S.repeat_interleave(_ROWS).to(self._unet.device)
         with self._factors.acting(self._unet):
@@ -89,7 +98,11 @@ class Lane:
                 **self._residuals(latents_NCHW, timesteps_N),
             )[0]
         for index, slot in active:
-            slot.step(predicted_NCHW[_ROWS * index : _ROWS * (index + 1)])
+            try:
+                slot.step(predicted_NCHW[_ROWS * index : _ROWS * (index + 1)])
+            except Exception as error:
+                failed[index] = error
+        return failed
 
     def _residuals(self, latents_NCHW: Tensor, timesteps_N: Tensor) -> dict[str, object]:
         """What the ControlNets add to the UNet, all together."""

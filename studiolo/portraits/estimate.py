@@ -111,10 +111,13 @@ def _candidates(count: int, work: Work, rounds: int) -> int:
     return count * work.generation.candidates_per_portrait * rounds
 
 
-def _busiest(work: Work, rounds: int, workers: int) -> int:
-    """Batches of the worker with the most of them, when each takes the next order as it is free."""
-    loads = [0] * workers
+def _busiest(work: Work, rounds: int, workers: int) -> float:
+    """Batches of the worker with the most of them, when each takes the next order as it is free.
+
+    Orders in flight share batches: as many of one size pad the last of theirs together.
+    """
+    loads, together = [0.0] * workers, work.generation.orders_in_flight
     for count in work.orders:
-        batches = math.ceil(_candidates(count, work, 1) / work.generation.slots) * rounds
-        loads[loads.index(min(loads))] += batches
+        shared = math.ceil(together * _candidates(count, work, 1) / work.generation.slots)
+        loads[loads.index(min(loads))] += shared / together * rounds
     return max(loads)

@@ -25,6 +25,9 @@ from studiolo.storage.store import Store
 WHOLE = ""
 """In place of a part's name: the unit outside its parts."""
 
+COMPANY = "in company"
+"""In place of a part's name: others were worked on in the same worker, and it may have died over them."""
+
 UNEXPLAINED = "the worker ended without a word"
 """Detail of a crash of which nothing else is known."""
 

@@ -75,12 +75,14 @@ def build_cache(
     face_ratio: tuple[float, float],
     rng: np.random.Generator,
     look_share: float = 0.0,
+    side_px: int | None = None,
 ) -> Cache:
     """`views_per_photo` random views of every photo, each also flipped, through `base`'s encoders.
 
-    A share of `look_share` gets a look, see `random_look`.
+    A share of `look_share` gets a look, see `random_look`. Views have the side `side_px`, else the base's own.
     """
-    side_px = base.unet.config.sample_size * base.vae_scale_factor
+    if side_px is None:
+        side_px = base.unet.config.sample_size * base.vae_scale_factor
     images: list[NDArray[np.uint8]] = []
     masks: list[NDArray[np.float32]] = []
     captions: list[str] = []

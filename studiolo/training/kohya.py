@@ -40,7 +40,7 @@ def _metadata(header: dict[str, str], alpha: float) -> dict[str, str]:
         "ss_network_dim": str(settings["rank"]),
         "ss_network_alpha": str(alpha),
         "ss_learning_rate": str(settings["learning_rate"]),
-        "ss_lr_scheduler": "cosine_with_restarts",
+        "ss_lr_scheduler": settings["schedule"],
         "ss_optimizer": "torch.optim.adamw.AdamW",
         "ss_max_train_steps": str(settings["steps"]),
         "ss_batch_size_per_device": str(settings["batch_size"]),

@@ -13,17 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.optimization import get_cosine_with_hard_restarts_schedule_with_warmup
+from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
 from studiolo.errors import TrainingError
 from studiolo.generation.grouped import Factors
 from studiolo.settings import FaceLoraSettings
 from studiolo.training.cache import Cache
-from studiolo.training.validation import Score
-
-Layers = Mapping[str, tuple[int, int]]
-"""[O, I] of every layer that is trained, by its name in the UNet."""
+from studiolo.training.layout import Layers, Layout
+from studiolo.training.validation import Score, contenders
 
 _WARMUP_SHARE = 0.05
 
@@ -43,8 +41,7 @@ class Learner:
     """Steps of one face-LoRA. All its random numbers come from one CPU generator, whose state is part of `state_dict`:
     it decides the views of a batch too, so a resumed training equals one without a break.
 
-    The float32 masters of all factors lie in one flat tensor, and so do their gradients: the optimiser makes one pass
-    over it, and a gradient can never lie otherwise in memory than its weight.
+    The float32 masters of all factors lie in one flat leaf (`Layout`), over which the optimiser makes one pass.
     """
 
     def __init__(
@@ -63,31 +60,20 @@ class Learner:
         self.identity_id, self.settings = identity_id, settings
         self._cache, self._prior, self._noise_steps = cache, prior, noise_steps
         self._generator = torch.Generator().manual_seed(seed)
-        shapes = {
-            name: ((settings.rank, inputs), (outputs, settings.rank)) for name, (outputs, inputs) in layers.items()
-        }
-        size = sum(math.prod(down) + math.prod(up) for down, up in shapes.values())
-        self._masters = nn.Parameter(torch.zeros(size, device=device))
-        self._masters.grad = torch.zeros_like(self._masters)
-        self.factors: dict[str, Factors] = {}
-        """`down_RI` and `up_OR` of each layer: leaves of the autograd graph, views of the masters."""
-        at = 0
-        for name, pair in shapes.items():
-            leaves = []
-            for shape in pair:
-                leaves.append(self._leaf(at, shape))
-                at += math.prod(shape)
-            self.factors[name] = (leaves[0], leaves[1])
+        layout = Layout(layers, settings.rank)
+        self.masters = nn.Parameter(torch.zeros(layout.size, device=device))
+        """[S], all factors in float32."""
+        self.factors = layout.factors(self.masters.detach())
+        """`down_RI` and `up_OR` of each layer: views of the masters."""
         self._begin(start or {})
-        self._optimiser = new_optimiser(self._masters, settings)
-        self._schedule = get_cosine_with_hard_restarts_schedule_with_warmup(
-            self._optimiser, int(_WARMUP_SHARE * settings.steps), settings.steps, num_cycles=settings.restarts
-        )
+        self._optimiser = new_optimiser(self.masters, settings)
+        self._schedule = new_schedule(self._optimiser, settings)
         self.losses: list[float] = []
         """The loss of every step so far."""
         self.curve: list[tuple[int, float, float]] = []
         """(step, likeness, diversity) of every validation so far."""
-        self._best: Tensor | None = None
+        self._kept: dict[int, Tensor] = {}
+        """By step: the masters of the validated steps that may be the result."""
         self.error: TrainingError | None = None
         """Why it cannot go on."""
 
@@ -104,27 +90,28 @@ class Learner:
         return bool(every) and self.error is None and not judged and (step % every == 0 or step == self.settings.steps)
 
     def judge(self, score: Score) -> None:
-        """The outcome of a validation: the best factors are kept, the first of equals."""
-        if not self.curve or score.likeness > max(likeness for _, likeness, _ in self.curve):
-            self._best = self._masters.detach().clone()
-        self.curve.append((len(self.losses), score.likeness, score.diversity))
+        """The outcome of a validation: factors that may be the result are kept, see `contenders`."""
+        step = len(self.losses)
+        self.curve.append((step, score.likeness, score.diversity))
+        self._kept[step] = self.masters.detach().clone()
+        self._kept = {step: self._kept[step] for step in contenders(self.curve)}
 
     @torch.no_grad()
     def choose(self) -> int:
         """Go back to the best factors; the step they are of."""
-        if self._best is None:
+        if not self._kept:
             return len(self.losses)
-        self._masters.copy_(self._best)
+        self.masters.copy_(self._kept[self._best_step])
         return self._best_step
 
     @property
     def _best_step(self) -> int:
-        return max(self.curve, key=lambda point: point[1])[0]
+        return next(iter(self._kept))
 
     @property
     def _stale(self) -> bool:
         """Whether the last `validation_patience` validations were no better than one before."""
-        after = [step for step, _, _ in self.curve if step > self._best_step] if self.curve else []
+        after = [step for step, _, _ in self.curve if step > self._best_step]
         return len(after) >= self.settings.validation_patience
 
     @property
@@ -145,12 +132,16 @@ class Learner:
         own = losses_B[:size].mean()
         return own if self._prior is None else own + self.settings.prior_weight * losses_B[size:].mean()
 
+    def take(self, gradient_S: Tensor) -> None:
+        """The gradient of the masters, for `update`."""
+        self.masters.grad = gradient_S
+
     def update(self, loss: float) -> None:
-        """One optimiser step along the gradients that lie in `factors`, which are zero afterwards.
+        """One optimiser step along the gradient that was taken.
 
         Raises `TrainingError` when the loss or the gradient is no longer a number.
         """
-        norm = clip_gradient([self._masters], self.settings.gradient_clip)
+        norm = clip_gradient([self.masters], self.settings.gradient_clip)
         self.losses.append(loss)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
@@ -159,39 +150,29 @@ class Learner:
             )
         self._optimiser.step()
         self._schedule.step()
-        assert self._masters.grad is not None
-        self._masters.grad.zero_()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resume needs."""
         return {
-            "masters": self._masters.detach().cpu(),
+            "masters": self.masters.detach().cpu(),
             "optimiser": self._optimiser.state_dict(),
             "schedule": self._schedule.state_dict(),
             "generator": self._generator.get_state(),
             "losses": self.losses,
             "curve": self.curve,
-            "best": None if self._best is None else self._best.cpu(),
+            "kept": {step: masters.cpu() for step, masters in self._kept.items()},
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
-        self._masters.copy_(state["masters"])
+        self.masters.copy_(state["masters"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._schedule.load_state_dict(state["schedule"])
         self._generator.set_state(state["generator"])
         self.losses = list(state["losses"])
         self.curve = [(step, likeness, diversity) for step, likeness, diversity in state["curve"]]
-        self._best = None if state["best"] is None else state["best"].to(self._masters.device)
-
-    def _leaf(self, at: int, shape: tuple[int, int]) -> Tensor:
-        """A piece of the masters and of their gradient, into which backward adds in place."""
-        assert self._masters.grad is not None
-        size = math.prod(shape)
-        leaf = self._masters.detach()[at : at + size].view(shape).requires_grad_()
-        leaf.grad = self._masters.grad[at : at + size].view(shape)
-        return leaf
+        self._kept = {step: masters.to(self.masters.device) for step, masters in state["kept"].items()}
 
     @torch.no_grad()
     def _begin(self, start: Mapping[str, Factors]) -> None:
@@ -230,6 +211,18 @@ def concatenated(draws: list[Draw]) -> Draw:
 def new_optimiser(masters: nn.Parameter, settings: FaceLoraSettings) -> torch.optim.Optimizer:
     """The optimiser of one identity."""
     return torch.optim.AdamW([masters], lr=settings.learning_rate, fused=True)
+
+
+def new_schedule(optimiser: torch.optim.Optimizer, settings: FaceLoraSettings) -> torch.optim.lr_scheduler.LambdaLR:
+    """The learning rate over the steps of one identity."""
+    warmup = int(_WARMUP_SHARE * settings.steps) if settings.warmup_steps is None else settings.warmup_steps
+    return get_scheduler(
+        settings.schedule,
+        optimiser,
+        num_warmup_steps=warmup,
+        num_training_steps=settings.steps,
+        num_cycles=settings.restarts,
+    )
 
 
 def clip_gradient(parameters: list[nn.Parameter], most: float) -> float:

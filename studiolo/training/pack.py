@@ -8,7 +8,7 @@ together (optimiser, schedule, clip, random numbers) each `Learner` has for itse
 Kernels choose their blocking by the size of the batch, so the number of slots is fixed and idle ones are padded: an
 identity's bytes depend on K, and neither on its slot nor on its neighbours.
 
-Shapes: K slots, B rows a slot, N = K * B rows.
+Shapes: K slots, B rows a slot, N = K * B rows, S numbers of an identity.
 """
 
 import copy
@@ -21,14 +21,15 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 
-from studiolo.errors import SettingsError, TrainingError, nearest
+from studiolo.errors import DeviceMemoryError, SettingsError, TrainingError, nearest
 from studiolo.generation.adapters import unet_sha256
 from studiolo.generation.autoencoder import cast_weights
-from studiolo.generation.grouped import Factors, attach, matrix_shape
+from studiolo.generation.grouped import attach, matrix_shape
 from studiolo.settings import FaceLoraSettings
 from studiolo.training.cache import Cache, TrainingPhoto, build_cache
 from studiolo.training.checkpoints import UnitCheckpoint
 from studiolo.training.face_lora import FaceLora, diffusers_weights, fitting, metadata_of, read_factors
+from studiolo.training.layout import Layout
 from studiolo.training.learner import Draw, Learner, concatenated
 from studiolo.training.losses import training_losses
 from studiolo.training.prior import class_cache
@@ -45,18 +46,18 @@ class Pack:
             self._unet.enable_gradient_checkpointing()
             self._unet.train()  # diffusers checkpoints in no other mode; the base has no dropout
         self.layers = target_layers(self._unet, settings.targets)
-        attach(self._unet, self.layers, self._factors)
         self._start = read_factors(Path(settings.start)) if settings.start else {}
         fitting(self._start, self.layers, settings)
         self._scale = settings.alpha / settings.rank
-        device = self._unet.device
-        self._idle: dict[str, Factors] = {
-            name: (
-                torch.zeros(settings.rank, inputs, device=device),
-                torch.zeros(outputs, settings.rank, device=device),
-            )
-            for name, (outputs, inputs) in self.layers.items()
+        self._layout = Layout(self.layers, settings.rank)
+        self._scales_S = self._layout.scales(self._scale).to(self._unet.device)
+        empty_KS = torch.zeros(slots, self._layout.size, dtype=self._unet.dtype, device=self._unet.device)
+        self._leaves = {
+            name: (down_KRI.contiguous().requires_grad_(), up_KOR.contiguous().requires_grad_())
+            for name, (down_KRI, up_KOR) in self._layout.factors(empty_KS).items()
         }
+        """What the layers add, in the base's precision; zero in idle slots."""
+        attach(self._unet, self.layers, self._leaves.get)
         self.slots: list[Learner | None] = [None] * slots
         self._base_sha256 = unet_sha256(base.unet)
         self._classes: dict[str, Cache] = {}
@@ -67,7 +68,8 @@ class Pack:
             raise TrainingError(f"face-LoRA of {identity_id!r}: got no photos, wanted at least 1")
         settings, own_seed = self._settings, identity_seed(seed, identity_id)
         views, ratio, looks = settings.views_per_photo, settings.view_face_ratio, settings.look_share
-        cache = build_cache(self._base, photos, views, ratio, np.random.default_rng(own_seed), looks)
+        rng = np.random.default_rng(own_seed)
+        cache = build_cache(self._base, photos, views, ratio, rng, looks, settings.resolution)
         return Learner(
             identity_id,
             cache,
@@ -86,8 +88,17 @@ class Pack:
         """Train all that `take` gives; returns when it gives nothing and no slot is busy.
 
         `take(free)` gives at most `free` learners; when it gives fewer it is asked again once a slot falls free.
-        `done` gets each that is finished or has failed (its `error` says why), `tick` is called after each step.
+        `done` gets each that is finished or has failed (its `error` says why), `tick` is called after each step. Raises
+        `DeviceMemoryError` when the accelerator's memory does not hold them.
         """
+        try:
+            self._run(take, done, tick)
+        except torch.OutOfMemoryError as error:
+            raise self._too_large(error) from error
+
+    def _run(
+        self, take: Callable[[int], Iterable[Learner]], done: Callable[[Learner], None], tick: Callable[[], None]
+    ) -> None:
         asked = False
         while True:
             free = [slot for slot, learner in enumerate(self.slots) if learner is None]
@@ -109,9 +120,11 @@ class Pack:
         """One step of every identity; one whose loss is no longer a number gets its `error`, the others go on."""
         draws = {slot: learner.draw() for slot, learner in enumerate(self.slots) if learner is not None}
         idle = _blank(next(iter(draws.values())))
+        self._give()
         losses_KB = self._losses(concatenated([draws.get(slot, idle) for slot in range(len(self.slots))]))
         losses = {slot: self._learner(slot).loss(losses_KB[slot]) for slot in draws}
         torch.stack([*losses.values()]).sum().backward()  # type: ignore[no-untyped-call]
+        self._take(losses)
         for slot, loss in zip(losses, torch.stack([*losses.values()]).tolist(), strict=True):
             learner = self._learner(slot)
             try:
@@ -132,10 +145,22 @@ class Pack:
         convolutions = {name for name, layer in self._unet.named_modules() if isinstance(layer, nn.Conv2d)}
         return FaceLora(diffusers_weights(learner.factors, convolutions), header, learner.final_loss)
 
+    def _too_large(self, error: torch.OutOfMemoryError) -> DeviceMemoryError:
+        """What to lower. The number of slots decides bytes, so it is not lowered without being asked."""
+        settings, rows = self._settings, self._settings.batch_size * (2 if self._settings.prior_weight else 1)
+        asked = " ".join(str(error).partition(" Of the allocated memory")[0].split())
+        checkpointing = "set face_lora.gradient_checkpointing, which changes no byte, or "
+        return DeviceMemoryError(
+            f"face-LoRA training: got {asked!r} with {len(self.slots)} slots of {rows} rows of the batch each, wanted"
+            f" room for them; {'' if settings.gradient_checkpointing else checkpointing}lower face_lora.slots or"
+            " face_lora.batch_size, which trains all identities that are not done anew"
+        )
+
     def _class(self, trigger: str) -> Cache:
         """The base's own pictures of a class, made once."""
         if trigger not in self._classes:
-            self._classes[trigger] = class_cache(self._base, trigger, self._settings.prior_images)
+            settings = self._settings
+            self._classes[trigger] = class_cache(self._base, trigger, settings.prior_images, settings.resolution)
         return self._classes[trigger]
 
     def _learner(self, slot: int) -> Learner:
@@ -158,48 +183,36 @@ class Pack:
         )
         return losses_N.view(len(self.slots), -1)
 
-    def _factors(self, name: str) -> Factors:
-        """`down_KRI` and `up_KOR` of a layer, in the base's precision."""
-        pairs = [self._idle[name] if learner is None else learner.factors[name] for learner in self.slots]
-        down_KRI, up_KOR = (torch.stack([pair[index] for pair in pairs]) for index in (0, 1))
-        return down_KRI.to(self._unet.dtype), (self._scale * up_KOR).to(self._unet.dtype)
+    @torch.no_grad()
+    def _give(self) -> None:
+        """Every slot's weights as they are now, for the layers."""
+        for slot, learner in enumerate(self.slots):
+            own_S = torch.zeros_like(self._scales_S) if learner is None else learner.masters * self._scales_S
+            for name, pair in self._layout.factors(own_S).items():
+                for leaf, weight in zip(self._leaves[name], pair, strict=True):
+                    leaf[slot] = weight
+
+    def _take(self, slots: Iterable[int]) -> None:
+        """The gradient of each of `slots`, for its identity."""
+        gradients = [leaf.grad for pair in self._leaves.values() for leaf in pair]
+        for slot in slots:
+            own_S = torch.cat([gradient[slot].flatten() for gradient in gradients if gradient is not None])
+            self._learner(slot).take(own_S * self._scales_S)
+        for pair in self._leaves.values():
+            for leaf in pair:
+                leaf.grad = None
 
 
-def train_face_lora(
-    base: StableDiffusionPipeline,
-    photos: Sequence[TrainingPhoto],
-    settings: FaceLoraSettings,
-    *,
-    identity_id: str,
-    trigger: str,
-    seed: int,
-    checkpoint: UnitCheckpoint | None = None,
-) -> FaceLora:
-    """Learn one identity alone, in a pack of one.
-
-    The same photos, settings and seed give the same bytes on the same machine and number of threads, however often it
-    was interrupted. Raises `TrainingError` without photos and when the loss is no longer a number.
-    """
-    pack = Pack(base, settings, 1)
-    learner = pack.learner(identity_id, photos, seed, trigger)
-    resume(learner, checkpoint)
-    waiting = [learner]
-    pack.run(lambda _: [waiting.pop()] if waiting else [], lambda _: None, lambda: keep(learner, checkpoint))
-    if learner.error is not None:
-        raise learner.error
-    return pack.face_lora(learner, trigger=trigger, photos=len(photos), seed=seed)
-
-
-def resume(learner: Learner, checkpoint: UnitCheckpoint | None) -> None:
+def resume(learner: Learner, checkpoint: UnitCheckpoint) -> None:
     """Go on from the checkpoint when there is one."""
-    state = checkpoint.load() if checkpoint is not None else None
+    state = checkpoint.load()
     if state is not None:
         learner.load_state_dict(state)
 
 
-def keep(learner: Learner, checkpoint: UnitCheckpoint | None) -> None:
+def keep(learner: Learner, checkpoint: UnitCheckpoint) -> None:
     """Make a checkpoint when it is time for one."""
-    if checkpoint is not None and checkpoint.due and learner.error is None:
+    if checkpoint.due and learner.error is None:
         checkpoint.save(learner.state_dict())
 
 

@@ -15,8 +15,10 @@ _BATCH = 4
 
 
 @torch.inference_mode()
-def class_cache(base: StableDiffusionPipeline, prompt: str, count: int) -> Cache:
-    """Latents of `count` pictures that `base` makes of `prompt`; the same for every identity and seed of a job."""
+def class_cache(base: StableDiffusionPipeline, prompt: str, count: int, side_px: int | None = None) -> Cache:
+    """Latents of `count` pictures that `base` makes of `prompt`, with the side `side_px` or its own; the same for every
+    identity and seed of a job.
+    """
     digest = hashlib.sha256(f"class\0{prompt}".encode(errors="surrogatepass")).digest()
     first_seed = int.from_bytes(digest[:4], "big")
     latents = []
@@ -24,6 +26,8 @@ def class_cache(base: StableDiffusionPipeline, prompt: str, count: int) -> Cache
         latents.append(
             base(
                 [prompt] * _BATCH,
+                height=side_px,
+                width=side_px,
                 num_inference_steps=STEPS,
                 guidance_scale=GUIDANCE_SCALE,
                 generator=[torch.Generator().manual_seed(first_seed + start + index) for index in range(_BATCH)],

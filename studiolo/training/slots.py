@@ -5,9 +5,9 @@ The number decides bytes, so it follows from the machine and the settings alone 
 
 from studiolo.settings import FaceLoraSettings
 
-CPU_SLOTS = 4
-"""Slots for each core: more make a pack little faster, and its padding dearer when few identities are left; measured,
-see docs/LOG.md."""
+CPU_SLOTS = 2
+"""Slots for each core: more make a pack little faster, leave cores idle in a small job, and its padding is dearer;
+measured, see docs/LOG.md."""
 ACCELERATOR_SLOTS = 16
 """Slots of an accelerator at most."""
 MEMORY_SHARE = 0.5
@@ -19,6 +19,9 @@ ROW_BYTES = 20 * 2**20
 """What a row of the batch adds on the embedded base in bfloat16; measured: 19 MiB, 37 in float32, see docs/LOG.md."""
 FACTOR_BYTES = 8 * 2**20
 """A face-LoRA of rank 16: 516,096 numbers, each with its gradient and two moments in float32."""
+
+LATENT_PX = 8
+"""Pixels of a picture to one of its latents, along a side."""
 
 SHAPES = {"embedded-base": (16, 128), "facechain-base-film": (64, 320)}
 """Side of the latents and channels at that side of each suite's base: activations grow with both."""
@@ -41,6 +44,8 @@ def resolve_slots(settings: FaceLoraSettings, base: str, memory_bytes: int) -> i
 def identity_bytes(settings: FaceLoraSettings, base: str) -> int:
     """Memory of one identity in training on `base`: its rows' activations, its factors with all that AdamW keeps."""
     side, width = SHAPES[base]
+    if settings.resolution is not None:
+        side = settings.resolution // LATENT_PX
     rows = settings.batch_size * (2 if settings.prior_weight else 1)
     row = ROW_BYTES * (side / 16) ** 2 * (width / 128) * (2 if settings.precision == "float32" else 1)
     return int(rows * row + FACTOR_BYTES * settings.rank / 16 * (width / 128) ** 2)

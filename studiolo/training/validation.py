@@ -18,6 +18,11 @@ HELD_OUT_FROM = 5
 """With so many photos, one in so many is held out; with fewer every photo is needed to learn from."""
 
 
+LEAST_DIVERSITY = 0.5
+"""A face-LoRA whose pictures differ by less than this share of the most diverse one's has collapsed: it makes one
+picture whatever the seed, and is no result however alike that is."""
+
+
 @dataclass(frozen=True)
 class Score:
     """How good the pictures of a face-LoRA are."""
@@ -38,6 +43,23 @@ def split(photos: Sequence[Item]) -> tuple[list[Item], list[Item], bool]:
         return list(photos), list(photos), True
     held = range(HELD_OUT_FROM - 1, len(photos), HELD_OUT_FROM)
     return [photo for index, photo in enumerate(photos) if index not in held], [photos[index] for index in held], False
+
+
+def contenders(curve: Sequence[tuple[int, float, float]]) -> list[int]:
+    """Of the (step, likeness, diversity) of a training's validations, the steps that may be its result, the one that is
+    first.
+
+    That is the most alike, the first of equals, of those that have not collapsed (`LEAST_DIVERSITY`). The others would
+    be if a more diverse one came: all but those that have collapsed or have a better one that is as diverse.
+    """
+    floor = LEAST_DIVERSITY * max((diversity for _, _, diversity in curve), default=0.0)
+    steps: list[int] = []
+    most = -1.0
+    for step, _, diversity in sorted(curve, key=lambda point: (-point[1], point[0])):
+        if diversity >= floor and diversity > most:
+            steps.append(step)
+            most = diversity
+    return steps
 
 
 def score(

@@ -1,5 +1,8 @@
 """What is found done and what is made again; pictures are stood in for, the ledger and the files are real."""
 
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -7,16 +10,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from actors import portraitist as module
 from actors.perceiver import png_bytes
 from actors.portraitist import ORDER_INPUT, Portraitist
+from benchmarks.workloads import write_loras
 from studiolo.albums.records import PORTRAIT_SCHEMA
+from studiolo.generation.base import load_base
 from studiolo.perception.similarity import Similarity
+from studiolo.perception.suite import open_suite
 from studiolo.portraits.files import encode_portrait, image_sha256
 from studiolo.portraits.orders import order_seed, portrait_id, portrait_path
 from studiolo.settings import GenerationSettings
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
+from studiolo.weights.fetch import pull
+from tests.portraits.test_fusion import crop_of
 
 CROP = "anna.png"
 
@@ -101,22 +108,56 @@ def test_another_crop_makes_other_portraits_even_if_all_else_stays(tmp_path: Pat
     assert painter.made == 2
 
 
-def test_the_templates_of_a_person_are_opened_once_for_all_orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    opened: list[int] = []
+class Counted(Portraitist):
+    """Begins the rounds of `together` orders at the same time, and counts the steps of the engine's lanes."""
 
-    def counted(crops: Any, *arguments: Any) -> list[Any]:
-        opened.append(len(crops))
-        return [object() for _ in crops]
+    def __init__(self, store: Store, together: int) -> None:
+        settings = GenerationSettings(steps=3, slots=4, candidates_per_portrait=1, retries=1, accept_similarity=1.0)
+        super().__init__(store, "embedded", "embedded-base", settings, unsafe_above=0.8)
+        self.together = threading.Barrier(together, timeout=120)
+        self.steps = 0
+        self.open()
+        turn = self.engine._batcher.turn
 
-    monkeypatch.setattr(module, "open_templates", counted)
-    painter = Painter(Store(tmp_path))
-    painter.suite = None  # type: ignore[assignment]  # nothing is looked for in these crops
-    anna, ben = (png_bytes(np.full((8, 8, 3), grey, np.uint8)) for grey in (1, 2))
-    row = {"references": [{"quality_score": 0.9}, {"quality_score": 0.8}]}
-    first = painter._templates(row, [anna, ben])
-    assert painter._templates(row, [anna, ben]) is first
-    assert opened == [2]
-    others = (painter._templates(row, [anna]), painter._templates(row, [ben]))
-    assert [*map(len, others)] == [1, 1]
-    painter._templates({"references": [{"quality_score": 0.5}]}, [ben])
-    assert opened == [2, 1, 1, 1]
+        def counted(requests: Any) -> None:
+            self.steps += 1
+            turn(requests)
+
+        self.engine._batcher.turn = counted
+
+    def _candidates(self, work: Any, order: Any) -> None:
+        self.together.wait()
+        super()._candidates(work, order)
+
+
+def put_people(store: Store, people: Path) -> list[pa.Table]:
+    """Three orders of two people with photos and face-LoRAs of their own, everything they need in `store`."""
+    suite, rows = open_suite("embedded"), []
+    with tempfile.TemporaryDirectory() as folder:
+        loras = write_loras(load_base(pull("embedded-base")), Path(folder), 2)
+        for name, lora in zip(("P001", "P002"), loras, strict=True):
+            store.write_bytes(f"{name}.safetensors", lora.read_bytes())
+    for name, style in (("P001", "studio"), ("P001", "black-and-white"), ("P002", "warm-film")):
+        crop = crop_of(people / name / "portrait.jpg", suite, 0.35, 512)[0]
+        store.write_bytes(f"{name}.png", png_bytes(crop))
+        (row,) = order(0).to_pylist()
+        row |= {"identity_id": name, "style": style, "seed": order_seed(0, style), "lora_path": f"{name}.safetensors"}
+        row["references"][0]["crop_path"] = f"{name}.png"
+        rows.append(pa.Table.from_pylist([row], ORDER_INPUT))
+    return rows
+
+
+@pytest.mark.usefixtures("weights")
+def test_orders_in_flight_give_the_same_bytes_in_fewer_steps(tmp_path: Path, people: Path):
+    stores = [Store(tmp_path / name) for name in ("alone", "together")]
+    orders, _ = (put_people(store, people) for store in stores)
+    alone, together = (Counted(store, count) for store, count in zip(stores, (1, 3), strict=True))
+    one_at_a_time = [alone(table).to_pylist() for table in orders]
+    with ThreadPoolExecutor(3) as pool:
+        at_once = [table.to_pylist() for table in pool.map(together, orders)]
+    assert at_once == one_at_a_time
+    assert {row["fusion"] for rows in at_once for row in rows} == {"done"}
+    assert len({row["image_sha256"] for rows in at_once for row in rows}) == 6
+    first, second = ({path: store.read_bytes(path) for path in store.list()} for store in stores)
+    assert first == second
+    assert (alone.steps, alone.steps > 2 * together.steps) == (18, True)

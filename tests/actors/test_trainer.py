@@ -11,6 +11,7 @@ from studiolo.albums.records import IDENTITY_SCHEMA
 from studiolo.identities.artifacts import checkpoint_path, kohya_path, lora_path
 from studiolo.storage.store import Store
 from studiolo.training.kohya import kohya_bytes
+from studiolo.training.validation import contenders
 from tests.pipelines.pupils import SETTINGS, Pupils, identities
 
 
@@ -164,6 +165,6 @@ def test_a_validated_training_has_its_curve_and_its_best_step(store: Store) -> N
     ((_, metrics),) = actor.tracker.metrics.items()
     assert [step for step, _ in metrics["likeness"]] == [step for step, _ in metrics["diversity"]] == [1, 2]
     assert all(0 <= value <= 1 for _, value in metrics["likeness"])
-    best = max(value for _, value in metrics["likeness"])
-    assert row["steps"] == metrics["chosen_step"] == next(step for step, value in metrics["likeness"] if value == best)
+    curve = [(step, value, metrics["diversity"][at][1]) for at, (step, value) in enumerate(metrics["likeness"])]
+    assert row["steps"] == metrics["chosen_step"] == contenders(curve)[0]
     assert row["status"] == "ok"

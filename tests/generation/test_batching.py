@@ -250,18 +250,45 @@ def test_an_order_that_cannot_join_fails_alone(
 def test_a_step_that_raises_fails_those_in_it(base: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(base, slots=1)
     alone = pictures(engine.submit(order("ben")))
-    step, calls = Slot.step, iter(range(100))
+    step, calls = Lane.step, iter(range(100))
 
-    def step_or_break(slot: Slot, predicted: Any) -> None:
+    def step_or_break(lane: Lane) -> Any:
         if next(calls) == 1:
             raise Broken("out of memory")
-        step(slot, predicted)
+        return step(lane)
 
-    monkeypatch.setattr(Slot, "step", step_or_break)
+    monkeypatch.setattr(Lane, "step", step_or_break)
     first, second = engine.submit(order("anna")), engine.submit(order("ben"))
     with pytest.raises(Broken):
         list(first)
     assert equal(pictures(second), alone)  # it waited, and was made in a new lane
+
+
+@pytest.mark.parametrize("method", ["step", "model_input"])
+def test_a_scheduler_that_raises_fails_its_order_alone(
+    base: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch, lora_file: LoraFile, method: str
+) -> None:
+    """Also the candidate of it that waits; those beside it lose no step, and its slot is free again."""
+    engine = Engine(base, slots=4)
+    alone = pictures(engine.submit(order("ben", steps=60, count=3)))
+    own = getattr(Slot, method)
+
+    def method_or_break(slot: Slot, *arguments: Any) -> Any:
+        if slot.steps == 5 and slot.done == 2:
+            raise Broken("not a number")
+        return own(slot, *arguments)
+
+    lane_step, free = Lane.step, []
+    monkeypatch.setattr(Slot, method, method_or_break)
+    monkeypatch.setattr(Lane, "step", lambda lane: free.append(len(lane.free)) or lane_step(lane))
+    lora = (str(lora_file("anna", 1)), 1.0)
+    good = engine.submit(order("ben", steps=60, count=3))
+    next(good)
+    bad = engine.submit(order("anna", steps=5, count=2, face_lora=lora))
+    with pytest.raises(Broken):
+        list(bad)
+    assert equal(pictures(good), alone)
+    assert (len(free), free.count(0)) == (60, 3)
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -72,6 +72,9 @@ TABLE: list[tuple[str, Any, set[str]]] = [
     ("face_lora.learning_rate", 1e-3, IDENTITY),
     ("face_lora.steps", 400, IDENTITY),
     ("face_lora.batch_size", 8, IDENTITY),
+    ("face_lora.resolution", 64, IDENTITY),
+    ("face_lora.schedule", "linear", IDENTITY),
+    ("face_lora.warmup_steps", 10, IDENTITY),
     ("face_lora.restarts", 2, IDENTITY),
     ("face_lora.min_snr_gamma", None, IDENTITY),
     ("face_lora.background_weight", 0.2, IDENTITY),
@@ -117,6 +120,7 @@ TABLE: list[tuple[str, Any, set[str]]] = [
     ("generation.memory_limit_mib", 4000, NOTHING),
     ("generation.actors", 1, NOTHING),
     ("generation.cpus_per_actor", 0.5, NOTHING),
+    ("generation.orders_in_flight", 4, NOTHING),
 ]
 
 REFERENCE = {

@@ -41,7 +41,10 @@ def suffer(deed: str) -> None:
 
 
 class Whole:
-    """Rows (value, does): what is finished is written down, once for each time it is done."""
+    """Rows (value, does): what is finished is written down, once for each time it is done, and each bad deed begun.
+
+    A good row takes `slow_s`; a bad deed is begun when a quarter of that is over, so that it finds company at work.
+    """
 
     def __init__(self, store: Store, at_opening: str = "", slow_s: float = 0.0) -> None:
         self.store = store
@@ -60,7 +63,9 @@ class Whole:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         (row,) = batch.to_pylist()
-        time.sleep(self.slow_s)
+        time.sleep(self.slow_s / 4 if row["does"] else self.slow_s)
+        if row["does"]:
+            self.store.write_bytes(f"begun/{row['value']}/{uuid.uuid4().hex}", b"")
         suffer(row["does"])
         return self.finished(row, [])
 

@@ -1,7 +1,9 @@
 """Units that end their workers fail alone; every other one is finished, once."""
 
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +15,7 @@ from pipelines.guard import ATTEMPTS, MOST_CRASHES, Guard
 from pipelines.plan import Stage
 from studiolo.albums.records import Reason
 from studiolo.errors import PhotoError, StudioloError
-from studiolo.storage.attempts import Attempts
+from studiolo.storage.attempts import COMPANY, Attempts
 from studiolo.storage.store import Store
 from tests.pipelines.poisoned import Parted, Whole
 
@@ -30,19 +32,19 @@ def store(tmp_path) -> Store:
     return Store(tmp_path / "out")
 
 
-def rows_of(actor: Whole, deeds: list[str], **limits: Any) -> dict[int, Row]:
+def rows_of(actor: Whole, deeds: list[str], actors: int = 2, **limits: Any) -> dict[int, Row]:
     """Rows by value, each of which came out once, of a stage that does `deeds`; in bounded time."""
     table = pa.table({"value": list(range(len(deeds))), "does": deeds})
     started = time.monotonic()
-    rows = list(stream(table, actor, Stage("poisoned", 2, 0.5, queued=1, **limits), actor.store))
+    rows = list(stream(table, actor, Stage("poisoned", actors, 0.5, queued=1, **limits), actor.store))
     assert time.monotonic() - started < 300
     assert Counter(row["value"] for row in rows) == Counter(range(len(deeds)))
     return {row["value"]: row for row in rows}
 
 
-def finished(store: Store) -> Counter[int]:
-    """How often each row was finished."""
-    return Counter(int(path.split("/")[1]) for path in store.list("finished"))
+def finished(store: Store, what: str = "finished") -> Counter[int]:
+    """How often each row was finished; with "begun", how often each bad deed was begun."""
+    return Counter(int(path.split("/")[1]) for path in store.list(what))
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,70 @@ def test_many_poison_rows_use_up_no_common_bound(store: Store):
     rows = rows_of(Whole(store), deeds)
     assert [rows[value]["status"] for value in range(8)] == ["failed" if deed else "ok" for deed in deeds]
     assert finished(store) == Counter(value for value, deed in enumerate(deeds) if not deed)
+
+
+def test_among_units_in_flight_the_culprits_alone_are_given_up(store: Store):
+    """Each dies once in company and twice alone; the others are finished, and their rows come out once.
+
+    One that ends as its worker dies may be done twice: its row had not left yet.
+    """
+    deeds = ["", "", "abort", "", "", "hang", "", "", "", ""]
+    rows = rows_of(Whole(store, slow_s=1.0), deeds, actors=1, together=3, limit_s=4.0)
+    assert [rows[value]["status"] for value in range(10)] == ["failed" if deed else "ok" for deed in deeds]
+    assert rows[2]["detail"] == "3 attempts, the last: the worker ended without a word"
+    assert rows[5]["detail"] == "3 attempts, the last: took longer than 4 s"
+    assert finished(store, "begun") == {2: ATTEMPTS + 1, 5: ATTEMPTS + 1}
+    assert set(finished(store)) == {value for value, deed in enumerate(deeds) if not deed}
+    assert store.list("attempts") == []
+
+
+class Crowd(Whole):
+    """Notes for each row who was in the worker with it, and what its mark said it would be a crash of."""
+
+    def __init__(self, store: Store, attempts: Attempts) -> None:
+        super().__init__(store)
+        self.attempts = attempts
+        self.inside: set[int] = set()
+        self.company: dict[int, set[int]] = {}
+        self.marks: dict[int, str] = {}
+        self.lock = threading.Lock()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        (row,) = batch.to_pylist()
+        with self.lock:
+            self.inside.add(row["value"])
+            for value in self.inside:
+                self.company.setdefault(value, set()).update(self.inside)
+        mark = self.store.read_json(self.attempts._path(self.unit(row)))
+        self.marks[row["value"]] = mark["crashes"][-1][0]
+        time.sleep(0.2)
+        with self.lock:
+            self.inside.remove(row["value"])
+        return self.finished(row, [])
+
+
+def test_a_unit_with_a_crash_to_its_name_is_worked_on_alone(store: Store):
+    attempts = Attempts(store, "crowded", "run")
+    for suspect in ("2", "3"):
+        attempts.begin(suspect).work_on(COMPANY)
+    actor = Crowd(store, attempts)
+    guard = Guard(actor, attempts, limit_s=60, together=3)
+    tables = [pa.table({"value": [value], "does": [""]}) for value in range(9)]
+    with ThreadPoolExecutor(3) as pool:
+        rows = [table.to_pylist()[0] for table in pool.map(guard, tables)]
+    assert [row["status"] for row in rows] == ["ok"] * 9
+    assert (actor.company[2], actor.company[3]) == ({2}, {3})
+    assert any(len(together) > 1 for together in actor.company.values())
+    assert actor.marks == {value: "" if value in (2, 3) else COMPANY for value in range(9)}
+    assert store.list("attempts") == []
+
+
+def test_deaths_in_company_condemn_nobody(store: Store):
+    attempts = Attempts(store, "crowded", "run")
+    for _ in range(ATTEMPTS + 1):
+        attempts.begin("0").work_on(COMPANY)
+    (row,) = Guard(Whole(store), attempts, limit_s=60, together=2)(pa.table({"value": [0], "does": [""]})).to_pylist()
+    assert row["status"] == "ok"
 
 
 def test_the_culprit_part_alone_is_lost(store: Store):

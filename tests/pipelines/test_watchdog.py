@@ -14,7 +14,7 @@ import ctypes, sys, time
 from pipelines import watchdog
 watchdog.GRACE_S = 1.0
 dog = watchdog.Watchdog({memory_mib})
-with dog.watching({limit_s}, lambda why: print(why, flush=True)):
+with dog.watching({limit_s}, lambda why: print(why, flush=True)) as restart:
     {work}
 time.sleep(2.5)
 print("survived")
@@ -59,8 +59,46 @@ def test_memory_of_a_child_counts():
 
 
 def test_every_finished_part_begins_the_time_anew():
-    assert run("[dog.restart() for _ in range(5) if not time.sleep(0.6)]", limit_s=2)[:2] == (0, "survived")
+    assert run("[restart() for _ in range(5) if not time.sleep(0.6)]", limit_s=2)[:2] == (0, "survived")
 
 
 def test_work_that_is_done_in_time_is_left_alone():
     assert run("pass", limit_s=2, memory_mib=10)[:2] == (0, "survived")
+
+
+_BESIDE = """
+import threading, time
+from pipelines import watchdog
+dog = watchdog.Watchdog({memory_mib})
+def busy():
+    with dog.watching(2, lambda why: print("busy:", why, flush=True)) as restart:
+        while True:
+            time.sleep(0.1)
+            restart()
+threading.Thread(target=busy, daemon=True).start()
+time.sleep(0.5)
+for _ in range(3):  # these end in time
+    with dog.watching(1, lambda why: print("short:", why, flush=True)):
+        time.sleep(0.1)
+with dog.watching({limit_s}, lambda why: print("hanging:", why, flush=True)):
+    {work}
+"""
+
+
+def beside(work: str, limit_s: float, memory_mib: int | None = None) -> tuple[int, list[str]]:
+    """Exit code and what was said when `work` is done beside a block that makes progress."""
+    code = _BESIDE.format(work=work, limit_s=limit_s, memory_mib=memory_mib)
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return result.returncode, sorted(line.split(" MiB")[0] for line in result.stdout.splitlines())
+
+
+def test_a_block_that_hangs_is_found_though_another_makes_progress():
+    assert beside("time.sleep(60)", limit_s=0.5) == (1, ["hanging: took longer than 0.5 s"])
+
+
+def test_of_too_much_memory_all_that_are_in_it_are_told():
+    code, said = beside(
+        "eaten = [bytearray(b'x') * 2**20 for _ in range(900) if not time.sleep(0.005)]", limit_s=30, memory_mib=300
+    )
+    assert code == 1
+    assert [line.split(":")[0] for line in said] == ["busy", "hanging"]

@@ -57,6 +57,14 @@ def test_units_are_not_shared_finer_than_they_are():
     assert estimate(lone, COSTS, many).seconds["portraits"] == estimate(lone, COSTS, ONE).seconds["portraits"]
 
 
+@pytest.mark.parametrize(("in_flight", "batches"), [(1, 10), (2, 5), (3, 20 / 3), (4, 5)])
+def test_orders_in_flight_share_batches(in_flight: int, batches: float) -> None:
+    """Ten orders of two candidates: of three in flight six share two batches of four."""
+    generation = WORK.generation.model_copy(update={"orders_in_flight": in_flight})
+    small = replace(WORK, orders=[1] * 10, generation=generation)
+    assert estimate(small, COSTS, ONE).seconds["portraits"][0] == pytest.approx(GRAPH_S + 2 + batches * 3)
+
+
 def test_prints_are_a_stage_of_their_own_when_there_are_any():
     assert "prints" not in estimate(WORK, COSTS, ONE).seconds
     printed = estimate(replace(WORK, prints=40), replace(COSTS, print_s=0.5), ONE)

@@ -19,7 +19,8 @@ from studiolo.training.cache import TrainingPhoto
 from studiolo.training.checkpoints import UnitCheckpoint
 from studiolo.training.face_lora import FaceLora
 from studiolo.training.learner import Learner
-from studiolo.training.pack import Pack, train_face_lora
+from studiolo.training.pack import Pack
+from tests.training.alone import train_alone
 
 SETTINGS = FaceLoraSettings(rank=4, alpha=6.0, steps=12, batch_size=4, views_per_photo=2, learning_rate=5e-3)
 
@@ -41,8 +42,7 @@ def photos(count: int = 2, caption: str = "a handsome man, smile") -> list[Train
 
 
 def train(base: StableDiffusionPipeline, settings: FaceLoraSettings = SETTINGS, **options) -> FaceLora:
-    chosen = {"identity_id": "anna", "trigger": "a handsome man", "seed": 0, "photos": photos()} | options
-    return train_face_lora(base, settings=settings, **chosen)
+    return train_alone(base, settings=settings, **{"trigger": "a handsome man", "photos": photos(), **options})
 
 
 def image(base: StableDiffusionPipeline) -> np.ndarray:
@@ -66,6 +66,7 @@ def test_an_unmodified_pipeline_makes_the_image_of_the_pack(base: StableDiffusio
     without = image(loaded)
     loaded.load_lora_weights(str(tmp_path), weight_name=LORA_FILE)
     pack.slots = [learner]
+    pack._give()
     own.register_modules(unet=pack._unet)
     with torch.no_grad():
         packed = image(own)

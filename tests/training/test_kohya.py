@@ -10,7 +10,7 @@ from studiolo.generation.adapters import Adapters
 from studiolo.generation.tiny import tiny_base
 from studiolo.identities.artifacts import LORA_FILE
 from studiolo.training.kohya import kohya_bytes
-from studiolo.training.pack import train_face_lora
+from tests.training.alone import train_alone
 from tests.training.test_pack import SETTINGS, photos
 
 Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
@@ -22,7 +22,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("formats")
     targets = (*SETTINGS.targets, "conv_shortcut")
     settings = SETTINGS.model_copy(update={"alpha": 6.0, "steps": 2, "targets": targets})
-    lora = train_face_lora(tiny_base(), photos(0), settings, identity_id="anna", trigger="a woman", seed=0)
+    lora = train_alone(tiny_base(), photos(0), settings)
     ours = lora.save(folder)
     theirs = folder / "kohya.safetensors"
     theirs.write_bytes(kohya_bytes(ours.read_bytes()))

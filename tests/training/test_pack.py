@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,15 +10,17 @@ import torch
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 
-from studiolo.errors import SettingsError, TrainingError, WeightsError
+from studiolo.errors import DeviceMemoryError, SettingsError, TrainingError, WeightsError
 from studiolo.generation.tiny import tiny_base
 from studiolo.settings import FaceLoraSettings
 from studiolo.training import learner as learner_module
 from studiolo.training.cache import TrainingPhoto
 from studiolo.training.face_lora import read_factors
+from studiolo.training.layout import Layout
 from studiolo.training.learner import Learner
 from studiolo.training.losses import training_losses
-from studiolo.training.pack import Pack, target_layers, train_face_lora
+from studiolo.training.pack import Pack, target_layers
+from tests.training.alone import train_alone
 
 SETTINGS = FaceLoraSettings(
     rank=4, alpha=4.0, steps=6, batch_size=2, views_per_photo=1, learning_rate=5e-3, precision="float32"
@@ -134,17 +137,33 @@ def test_packed_equals_alone_through_joins_and_leaves(base: StableDiffusionPipel
 
 
 @pytest.mark.usefixtures("sgd")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"resolution": 96, "learning_rate": 7.5},
+        {"resolution": 40, "learning_rate": 7.5},
+        {"schedule": "linear", "warmup_steps": 1, "learning_rate": 7.5},
+        {"schedule": "constant", "learning_rate": 3.0},
+    ],
+)
+def test_packed_equals_alone_at_other_sizes_and_schedules(
+    base: StableDiffusionPipeline, change: dict[str, object]
+) -> None:
+    compare(base, 4, 5, SGD.model_copy(update=change))
+
+
+@pytest.mark.usefixtures("sgd")
 def test_each_gradient_is_clipped_by_its_own_length(base: StableDiffusionPipeline) -> None:
     compare(base, 4, 4, CLIPPED)
 
 
 class Swapped(Pack):
-    """Gives two slots one another's factors."""
+    """Gives two slots one another's weights."""
 
-    def _factors(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        down_KRI, up_KOR = super()._factors(name)
-        order = [1, 0, *range(2, len(self.slots))]
-        return down_KRI[order], up_KOR[order]
+    def _give(self) -> None:
+        self.slots[:2] = self.slots[1::-1]
+        super()._give()
+        self.slots[:2] = self.slots[1::-1]
 
 
 @pytest.mark.usefixtures("sgd")
@@ -169,7 +188,7 @@ def test_a_shared_clip_is_found(base: StableDiffusionPipeline, monkeypatch: pyte
     together: list[torch.nn.Parameter] = []
 
     def tie(learners: list[Learner]) -> None:
-        together.extend(learner._masters for learner in learners)
+        together.extend(learner.masters for learner in learners)
 
     def shared(parameters: list[torch.nn.Parameter], most: float) -> float:
         length = own(parameters, 1e9)
@@ -214,10 +233,11 @@ def test_gradients_are_those_of_peft(base: StableDiffusionPipeline) -> None:
         min_snr_gamma=SETTINGS.min_snr_gamma,
         mask_BHW=draw.mask_BHW,
     ).mean().backward()
-    for name, pair in learner.factors.items():
-        for side, leaf in zip("AB", pair, strict=True):
+    gradients = Layout(pack.layers, SETTINGS.rank).factors(learner.masters.grad)
+    for name, pair in gradients.items():
+        for side, ours in zip("AB", pair, strict=True):
             theirs = parameters[f"{name}.lora_{side}.default.weight"].grad
-            torch.testing.assert_close(leaf.grad, theirs, rtol=1e-3, atol=1e-6 * float(theirs.abs().max()) + 1e-9)
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6 * float(theirs.abs().max()) + 1e-9)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -249,6 +269,25 @@ def test_one_that_diverges_fails_alone(base: StableDiffusionPipeline) -> None:
     assert "'person 1': got a loss of nan" in str(wild.error)
     assert neighbour.error is None
     assert all(torch.equal(weights(calm)[name], weight) for name, weight in weights(neighbour).items())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_what_the_accelerator_does_not_hold_names_what_to_lower(
+    base: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch, checkpointing: bool
+) -> None:
+    settings = SETTINGS.model_copy(update={"gradient_checkpointing": checkpointing})
+    pack = Pack(base, settings, 3)
+    asked = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB"
+
+    def forward(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError(f"{asked}.\n Of the allocated memory 70.1 GiB is allocated by PyTorch.")
+
+    monkeypatch.setattr(pack._unet, "forward", forward)
+    told = f"got '{asked}.' with 3 slots of 2 rows .* lower face_lora.slots or face_lora.batch_size"
+    with pytest.raises(DeviceMemoryError, match=told) as error:
+        train(pack, [learner_of(pack, 0)])
+    assert ("gradient_checkpointing" in str(error.value)) is not checkpointing
+    assert isinstance(error.value.__cause__, torch.OutOfMemoryError)
 
 
 def test_a_state_goes_on_in_another_slot_beside_others(base: StableDiffusionPipeline) -> None:
@@ -319,7 +358,17 @@ def trained(base: StableDiffusionPipeline, **changes: object) -> Weights:
     return weights(learner)
 
 
-@pytest.mark.parametrize("change", [{"noise_offset": 0.1}, {"precision": "bfloat16"}, {"prior_weight": 1.0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"noise_offset": 0.1},
+        {"precision": "bfloat16"},
+        {"prior_weight": 1.0},
+        {"resolution": 96},
+        {"schedule": "constant"},
+        {"warmup_steps": 2},
+    ],
+)
 def test_settings_act(base: StableDiffusionPipeline, change: dict[str, object]) -> None:
     plain, changed = trained(base), trained(base, **change)
     assert all(not torch.equal(plain[name], weight) for name, weight in changed.items() if name.endswith(".B"))
@@ -336,7 +385,7 @@ def test_gradient_checkpointing_changes_no_byte(base: StableDiffusionPipeline, m
 
 def test_a_training_starts_from_a_face_lora(base: StableDiffusionPipeline, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"alpha": 8.0})
-    common = train_face_lora(base, photos(5), settings, identity_id="all", trigger="a woman", seed=0)
+    common = train_alone(base, photos(5), settings, identity_id="all")
     path = common.save(tmp_path)
     started = Pack(base, SETTINGS.model_copy(update={"start": str(path)}), 1).learner("person 0", photos(0), 0)
     file = read_factors(path)
@@ -346,6 +395,41 @@ def test_a_training_starts_from_a_face_lora(base: StableDiffusionPipeline, tmp_p
         torch.testing.assert_close(up.detach() * (4.0 / 4), file[name][1])  # whatever the alphas, the same update
     with pytest.raises(WeightsError, match=r"got .* of \(.*, 4\) \(outputs, inputs, rank\), wanted \(.*, 8\)"):
         Pack(base, SETTINGS.model_copy(update={"start": str(path), "rank": 8}), 1)
+
+
+@pytest.mark.parametrize("resolution", [None, 64, 96])
+def test_pictures_have_the_resolution_asked_for(base: StableDiffusionPipeline, resolution: int | None) -> None:
+    settings = SETTINGS.model_copy(update={"resolution": resolution, "prior_weight": 1.0, "prior_images": 1})
+    learner = Pack(base, settings, 1).learner("anna", photos(0), 0, "a woman")
+    side = (resolution or 64) // 8
+    assert learner._prior is not None
+    for cache in (learner._cache, learner._prior):
+        assert cache.mean_NCHW.shape[2:] == cache.mask_NHW.shape[1:] == (side, side)
+
+
+@pytest.mark.parametrize("schedule", get_args(FaceLoraSettings.model_fields["schedule"].annotation))
+def test_the_rate_of_each_identity_follows_its_own_schedule(base: StableDiffusionPipeline, schedule: str) -> None:
+    """Of steps 1 to 8 after 2 of warm-up: the rates that the schedules' definitions give."""
+    settings = SETTINGS.model_copy(update={"schedule": schedule, "warmup_steps": 2, "restarts": 2, "steps": 8})
+    pack = Pack(base, settings, 2)
+    late, early = (pack.learner(name, photos(0), 0) for name in ("late", "early"))
+    rates: list[float] = []
+    pack.slots = [None, early]
+    pack.step()
+    pack.slots = [late, early]
+    for _ in range(8):
+        rates.append(late._optimiser.param_groups[0]["lr"] / settings.learning_rate)
+        pack.step()
+    progress = np.arange(6) / 6
+    after = {
+        "constant": np.ones(6),
+        "constant_with_warmup": np.ones(6),
+        "linear": 1 - progress,
+        "cosine": (1 + np.cos(np.pi * progress)) / 2,
+        "cosine_with_restarts": (1 + np.cos(np.pi * (2 * progress % 1))) / 2,
+    }[schedule]
+    rising = [1, 1] if schedule == "constant" else [0, 0.5]
+    np.testing.assert_allclose(rates, [*rising, *after], atol=1e-6)
 
 
 def test_the_class_is_learned_beside_the_identity_by_its_weight(base: StableDiffusionPipeline) -> None:

@@ -33,6 +33,8 @@ def test_what_makes_an_identity_dearer() -> None:
     assert identity_bytes(settings(prior_weight=1.0), "embedded-base") > 1.8 * plain
     assert identity_bytes(settings(precision="float32"), "embedded-base") > 1.8 * plain
     assert identity_bytes(settings(), "facechain-base-film") > 16 * plain
+    assert identity_bytes(settings(resolution=128), "embedded-base") == plain  # its own
+    assert identity_bytes(settings(resolution=256), "embedded-base") > 3 * plain
 
 
 def test_every_base_of_a_suite_has_its_shape() -> None:

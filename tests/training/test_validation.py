@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from studiolo.generation.tiny import tiny_base
 from studiolo.training.learner import Learner
 from studiolo.training.pack import Pack
-from studiolo.training.validation import Score, score, split
+from studiolo.training.validation import LEAST_DIVERSITY, Score, contenders, score, split
 from tests.training.test_pack import SETTINGS, photos, weights
 
 
@@ -30,7 +32,41 @@ def test_a_score_counts_pictures_without_a_face_and_looks_at_all_pairs() -> None
     assert score([None, None], [np.zeros(2, np.float32)], lambda distance: 1.0) == Score(0.0, 0.0)
 
 
-def trained(likeness: dict[int, float], **changes: int) -> tuple[Learner, dict[int, dict[str, torch.Tensor]]]:
+POINTS = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.2, 0.5]), st.sampled_from([0.0, 0.1, 0.3, 0.9])), min_size=1)
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ([(0.1, 0.8), (0.3, 0.7), (0.2, 0.9)], 1),  # the most alike
+        ([(0.1, 0.8), (0.9, 0.0)], 0),  # one picture over and over, however alike
+        ([(0.9, 0.0), (0.1, 0.8)], 1),  # known as such only later
+        ([(0.5, 0.41), (0.1, 0.8)], 0),  # less diverse, not collapsed
+        ([(0.5, 0.39), (0.1, 0.8)], 1),
+        ([(0.1, 0.0), (0.3, 0.0)], 1),  # all are one picture
+        ([(0.3, 0.5), (0.3, 0.9)], 0),  # the first of equals
+    ],
+)
+def test_the_most_alike_that_has_not_collapsed_is_the_result(scores: list[tuple[float, float]], best: int) -> None:
+    assert contenders([(step, *score) for step, score in enumerate(scores)])[0] == best
+
+
+@given(POINTS)
+def test_whatever_comes_the_result_was_kept(scores: list[tuple[float, float]]) -> None:
+    curve = [(step, *score) for step, score in enumerate(scores)]
+    kept: set[int] = set()
+    for count in range(1, len(curve) + 1):
+        found = contenders(curve[:count])
+        assert set(found) <= kept | {count - 1}
+        kept = set(found)
+        floor = LEAST_DIVERSITY * max(diversity for _, _, diversity in curve[:count])
+        eligible = [point for point in curve[:count] if point[2] >= floor]
+        assert found[0] == max(eligible, key=lambda point: point[1])[0]
+
+
+def trained(
+    likeness: dict[int, float], diversity: dict[int, float] | None = None, **changes: int
+) -> tuple[Learner, dict[int, dict[str, torch.Tensor]]]:
     """A training that scores so at its steps, and what it had learned there."""
     settings = SETTINGS.model_copy(update={"steps": 8, "validate_every": 2, "validation_patience": 2, **changes})
     pack = Pack(tiny_base(), settings, 2)
@@ -39,7 +75,7 @@ def trained(likeness: dict[int, float], **changes: int) -> tuple[Learner, dict[i
     def tick() -> None:
         if learner.due:
             step = len(learner.losses)
-            learner.judge(Score(likeness[step], 0.1))
+            learner.judge(Score(likeness[step], (diversity or {}).get(step, 0.1)))
             known[step] = weights(learner)
             assert not learner.due
 
@@ -66,6 +102,18 @@ def test_the_best_step_is_the_result(likeness: dict[int, float], steps: int, bes
     assert len(learner.losses) == steps
     assert learner.choose() == best
     assert all(torch.equal(known[best][name], weight) for name, weight in weights(learner).items())
+
+
+def test_a_step_kept_beside_the_best_becomes_it_when_that_turns_out_to_have_collapsed() -> None:
+    learner, known = trained(
+        {2: 0.1, 4: 0.9, 6: 0.05, 8: 0.04}, {2: 0.5, 4: 0.3, 6: 0.8, 8: 0.8}, validation_patience=3
+    )
+    assert list(learner._kept) == [2, 6]  # 4 was the best until 6
+    again = Pack(tiny_base(), learner.settings, 1).learner("anna", photos(0), 0)
+    again.load_state_dict(learner.state_dict())
+    for one in (learner, again):
+        assert one.choose() == 2
+        assert all(torch.equal(known[2][name], weight) for name, weight in weights(one).items())
 
 
 def test_a_last_step_between_two_validations_is_judged_too() -> None:

@@ -1,0 +1,63 @@
+"""Templates of a person, opened once however many orders and threads ask."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actors.perceiver import png_bytes
+from studiolo.portraits import finishing
+from studiolo.portraits.finishing import Finisher
+from studiolo.settings import GenerationSettings, PerceptionSettings
+
+ANNA, BEN, CLEO = (png_bytes(np.full((8, 8, 3), grey, np.uint8)) for grey in (1, 2, 3))
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many crops each opening was of; nothing is looked for in them."""
+    sizes: list[int] = []
+
+    def counted(crops: Any, *arguments: Any) -> list[Any]:
+        sizes.append(len(crops))
+        return [object() for _ in crops]
+
+    monkeypatch.setattr(finishing, "open_templates", counted)
+    return sizes
+
+
+def finisher(people: int) -> Finisher:
+    nothing: Any = None
+    return Finisher(nothing, nothing, nothing, GenerationSettings(), PerceptionSettings(), people)
+
+
+def test_the_templates_of_a_person_are_opened_once_for_all_orders(opened: list[int]) -> None:
+    finish, person = finisher(1), [(ANNA, 0.9), (BEN, 0.8)]
+    first = finish.templates(person)
+    assert finish.templates(list(person)) is first
+    assert opened == [2]
+    for other in ([(ANNA, 0.9)], [(BEN, 0.8)], [(BEN, 0.5)], person):
+        assert finish.templates(other) is not first
+    assert opened == [2, 1, 1, 1, 2]
+
+
+def test_orders_of_several_people_in_turn_open_them_once_each(opened: list[int]) -> None:
+    finish = finisher(2)
+    for _ in range(3):
+        finish.templates([(ANNA, 0.9)])
+        finish.templates([(BEN, 0.9)])
+    assert len(opened) == 2
+    finish.templates([(CLEO, 0.9)])  # Anna's were asked for before Ben's
+    finish.templates([(BEN, 0.9)])
+    assert len(opened) == 3
+    finish.templates([(ANNA, 0.9)])
+    assert len(opened) == 4
+
+
+def test_threads_that_ask_for_one_person_open_it_once(opened: list[int]) -> None:
+    finish = finisher(2)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(finish.templates, [[(ANNA, 0.9)]] * 32))
+    assert opened == [1]
+    assert all(templates is found[0] for templates in found)
