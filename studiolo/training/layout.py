@@ -33,7 +33,7 @@ class Layout:
             pair = []
             for shape in shapes:
                 size = math.prod(shape)
-                pair.append(flat[..., at : at + size].unflatten(-1, shape))
+                pair.append(flat[..., at : at + size].view(*flat.shape[:-1], *shape))
                 at += size
             found[name] = pair[0], pair[1]
         return found
