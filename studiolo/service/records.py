@@ -1,0 +1,175 @@
+"""What the queue takes and gives: plain frozen values, apart from the tables."""
+
+import hashlib
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import pydantic
+
+from studiolo.keys import canonical_json
+
+if TYPE_CHECKING:
+    from studiolo.service.tables import JobRow
+
+Item = TypeVar("Item")
+_ID = re.compile(r"[a-z]{2,8}_[0-9a-f]{32}")
+
+
+class Kind(StrEnum):
+    """What a job makes."""
+
+    IDENTITY = "identity"
+    PORTRAITS = "portraits"
+
+
+class State(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether it stays so."""
+        return self in (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+
+
+class JobReason(StrEnum):
+    """Why the queue itself ended a job; a worker's own reasons are those of `studiolo.albums.records.Reason`."""
+
+    DEADLINE = "deadline"
+    GAVE_UP = "gave_up"
+    CANCELLED = "cancelled"
+
+    def sentence(self) -> str:
+        """The reason in one plain sentence."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    JobReason.DEADLINE: "It could not be finished before its deadline.",
+    JobReason.GAVE_UP: "Our program broke off each time it came to this, so it was given up.",
+    JobReason.CANCELLED: "It was cancelled.",
+}
+
+
+class NewJob(pydantic.BaseModel):
+    """What is asked for."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    kind: Kind
+    """What to make."""
+    request: dict[str, Any]
+    """The validated request as JSON; no picture and no key."""
+    steps: int = pydantic.Field(ge=0)
+    """Denoising or training steps that it takes: what the backlog is counted in."""
+    units: int = pydantic.Field(1, ge=1)
+    """Portraits wanted, or 1: what quotas are counted in."""
+    identity_id: str | None = None
+    """The person; None for the base's own."""
+    deadline_s: float | None = pydantic.Field(None, gt=0)
+    """Seconds from now; None: the kind's default."""
+    idempotency_key: str | None = pydantic.Field(None, pattern=r"^[\x21-\x7e]{1,255}$")
+    """The caller's name for this request."""
+    webhook_url: str | None = pydantic.Field(None, pattern=r"^https?://[\x21-\x7e]{1,2000}$")
+    """Told when the job has ended."""
+
+    def sha256(self) -> str:
+        """What makes it the same request: all but deadline, webhook and the idempotency key itself."""
+        same = self.model_dump(mode="json", include={"kind", "request", "steps", "units", "identity_id"})
+        return hashlib.sha256(canonical_json(same).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Job:
+    """An accepted job, as its tenant may see it. Times are seconds since 1970."""
+
+    id: str
+    tenant_id: str
+    kind: Kind
+    state: State
+    reason: str
+    sentence: str
+    identity_id: str | None
+    request: dict[str, Any]
+    result: dict[str, Any] | None
+    units: int
+    steps: int
+    attempts: int
+    created_at: float
+    deadline_at: float
+    started_at: float | None
+    finished_at: float | None
+    result_until: float | None
+
+    @classmethod
+    def of(cls, row: "JobRow") -> "Job":
+        """The record of a row."""
+        values = {name: getattr(row, name) for name in cls.__dataclass_fields__}
+        return cls(**(values | {"kind": Kind(row.kind), "state": State(row.state)}))
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One attempt at a job, held by one worker until it ends, is given back, or runs out."""
+
+    job: Job
+    worker: str
+    token: str
+    until: float
+    """Seconds since 1970 by the database's clock."""
+
+    @property
+    def attempt(self) -> int:
+        """From 1."""
+        return self.job.attempts
+
+    @property
+    def folder(self) -> str:
+        """Where the files of this attempt's result go, relative to the store."""
+        return f"{result_folder(self.job.id)}/{self.attempt}"
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What of one kind is still to be done."""
+
+    queued: int
+    queued_steps: int
+    running: int
+    running_steps: int
+    """Of the jobs that are running, all of their steps: how many are done is not known here."""
+    oldest_wait_s: float
+    """How long the job has waited that has waited longest."""
+
+
+@dataclass(frozen=True)
+class Page(Generic[Item]):
+    """Part of a list, newest first."""
+
+    items: list[Item]
+    next: str | None
+    """Give it as `before` for the next part; None at the end."""
+
+
+def result_folder(job_id: str) -> str:
+    """Where the files of all attempts at a job lie, relative to the store."""
+    return f"results/{job_id}"
+
+
+def new_id(prefix: str) -> str:
+    """A name that nobody can guess; those of later milliseconds sort behind."""
+    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` could be an id; databases do not take every character that a caller may send."""
+    return _ID.fullmatch(text) is not None
