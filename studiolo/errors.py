@@ -14,7 +14,8 @@ StudioloError
 │   ├── UnauthorisedError  the API key is unknown, expired or revoked
 │   ├── NotFoundError      there is no such thing, or it is another tenant's
 │   ├── ConflictError      what is asked for does not go with what is there
-│   ├── TooLargeError      more bytes, pixels or photos than are taken
+│   ├── TooLargeError      more bytes or photos than are taken
+│   ├── UnsupportedError   a file of a kind that is not taken
 │   ├── UnacceptableError  the request cannot be carried out as it stands
 │   └── BusyError          too much at the moment
 ├── LeaseLostError         a worker no longer holds its job; carries why
@@ -121,9 +122,15 @@ class ConflictError(RefusedError):
 
 
 class TooLargeError(RefusedError):
-    """More bytes, pixels or photos than are taken."""
+    """More bytes or photos than are taken."""
 
     status = 413
+
+
+class UnsupportedError(RefusedError):
+    """A file of a kind that is not taken."""
+
+    status = 415
 
 
 class UnacceptableError(RefusedError):

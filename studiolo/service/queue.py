@@ -120,12 +120,17 @@ class JobQueue:
         tokens = [secrets.token_hex(16) for _ in range(count)]
         return self.database.write(partial(self._lease, kinds, worker, for_s, tokens))
 
-    def extend(self, lease: Lease, for_s: float) -> Lease:
-        """Hold the job for `for_s` from now. Raises `LeaseLostError` when it is no longer held: stop then."""
+    def extend(self, lease: Lease, for_s: float, steps_done: int | None = None) -> Lease:
+        """Hold the job for `for_s` from now, and say how far it is.
+
+        Raises `LeaseLostError` when it is no longer held: stop then.
+        """
 
         def extend(session: Session) -> Lease:
             row = _held(session, lease)
             row.lease_until = self.database.now(session) + for_s
+            if steps_done is not None:
+                row.steps_done = min(steps_done, row.steps)
             return Lease(Job.of(row), lease.worker, lease.token, row.lease_until)
 
         return self.database.write(extend)
@@ -150,9 +155,19 @@ class JobQueue:
 
         return self.database.write(complete)
 
-    def fail(self, lease: Lease, reason: str, sentence: str) -> None:
-        """End the job with a reason that another attempt would not change. Raises `LeaseLostError`."""
-        self.database.write(lambda session: self._end(session, _held(session, lease), State.FAILED, reason, sentence))
+    def fail(self, lease: Lease, reason: str, sentence: str, result: dict[str, Any] | None = None) -> None:
+        """End the job with a reason that another attempt would not change.
+
+        `result` is what there is to say all the same, such as the verdicts on an album's photos. Raises
+        `LeaseLostError`.
+        """
+
+        def fail(session: Session) -> None:
+            row = _held(session, lease)
+            row.result = result
+            self._end(session, row, State.FAILED, reason, sentence)
+
+        self.database.write(fail)
 
     def retry(self, lease: Lease, reason: str, sentence: str, after_s: float = 0.0) -> Job:
         """Give the job back after a fault that may pass; after the last attempt it fails with the reason.
@@ -194,7 +209,12 @@ class JobQueue:
 
         def count(session: Session) -> Backlog:
             query = (
-                sa.select(JobRow.state, sa.func.count(), sa.func.sum(JobRow.steps), sa.func.min(JobRow.created_at))
+                sa.select(
+                    JobRow.state,
+                    sa.func.count(),
+                    sa.func.sum(JobRow.steps - JobRow.steps_done),
+                    sa.func.min(JobRow.created_at),
+                )
                 .where(JobRow.kind == kind, JobRow.state.in_((State.QUEUED, State.RUNNING)))
                 .group_by(JobRow.state)
             )
@@ -219,16 +239,19 @@ class JobQueue:
                 sentence = f"The idempotency key was used for another request, job {earlier.id}; take a new one."
                 raise ConflictError("idempotency_key", sentence)
             return Job.of(earlier)
-        if new.identity_id is not None:
+        if new.person is not None:
+            fields = {"id": new.identity_id, "name": new.person.name, "consent": new.person.consent.model_dump()}
+            session.add(IdentityRow(tenant_id=tenant_id, created_at=now, **fields))
+        elif new.identity_id is not None:
             identity = session.get(IdentityRow, new.identity_id, with_for_update={"read": True})
             if identity is None or identity.tenant_id != tenant_id or identity.erasing is not None:
                 raise NotFoundError("identity", f"There is no identity {new.identity_id}.")
         deadline_at = now + (new.deadline_s or self.settings.deadline_s(new.kind))
         if check is not None:
             check(session, deadline_at)
-        fields = new.model_dump(mode="json", exclude={"deadline_s"})
+        fields = new.model_dump(mode="json", exclude={"deadline_s", "person"})
         row = JobRow(id=job_id, tenant_id=tenant_id, key_id=key_id, request_sha256=sha256, **fields)
-        row.state, row.reason, row.sentence, row.attempts = State.QUEUED, "", "", 0
+        row.state, row.reason, row.sentence, row.attempts, row.steps_done = State.QUEUED, "", "", 0, 0
         row.created_at, row.ready_at, row.deadline_at = now, now, deadline_at
         session.add(row)
         session.flush()
@@ -311,5 +334,5 @@ def _held(session: Session, lease: Lease) -> JobRow:
 
 
 def _give_back(row: JobRow, ready_at: float) -> None:
-    row.state, row.ready_at = State.QUEUED, ready_at
+    row.state, row.ready_at, row.steps_done = State.QUEUED, ready_at, 0
     row.lease_owner, row.lease_until, row.attempt_token = None, None, None

@@ -60,6 +60,30 @@ _SENTENCES = {
 }
 
 
+class Consent(pydantic.BaseModel):
+    """That a person may be learned: whose word it is, to what, since when."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    given_by: str = pydantic.Field(min_length=1, max_length=500)
+    """Who consented: the person, or whoever answers for it."""
+    statement: str = pydantic.Field(min_length=1, max_length=5000)
+    """To what, in the words that were agreed to."""
+    given_at: float = pydantic.Field(ge=0)
+    """Seconds since 1970."""
+
+
+class Person(pydantic.BaseModel):
+    """A new identity."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str = pydantic.Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+    """What its tenant calls it."""
+    consent: Consent
+    """Without it nothing is learned."""
+
+
 class NewJob(pydantic.BaseModel):
     """What is asked for."""
 
@@ -75,6 +99,8 @@ class NewJob(pydantic.BaseModel):
     """Portraits wanted, or 1: what quotas are counted in."""
     identity_id: str | None = None
     """The person; None for the base's own."""
+    person: Person | None = None
+    """Given, when the job makes the identity: `identity_id` is then a fresh `new_id("id")`."""
     deadline_s: float | None = pydantic.Field(None, gt=0)
     """Seconds from now; None: the kind's default."""
     idempotency_key: str | None = pydantic.Field(None, pattern=r"^[\x21-\x7e]{1,255}$")
@@ -82,9 +108,17 @@ class NewJob(pydantic.BaseModel):
     webhook_url: str | None = pydantic.Field(None, pattern=r"^https?://[\x21-\x7e]{1,2000}$")
     """Told when the job has ended."""
 
+    @pydantic.model_validator(mode="after")
+    def _fresh(self) -> "NewJob":
+        if self.person is not None and (self.kind != Kind.IDENTITY or not is_id(self.identity_id or "")):
+            raise ValueError("a new person takes a job of kind identity, and an identity_id of new_id('id')")
+        return self
+
     def sha256(self) -> str:
-        """What makes it the same request: all but deadline, webhook and the idempotency key itself."""
-        same = self.model_dump(mode="json", include={"kind", "request", "steps", "units", "identity_id"})
+        """What makes it the same request: all but deadline, webhook, a fresh identity's id, and the key itself."""
+        same = self.model_dump(mode="json", include={"kind", "request", "steps", "units", "identity_id", "person"})
+        if self.person is not None:
+            del same["identity_id"]
         return hashlib.sha256(canonical_json(same).encode()).hexdigest()
 
 
@@ -103,6 +137,7 @@ class Job:
     result: dict[str, Any] | None
     units: int
     steps: int
+    steps_done: int
     attempts: int
     created_at: float
     deadline_at: float
@@ -146,7 +181,7 @@ class Backlog:
     queued_steps: int
     running: int
     running_steps: int
-    """Of the jobs that are running, all of their steps: how many are done is not known here."""
+    """Of the jobs that are running, those left when their leases were last extended."""
     oldest_wait_s: float
     """How long the job has waited that has waited longest."""
 

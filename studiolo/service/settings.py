@@ -3,7 +3,7 @@
 import pydantic
 
 from studiolo.service.records import Kind
-from studiolo.settings import Section
+from studiolo.settings import Section, Settings
 
 
 class QueueSettings(Section):
@@ -21,3 +21,71 @@ class QueueSettings(Section):
     def deadline_s(self, kind: Kind) -> float:
         """The default of a kind."""
         return {Kind.IDENTITY: self.identity_deadline_s, Kind.PORTRAITS: self.portraits_deadline_s}[kind]
+
+
+class LimitSettings(Section):
+    """What one API key may ask for; `python -m jobs keys create` can set each for a key of its own."""
+
+    requests_per_s: float = pydantic.Field(10.0, gt=0)
+    """Requests a second in the long run."""
+    burst: int = pydantic.Field(40, ge=1)
+    """Requests at once, after a pause."""
+    portraits_per_day: int = pydantic.Field(2000, ge=0)
+    """Portraits asked for in a day (UTC)."""
+    identities_per_day: int = pydantic.Field(100, ge=0)
+    """Trainings asked for in a day (UTC)."""
+    open_jobs: int = pydantic.Field(200, ge=1)
+    """Jobs that wait or run at a time."""
+
+    def per_day(self, kind: Kind) -> int:
+        """Units of a kind in a day."""
+        return {Kind.IDENTITY: self.identities_per_day, Kind.PORTRAITS: self.portraits_per_day}[kind]
+
+
+class AdmissionSettings(Section):
+    """What is accepted, and when it is too much."""
+
+    portrait_steps_per_s: float = pydantic.Field(10.0, gt=0)
+    """Denoising steps a second, of all portraits in a batch together, counted with until a sampler has reported."""
+    identity_steps_per_s: float = pydantic.Field(2.0, gt=0)
+    """The same for training steps."""
+    speed_window_s: float = pydantic.Field(60.0, gt=0)
+    """A worker that has reported nothing for so long is not counted with."""
+    longest_retry_s: float = pydantic.Field(3600.0, ge=1)
+    """Most that `Retry-After` says."""
+    max_deadline_s: float = pydantic.Field(7 * 24 * 3600.0, gt=0)
+    """Longest deadline that may be asked for."""
+    max_portraits: int = pydantic.Field(16, ge=1)
+    """Portraits in one request."""
+
+    def steps_per_s(self, kind: Kind) -> float:
+        """Of one worker that nobody has measured yet."""
+        return {Kind.IDENTITY: self.identity_steps_per_s, Kind.PORTRAITS: self.portrait_steps_per_s}[kind]
+
+
+class UploadSettings(Section):
+    """How much an album may hold."""
+
+    max_photos: int = pydantic.Field(40, ge=1)
+    """Photos of an album."""
+    max_photo_mib: float = pydantic.Field(25.0, gt=0)
+    """Size of a photo's file."""
+    max_album_mib: float = pydantic.Field(250.0, gt=0)
+    """Size of all files of an album together."""
+
+
+class ServiceSettings(Settings):
+    """Everything the endpoint can be told."""
+
+    database: str = "sqlite:///out/service/service.db"
+    """URL of the database: `sqlite:///FILE`, or `postgresql://USER@HOST/NAME` (extra `postgresql`)."""
+    database_patience_s: float = pydantic.Field(5.0, gt=0)
+    """Seconds for which a database that is away or busy is asked again before a request fails."""
+    queue: QueueSettings = QueueSettings()
+    """Keeping accepted work."""
+    limits: LimitSettings = LimitSettings()
+    """What a key may ask for."""
+    admission: AdmissionSettings = AdmissionSettings()
+    """Accepting and refusing."""
+    uploads: UploadSettings = UploadSettings()
+    """Albums that are sent."""

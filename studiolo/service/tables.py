@@ -152,6 +152,8 @@ class JobRow(Base):
     result: Mapped[dict[str, Any] | None] = mapped_column(Json)
     units: Mapped[int]
     steps: Mapped[int] = mapped_column(BigInteger)
+    steps_done: Mapped[int] = mapped_column(BigInteger)
+    """As the newest attempt said when it last extended its lease."""
     created_at: Mapped[float]
     ready_at: Mapped[float]
     """Not leased before."""

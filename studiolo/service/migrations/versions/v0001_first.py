@@ -94,6 +94,7 @@ def _work() -> None:
         sa.Column("result", sa.Text()),
         sa.Column("units", sa.Integer(), nullable=False),
         sa.Column("steps", sa.BigInteger(), nullable=False),
+        sa.Column("steps_done", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("ready_at", sa.Double(), nullable=False),
         sa.Column("deadline_at", sa.Double(), nullable=False),
