@@ -21,6 +21,7 @@ from studiolo.service.records import new_id
 from studiolo.service.settings import LimitSettings
 from studiolo.service.tables import KeyRow, TenantRow
 from studiolo.service.usage import usage
+from studiolo.service.webhooks import new_secret
 from studiolo.settings import Section
 
 _TOKEN = re.compile(r"studiolo_([0-9a-f]{10})_[A-Za-z0-9_-]{43}")
@@ -100,7 +101,7 @@ class Keys:
             raise SettingsError(f"keys: got tenant {tenant!r} and name {name!r}, wanted up to 200 printable characters")
         prefix, limits = secrets.token_hex(5), limits or KeyLimits()
         token = f"studiolo_{prefix}_{secrets.token_urlsafe(32)}"
-        key_id, tenant_id, webhook_secret = new_id("key"), new_id("ten"), secrets.token_urlsafe(32)
+        key_id, tenant_id, webhook_secret = new_id("key"), new_id("ten"), new_secret()
 
         def create(session: Session) -> NewKey:
             now = self.database.now(session)

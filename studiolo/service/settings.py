@@ -1,5 +1,7 @@
 """Settings of the endpoint: frozen, typed, documented under each field, like those of the studio job."""
 
+import ipaddress
+
 import pydantic
 
 from studiolo.service.records import Kind
@@ -74,6 +76,35 @@ class UploadSettings(Section):
     """Size of all files of an album together."""
 
 
+class WebhookSettings(Section):
+    """How a tenant's own server is told that a job has ended."""
+
+    attempts: int = pydantic.Field(8, ge=1)
+    """Tries before a webhook is given up."""
+    first_pause_s: float = pydantic.Field(10.0, gt=0)
+    """Pause after the first try; after each further one it is four times as long."""
+    longest_pause_s: float = pydantic.Field(3600.0, gt=0)
+    """Longest pause."""
+    timeout_s: float = pydantic.Field(10.0, gt=0)
+    """Seconds that a try may take as a whole."""
+    plain_http: bool = False
+    """Whether URLs may begin with `http://`."""
+    hosts: tuple[str, ...] = ()
+    """Names of the only hosts that are called; empty: any."""
+    networks: tuple[str, ...] = ()
+    """Networks that are called though they are not public, such as `10.1.0.0/16`; private, loopback and link-local
+    addresses are refused otherwise."""
+    ca_file: str | None = None
+    """Path of a PEM file with the certificate authorities that are trusted, in place of the usual ones."""
+
+    @pydantic.field_validator("networks")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network)
+        return value
+
+
 class ServiceSettings(Settings):
     """Everything the endpoint can be told."""
 
@@ -89,3 +120,5 @@ class ServiceSettings(Settings):
     """Accepting and refusing."""
     uploads: UploadSettings = UploadSettings()
     """Albums that are sent."""
+    webhooks: WebhookSettings = WebhookSettings()
+    """Telling a tenant's own server."""

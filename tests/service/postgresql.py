@@ -66,7 +66,7 @@ class Cluster:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c shared_buffers=16MB -c fsync=off"
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
         log = self.data.parent / "log"
         done = run(_as_server(_program("pg_ctl"), "-D", str(self.data), "-l", str(log), "-o", options, "-w", "start"))
         assert done.returncode == 0, done.stdout + done.stderr
