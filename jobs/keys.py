@@ -2,6 +2,7 @@
 
 import datetime
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +10,9 @@ import typer
 if TYPE_CHECKING:
     from studiolo.service.database import Database
 
-keys = typer.Typer(no_args_is_help=True, help="API keys of the endpoint: create, list, revoke.")
+keys = typer.Typer(
+    no_args_is_help=True, help="Keys of the endpoint: create, list, revoke API keys; show the receipts' key."
+)
 
 Url = Annotated[str | None, typer.Option("--database", help="URL of the endpoint's database; else the settings'.")]
 
@@ -66,6 +69,19 @@ def revoke(
 
     key = Keys(_database(database)).revoke(prefix)
     typer.echo(f"revoked: {key.prefix} of {key.tenant}")
+
+
+@keys.command()
+def receipts(
+    file: Annotated[str | None, typer.Option(help="Path of the key; else the settings'.")] = None,
+) -> None:
+    """Name and public half of the key that receipts of erasures are signed with: what whoever checks one needs."""
+    from studiolo.service.receipts import ReceiptKey
+    from studiolo.service.settings import ServiceSettings
+
+    key = ReceiptKey.open(Path(file or ServiceSettings().receipt_key))
+    typer.echo(key.name)
+    typer.echo(key.public_pem.decode(), nl=False)
 
 
 def _database(url: str | None) -> "Database":

@@ -68,7 +68,7 @@ class Admission:
         return self.queue.submit(caller.tenant_id, new, key_id=caller.key_id, check=check)
 
     def _check(self, caller: Caller, new: NewJob, session: Session, deadline_at: float) -> None:
-        key = session.get(KeyRow, caller.key_id, with_for_update=True)  # one job of a key at a time
+        key = session.get(KeyRow, caller.key_id, with_for_update={"key_share": True})  # one job of a key at a time
         if key is None or key.revoked_at is not None:
             raise UnauthorisedError("revoked_key", "This API key was revoked.")
         now, limits = self.database.now(session), caller.limits.over(self.limits)

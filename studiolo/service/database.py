@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.orm import Session
 
 from studiolo.errors import DatabaseError, SettingsError
+from studiolo.service.tables import Base
 
 Result = TypeVar("Result")
 Clock = Callable[[], float]
@@ -75,8 +76,12 @@ class Database:
         PostgreSQL's write-ahead log and all backups keep them until they are recycled.
         """
         if self._engine.dialect.name == "postgresql":
-            with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.exec_driver_sql("VACUUM FULL")
+            tables = ", ".join(f'"{name}"' for name in Base.metadata.tables)
+            try:
+                with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                    connection.exec_driver_sql(f"VACUUM FULL {tables}")
+            except DBAPIError as error:
+                raise DatabaseError(f"{self!r}: cannot be compacted: {_first_line(error)}; {_advice(error)}") from error
             return
         give_up_s = time.monotonic() + self.patience_s
         raw = self._engine.raw_connection()

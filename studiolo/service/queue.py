@@ -110,6 +110,16 @@ class JobQueue:
 
         return self.database.write(cancel)
 
+    def withdraw(self, session: Session, identity_id: str) -> float:
+        """End all jobs of an identity that is being erased; until when workers may hold leases of them, 0 if none."""
+        open_states = (State.QUEUED, State.RUNNING)
+        query = sa.select(JobRow).where(JobRow.identity_id == identity_id, JobRow.state.in_(open_states))
+        held_until = [0.0]
+        for row in session.scalars(query.order_by(JobRow.id).with_for_update()):
+            held_until.append(row.lease_until or 0.0)
+            self._end(session, row, State.CANCELLED, JobReason.ERASED, JobReason.ERASED.sentence())
+        return max(held_until)
+
     def lease(self, kinds: Collection[Kind], worker: str, for_s: float, count: int = 1) -> list[Lease]:
         """Begin an attempt at up to `count` jobs of `kinds`, earliest deadline first; empty when none waits.
 

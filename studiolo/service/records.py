@@ -47,6 +47,7 @@ class JobReason(StrEnum):
     DEADLINE = "deadline"
     GAVE_UP = "gave_up"
     CANCELLED = "cancelled"
+    ERASED = "erased"
 
     def sentence(self) -> str:
         """The reason in one plain sentence."""
@@ -57,6 +58,7 @@ _SENTENCES = {
     JobReason.DEADLINE: "It could not be finished before its deadline.",
     JobReason.GAVE_UP: "Our program broke off each time it came to this, so it was given up.",
     JobReason.CANCELLED: "It was cancelled.",
+    JobReason.ERASED: "The person it was for is being erased.",
 }
 
 
@@ -203,6 +205,11 @@ def result_folder(job_id: str) -> str:
 def new_id(prefix: str) -> str:
     """A name that nobody can guess; those of later milliseconds sort behind."""
     return f"{prefix}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def made_at(text: str) -> float:
+    """When an id was made, in seconds since 1970 by the clock of the machine that made it."""
+    return int(text.partition("_")[2][:12], 16) / 1000
 
 
 def is_id(text: str) -> bool:

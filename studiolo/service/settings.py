@@ -112,6 +112,9 @@ class ServiceSettings(Settings):
     """URL of the database: `sqlite:///FILE`, or `postgresql://USER@HOST/NAME` (extra `postgresql`)."""
     database_patience_s: float = pydantic.Field(5.0, gt=0)
     """Seconds for which a database that is away or busy is asked again before a request fails."""
+    receipt_key: str = "out/service/receipts.pem"
+    """Path of the Ed25519 key that receipts of erasures are signed with; made when it is not there. All replicas need
+    the same one."""
     queue: QueueSettings = QueueSettings()
     """Keeping accepted work."""
     limits: LimitSettings = LimitSettings()
