@@ -10,7 +10,11 @@ from studiolo.service.records import is_id, made_at, result_folder
 from studiolo.service.tables import IdentityRow, JobRow
 from studiolo.storage.store import Store
 
-_OWNERS = {"albums": IdentityRow, "identities": IdentityRow, "results": JobRow}
+_OWNERS: dict[str, type[IdentityRow] | type[JobRow]] = {
+    "albums": IdentityRow,
+    "identities": IdentityRow,
+    "results": JobRow,
+}
 """Folders of the store, and the rows whose ids name the folders in them."""
 
 

@@ -112,6 +112,10 @@ class ServiceSettings(Settings):
     """URL of the database: `sqlite:///FILE`, or `postgresql://USER@HOST/NAME` (extra `postgresql`)."""
     database_patience_s: float = pydantic.Field(5.0, gt=0)
     """Seconds for which a database that is away or busy is asked again before a request fails."""
+    store: str = "out/service/store"
+    """URL of the place for photos, references, face-LoRAs and portraits: a folder, or any fsspec URL."""
+    tracking_uri: str | None = None
+    """MLflow tracking URI; a database beside the store when absent, which needs a store on this disk."""
     receipt_key: str = "out/service/receipts.pem"
     """Path of the Ed25519 key that receipts of erasures are signed with; made when it is not there. All replicas need
     the same one."""
