@@ -33,7 +33,7 @@ ONLY_IN = {
     "starlette": ("web/", "serve_app.py", "tests/"),
     "uvicorn": ("web/", "serve_app.py", "tests/"),
     "gradio": ("web/", "serve_app.py", "tests/"),
-    "sqlalchemy": ("studiolo/service/", "tests/"),
+    "sqlalchemy": ("studiolo/service/", "tests/", "benchmarks/"),
     "alembic": ("studiolo/service/", "tests/"),
     "torchvision": (),
 }

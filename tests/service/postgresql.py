@@ -75,9 +75,16 @@ class Cluster:
         """Stop it: `fast` breaks connections off, `immediate` is a crash."""
         run(_as_server(_program("pg_ctl"), "-D", str(self.data), "-m", how, "-w", "stop"))
 
+    def checkpoint(self) -> None:
+        """Write what the server has in memory to its files, and remove those that it needs no more."""
+        self._execute("CHECKPOINT")
+
     def create_database(self) -> str:
         """URL of a new, empty database."""
         name = f"service_{next(self._numbers)}"
-        with psycopg.connect(f"host=127.0.0.1 port={self.port} user={USER}", autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
+        self._execute(f"CREATE DATABASE {name}")
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{name}"
+
+    def _execute(self, command: str) -> None:
+        with psycopg.connect(f"host=127.0.0.1 port={self.port} user={USER}", autocommit=True) as connection:
+            connection.execute(command.encode())

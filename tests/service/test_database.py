@@ -175,23 +175,6 @@ def test_compacting_waits_for_readers(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_nothing_is_left_of_deleted_rows_in_postgresql(postgresql: Cluster):
-    url, marker = postgresql.create_database(), "MARKER" * 100
-    migrate(url)
-    database = Database(url)
-    add_tenant(database, marker)
-    database.write(lambda session: session.execute(sa.delete(TenantRow).where(TenantRow.name == marker)))
-    database.compact()
-    database.write(lambda session: session.execute(sa.text("SELECT 1")))
-    database.close()
-    postgresql.stop()  # all that it still holds in memory goes to its files
-    try:
-        assert traces(postgresql.data / "base") == []
-    finally:
-        postgresql.start()
-
-
-@pytest.mark.slow
 def test_a_server_that_goes_away_is_waited_for(postgresql: Cluster):
     url = postgresql.create_database()
     migrate(url)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from studiolo.errors import DatabaseError, LeaseLostError, NotFoundError
 from studiolo.identities.artifacts import checkpoint_path, crop_path, kohya_path, lora_path
-from studiolo.service.database import Database
+from studiolo.service.database import Database, migrate
 from studiolo.service.erasure import Erased, Erasure
 from studiolo.service.identities import Identities, IdentityState, album_folder
 from studiolo.service.queue import JobQueue
@@ -21,7 +21,8 @@ from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
 from tests.jobs.finished_job import empty_database
 from tests.service.clock import Clock
-from tests.service.rows import portraits
+from tests.service.postgresql import Cluster
+from tests.service.rows import add_tenant, portraits
 
 A, B = "ten_a", "ten_b"
 
@@ -217,6 +218,29 @@ def test_a_database_that_cannot_be_compacted_gives_no_receipt(
     assert erased is not None
     assert erased.receipt is not None
     assert traces(tmp_path, "MARKGONE") == []
+
+
+@pytest.mark.slow
+def test_no_byte_of_it_is_left_in_the_files_of_postgresql(postgresql: Cluster, tmp_path: Path, store: Store):
+    """Its statistics keep samples of columns, and its deleted rows lie there until the table is written anew."""
+    url = postgresql.create_database()
+    migrate(url)
+    database = Database(url)
+    add_tenant(database, "a")
+    queue, files = JobQueue(database), postgresql.data / "base"
+    erasure = Erasure(queue, store, MlflowTracker.beside(store), ReceiptKey.open(tmp_path / "receipts.pem"))
+    gone, stays = learned(queue, store, "MARKGONE"), learned(queue, store, "MARKSTAYS")
+    database.write(lambda session: session.execute(sa.text("ANALYZE")))
+    postgresql.checkpoint()
+    assert traces(files, "MARKGONE")
+    erased = erasure.erase(A, gone)
+    assert erased is not None
+    assert erased.receipt is not None
+    database.write(lambda session: session.execute(sa.text("ANALYZE")))
+    postgresql.checkpoint()
+    assert traces(files, "MARKGONE") == []
+    assert traces(files, "MARKSTAYS", stays)
+    database.close()
 
 
 def test_webhooks_of_it_are_not_sent_any_more(queue: JobQueue, store: Store, erasure: Erasure):
