@@ -6,7 +6,7 @@ OUT ?= out/demo
 SAMPLES ?= data/samples
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup weights demo test test-slow check chromium serve clean
+.PHONY: help setup weights demo test test-slow check chromium postgresql serve clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -18,7 +18,7 @@ setup: .venv/.installed  ## .venv with the pinned packages
 		|| { echo "Studiolo needs Python 3.11 or 3.12; say which: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q $$(grep '^torch==' constraints.txt)
-	$(BIN)/pip install -q -c constraints.txt -e '.[embedded,s3,faces,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[embedded,s3,faces,postgresql,dev]'
 	@touch $@
 
 weights: setup  ## fetch and verify the embedded models
@@ -43,7 +43,12 @@ chromium:
 		SUDO=$$( [ "$$(id -u)" = 0 ] || echo sudo ); \
 		$$SUDO apt-get update -q && $$SUDO apt-get install -yq --no-install-recommends chromium; }
 
-test-slow: test-weights chromium  ## kills, load and browser
+postgresql:
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
+		SUDO=$$( [ "$$(id -u)" = 0 ] || echo sudo ); \
+		$$SUDO apt-get update -q && $$SUDO apt-get install -yq --no-install-recommends postgresql; }
+
+test-slow: test-weights chromium postgresql  ## kills, load, browser and PostgreSQL
 	$(BIN)/python -m pytest -m slow
 
 check: setup  ## ruff and mypy

@@ -6,6 +6,7 @@ import typer
 
 from jobs.base import base
 from jobs.deliver import deliver
+from jobs.keys import keys
 from jobs.models import models
 from jobs.retain import retain
 from jobs.samples import samples
@@ -25,6 +26,7 @@ app.command()(train)
 app.command()(deliver)
 app.command()(retain)
 app.add_typer(models, name="models")
+app.add_typer(keys, name="keys")
 app.command()(base)
 app.command()(samples)
 app.command()(synthesise)

@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
 
+from studiolo.service.settings import ServiceSettings
 from studiolo.settings import Section, StudioSettings
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
@@ -22,7 +23,12 @@ def settings_markdown() -> str:
         "# Settings\n\nGiven in a YAML file (`--config studio.yaml`); what the command line says goes on top."
         " A nested name such as `generation.steps` is `steps:` below `generation:` in the file.\n"
     )
-    return _GENERATED + head + "".join(_section_markdown("", StudioSettings))
+    return _GENERATED + head + "".join(_section_markdown("", StudioSettings, "The job"))
+
+
+def service_markdown() -> str:
+    """The page on every setting of the endpoint."""
+    return _GENERATED + "# Settings of the endpoint\n" + "".join(_section_markdown("", ServiceSettings, "The endpoint"))
 
 
 def cli_markdown() -> str:
@@ -35,11 +41,15 @@ def cli_markdown() -> str:
     return _GENERATED + page.strip() + "\n"
 
 
-PAGES: dict[str, Callable[[], str]] = {"settings.md": settings_markdown, "cli.md": cli_markdown}
+PAGES: dict[str, Callable[[], str]] = {
+    "settings.md": settings_markdown,
+    "service.md": service_markdown,
+    "cli.md": cli_markdown,
+}
 """All generated pages of the folder."""
 
 
-def _section_markdown(prefix: str, section: type[Section]) -> list[str]:
+def _section_markdown(prefix: str, section: type[Section], title: str = "") -> list[str]:
     """Heading, sentence and table of one section, then those of the sections inside it."""
     rows, inner = [], []
     for name, field in section.model_fields.items():
@@ -55,7 +65,7 @@ def _section_markdown(prefix: str, section: type[Section]) -> list[str]:
                 " ".join((field.description or "").split()),
             )
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
-    title = f"`{prefix.removesuffix('.')}`" if prefix else "The job"
+    title = title or f"`{prefix.removesuffix('.')}`"
     table = ["| setting | type | default | range | meaning |\n", "|---|---|---|---|---|\n", *rows]
     return [f"\n## {title}\n\n{section.__doc__}\n\n", *table, *inner]
 

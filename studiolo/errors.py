@@ -11,6 +11,16 @@ StudioloError
 ├── IdentityError          one identity cannot be finished; carries the Reason that ends in its row
 ├── TrainingError          training diverged or was given nothing to learn from
 ├── DeviceMemoryError      a pack does not fit into its accelerator
+├── RefusedError           the endpoint refuses a request; carries reason, HTTP status, and how long to wait
+│   ├── UnauthorisedError  the API key is unknown, expired or revoked
+│   ├── NotFoundError      there is no such thing, or it is another tenant's
+│   ├── ConflictError      what is asked for does not go with what is there
+│   ├── TooLargeError      more bytes or photos than are taken
+│   ├── UnsupportedError   a file of a kind that is not taken
+│   ├── UnacceptableError  the request cannot be carried out as it stands
+│   └── BusyError          too much at the moment
+├── LeaseLostError         a worker no longer holds its job; carries why
+├── DatabaseError          the service's database is away, or not the one it should be
 └── StoreError             the output location could not be read or written
     └── LockedError        another live job is writing to the same output
 
@@ -77,6 +87,87 @@ class TrainingError(StudioloError):
 
 class DeviceMemoryError(StudioloError):
     """The identities trained together do not fit into the accelerator's memory."""
+
+
+class RefusedError(StudioloError):
+    """The endpoint refuses a request. The text is the sentence for the caller.
+
+    `reason` is a word for programs, `status` the HTTP status that says it, `retry_after_s` the seconds after which the
+    same request may go through; None where waiting does not help.
+    """
+
+    status = 400
+
+    def __init__(self, reason: str, sentence: str, retry_after_s: float | None = None) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+        self.sentence = sentence
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[type["RefusedError"], tuple[str, str, float | None]]:
+        return type(self), (self.reason, self.sentence, self.retry_after_s)
+
+
+class UnauthorisedError(RefusedError):
+    """The API key is unknown, expired or revoked."""
+
+    status = 401
+
+
+class NotFoundError(RefusedError):
+    """There is no such thing, or it is another tenant's: the two look the same."""
+
+    status = 404
+
+
+class ConflictError(RefusedError):
+    """What is asked for does not go with what is there."""
+
+    status = 409
+
+
+class TooLargeError(RefusedError):
+    """More bytes or photos than are taken."""
+
+    status = 413
+
+
+class UnsupportedError(RefusedError):
+    """A file of a kind that is not taken."""
+
+    status = 415
+
+
+class UnacceptableError(RefusedError):
+    """The request cannot be carried out as it stands."""
+
+    status = 422
+
+
+class BusyError(RefusedError):
+    """Too much at the moment; `retry_after_s` says how long to wait."""
+
+    status = 429
+
+
+class LeaseLostError(StudioloError):
+    """A worker no longer holds its job and must stop.
+
+    `reason`: `cancelled` (by its tenant), `finished` (otherwise ended), `taken` (its lease ran out and the job was
+    given back), `erased` (nothing is left of it).
+    """
+
+    def __init__(self, job_id: str, reason: str) -> None:
+        super().__init__(f"job {job_id}: the lease is lost ({reason}); stop, and throw away what was made")
+        self.job_id = job_id
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["LeaseLostError"], tuple[str, str]]:
+        return type(self), (self.job_id, self.reason)
+
+
+class DatabaseError(StudioloError):
+    """The service's database is away, or not the one it should be."""
 
 
 class StoreError(StudioloError):

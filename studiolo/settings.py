@@ -1,13 +1,13 @@
 """Settings of the studio job: frozen, typed, documented under each field.
 
-`StudioSettings.load` reads a YAML file and applies what the command line says on top. A misspelt name or a value out of
+`Settings.load` reads a YAML file and applies what the command line says on top. A misspelt name or a value out of
 range raises `SettingsError` with the nearest valid name before any work is done.
 """
 
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pydantic
 import yaml
@@ -19,6 +19,23 @@ class Section(pydantic.BaseModel):
     """Base of every settings section: immutable, and no unknown names."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Settings(Section):
+    """Base of everything that one program can be told."""
+
+    @classmethod
+    def load(cls, config: Path | None, overrides: dict[str, Any]) -> Self:
+        """Settings of `config` (YAML, may be None) with `overrides` (None values ignored) on top.
+
+        Raises `SettingsError` when the file cannot be read or any name or value does not fit.
+        """
+        values = {} if config is None else _read_yaml(config)
+        values.update({name: value for name, value in overrides.items() if value is not None})
+        try:
+            return cls.model_validate(values)
+        except pydantic.ValidationError as error:
+            raise SettingsError("\n".join(_explain(cls, item) for item in error.errors())) from None
 
 
 def _rising_shares(value: tuple[float, float]) -> tuple[float, float]:
@@ -235,7 +252,7 @@ class GenerationSettings(Section):
     _rising = pydantic.field_validator("face_share")(_rising_shares)
 
 
-class StudioSettings(Section):
+class StudioSettings(Settings):
     """Everything the studio job can be told."""
 
     albums: str = pydantic.Field(min_length=1)
@@ -291,19 +308,6 @@ class StudioSettings(Section):
         if len(set(value)) < len(value):
             raise ValueError("wanted each style once; `per_style` sets how many portraits it gets")
         return value
-
-    @classmethod
-    def load(cls, config: Path | None, overrides: dict[str, Any]) -> "StudioSettings":
-        """Settings of `config` (YAML, may be None) with `overrides` (None values ignored) on top.
-
-        Raises `SettingsError` when the file cannot be read or any name or value does not fit.
-        """
-        values = {} if config is None else _read_yaml(config)
-        values.update({name: value for name, value in overrides.items() if value is not None})
-        try:
-            return cls.model_validate(values)
-        except pydantic.ValidationError as error:
-            raise SettingsError("\n".join(_explain(cls, item) for item in error.errors())) from None
 
 
 def require_path(path: Path, what: str, wanted: str, *, folder: bool = False) -> None:

@@ -1,14 +1,15 @@
 """The documentation says what is true: generated pages are current, links resolve, commands exist."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import typer
 
 from jobs import reference
-from studiolo.settings import StudioSettings
+from studiolo.service.settings import ServiceSettings
+from studiolo.settings import Settings, StudioSettings
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("README.md", "CONTRIBUTING.md", "docs")
@@ -32,9 +33,16 @@ def test_generated_pages_are_current(name: str) -> None:
     assert path.read_text(encoding="utf-8") == reference.PAGES[name](), "run `python -m jobs.reference`"
 
 
-def test_the_settings_page_has_every_setting_with_a_meaning() -> None:
-    rows = re.findall(r"^\| `([\w.]+)` \|.*\| ([^|]*) \|$", reference.settings_markdown(), re.MULTILINE)
-    settings = StudioSettings(albums="a", out="b")
+@pytest.mark.parametrize(
+    ("page", "settings"),
+    [
+        (reference.settings_markdown, StudioSettings(albums="a", out="b")),
+        (reference.service_markdown, ServiceSettings()),
+    ],
+    ids=["studio", "service"],
+)
+def test_the_settings_page_has_every_setting_with_a_meaning(page: Callable[[], str], settings: Settings) -> None:
+    rows = re.findall(r"^\| `([\w.]+)` \|.*\| ([^|]*) \|$", page(), re.MULTILINE)
 
     def leaves(values: dict[str, object], prefix: str = "") -> Iterator[str]:
         for name, value in values.items():

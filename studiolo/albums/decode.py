@@ -78,12 +78,13 @@ def _open(data: bytes) -> Image.Image:
         raise
     except Exception as error:
         begins = f"begins with {data[:12].hex(' ')}"
-        if _looks_like_an_image(data):
+        if looks_like_an_image(data):
             raise PhotoError(Reason.DAMAGED, f"{type(error).__name__}; {begins}") from error
         raise PhotoError(Reason.NOT_AN_IMAGE, begins) from error
 
 
-def _looks_like_an_image(data: bytes) -> bool:
+def looks_like_an_image(data: bytes) -> bool:
+    """Whether a file that begins with `data` (16 bytes will do) is of a kind that is opened; nothing is decoded."""
     starts = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\x00", b"MM\x00*")
     heif = data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
     return data.startswith(starts) or heif or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")

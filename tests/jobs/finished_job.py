@@ -41,7 +41,7 @@ def finished_job(folder: Path, names: tuple[str, ...], dates: retention.Dates, t
         for photo in job.people[-1][1]["photos"]:
             (place / photo["uri"]).write_bytes(job.photos[album_of(name), photo["uri"]])
     store = Store(folder / "out")
-    store.write_bytes("mlflow.db", _empty_database())
+    store.write_bytes("mlflow.db", empty_database())
     sources = {source.album_id: source for source in list_albums(str(folder / "albums"))}
     people = sorted(job.people, key=lambda person: person[0]["identity_id"])
     albums, identities, portraits, prints = [], [], [], []
@@ -68,7 +68,7 @@ def finished_job(folder: Path, names: tuple[str, ...], dates: retention.Dates, t
 
 
 @lru_cache(maxsize=1)
-def _empty_database() -> bytes:
+def empty_database() -> bytes:
     """An MLflow database without a run: laying its tables takes seconds, so it is done once."""
     with tempfile.TemporaryDirectory() as folder:
         MlflowTracker(f"sqlite:///{folder}/mlflow.db").runs_of(["nobody"])

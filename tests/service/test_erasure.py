@@ -1,0 +1,253 @@
+"""What is left of an identity after its erasure: a receipt, and no byte of what was hers."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from studiolo.errors import DatabaseError, LeaseLostError, NotFoundError
+from studiolo.identities.artifacts import checkpoint_path, crop_path, kohya_path, lora_path
+from studiolo.service.database import Database, migrate
+from studiolo.service.erasure import Erased, Erasure
+from studiolo.service.identities import Identities, IdentityState, album_folder
+from studiolo.service.queue import JobQueue
+from studiolo.service.receipts import ReceiptKey, verify_receipt
+from studiolo.service.records import Consent, Kind, NewJob, Person, new_id
+from studiolo.service.tables import DeliveryRow, JobRow
+from studiolo.storage.ledger import Ledger
+from studiolo.storage.store import Store
+from studiolo.storage.tracking import MlflowTracker
+from tests.jobs.finished_job import empty_database
+from tests.service.clock import Clock
+from tests.service.postgresql import Cluster
+from tests.service.rows import add_tenant, portraits
+
+A, B = "ten_a", "ten_b"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "store")
+    store.write_bytes("mlflow.db", empty_database())
+    return store
+
+
+@pytest.fixture
+def erasure(queue: JobQueue, store: Store, tmp_path: Path) -> Erasure:
+    return Erasure(queue, store, MlflowTracker.beside(store), ReceiptKey.open(tmp_path / "receipts.pem"))
+
+
+def learned(queue: JobQueue, store: Store, mark: str, tenant: str = A) -> str:
+    """An identity with all that is ever kept of one, each thing marked; the id."""
+    identity_id = new_id("id")
+    person = Person(name=mark, consent=Consent(given_by=mark, statement=mark, given_at=0.0))
+    new = NewJob(kind=Kind.IDENTITY, request={"note": mark}, steps=800, identity_id=identity_id, person=person)
+    queue.submit(tenant, new)
+    (lease,) = queue.lease([Kind.IDENTITY], "trainer", 60)
+    for path in (
+        f"{album_folder(identity_id)}/0.jpg",
+        f"{album_folder(identity_id)}/1.jpg",
+        crop_path(identity_id, "0" * 64),
+        lora_path(identity_id),
+        kohya_path(identity_id),
+        checkpoint_path(identity_id),
+    ):
+        store.write_bytes(path, mark.encode() * 100)
+    ledger, tracker = Ledger(store), MlflowTracker.beside(store)
+    key = identity_id[-20:].zfill(64)
+    ledger.complete("identity", key, {"identity_id": identity_id, "note": mark}, [lora_path(identity_id)])
+    ledger.fail("order", key, "crashed_worker", f"order of {identity_id!r}: {mark}")
+    run = tracker.start(key, identity_id, {"note": mark}, parent=tracker.start("service", "service", {}))
+    tracker.log_artifact(run, "samples.png", mark.encode())
+    tracker.finish(run, ok=True)
+    queue.complete(lease, {"note": mark}, within=Identities(queue.database).learned(lease, {"note": mark}))
+    for number in (1, 2):
+        hook = f"https://x.org/{mark}"
+        queue.submit(
+            tenant, portraits(identity_id=identity_id, request={"prompt": mark, "n": number}, webhook_url=hook)
+        )
+        (lease,) = queue.lease([Kind.PORTRAITS], "sampler", 60)
+        store.write_bytes(f"{lease.folder}/000.png", mark.encode() * 100)
+        queue.complete(lease, {"path": f"{lease.folder}/000.png", "note": mark})
+    return identity_id
+
+
+def traces(folder: Path, *marks: str) -> list[str]:
+    """Files whose name or bytes hold one of the marks."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [str(path) for path in files for mark in marks if mark in str(path) or mark.encode() in path.read_bytes()]
+
+
+def test_no_byte_of_it_is_left_and_the_others_stay(
+    queue: JobQueue, store: Store, erasure: Erasure, tmp_path: Path, clock: Clock
+):
+    gone, stays = learned(queue, store, "MARKGONE"), learned(queue, store, "MARKSTAYS")
+    others = traces(store.local_path("x").parent, "MARKSTAYS", stays)  # type: ignore[union-attr]
+    forgotten: list[str] = []
+
+    def elsewhere(identity_id: str) -> dict[str, int]:
+        forgotten.append(identity_id)
+        return {"adapter slots": 2}
+
+    erased = erasure.erase(A, gone, elsewhere)
+    assert erased is not None
+    receipt = erased.receipt
+    assert receipt is not None
+    assert traces(tmp_path, "MARKGONE") == []
+    assert traces(tmp_path / "store", gone) == []
+    assert traces(tmp_path / "store", "MARKSTAYS", stays) == others
+    assert forgotten == [gone]
+    assert verify_receipt(receipt, erasure.key.public_pem)
+    assert (receipt["identity_id"], receipt["tenant_id"], receipt["erased_at"]) == (gone, A, clock.now)
+    assert receipt["erased"] == {
+        "photos": 2,
+        "reference pictures": 1,
+        "files of face-LoRAs": 2,
+        "checkpoints": 1,
+        "files of results": 2,
+        "ledger records": 2,
+        "tracked runs": 1,
+        "adapter slots": 2,
+        "rows of jobs": 3,
+        "rows of versions": 1,
+    }
+    identity = Identities(queue.database).get(A, stays)
+    assert identity is not None
+    assert identity.name == "MARKSTAYS"
+    assert len(queue.page(A).items) == 3
+    assert Identities(queue.database).get(A, gone) is None
+
+
+def test_the_receipt_can_be_asked_for_again_by_its_tenant(
+    queue: JobQueue, store: Store, erasure: Erasure, clock: Clock
+):
+    gone = learned(queue, store, "MARKGONE")
+    assert erasure.erase(B, gone) is None
+    first = erasure.erase(A, gone)
+    clock.move(100)
+    assert erasure.erase(A, gone) == first
+    for tenant, wanted in ((B, gone), (A, new_id("id")), (A, ""), (A, "\0")):
+        assert erasure.erase(tenant, wanted) is None
+
+
+def test_nothing_is_accepted_and_everybody_is_stopped_before_it_goes(
+    queue: JobQueue, store: Store, erasure: Erasure, tmp_path: Path, clock: Clock
+):
+    gone = learned(queue, store, "MARKGONE")
+    waiting = queue.submit(A, portraits(identity_id=gone, deadline_s=99))
+    queue.submit(A, portraits(identity_id=gone, deadline_s=9))
+    (lease,) = queue.lease([Kind.PORTRAITS], "sampler", 30)
+    assert erasure.erase(A, gone) == Erased(None, 30)
+    assert erasure.unfinished() == [(A, gone)]
+    identity = Identities(queue.database).get(A, gone)
+    assert identity is not None
+    assert identity.state == IdentityState.ERASING
+    cancelled = queue.get(A, waiting.id)
+    assert cancelled is not None
+    assert (cancelled.state, cancelled.reason) == ("cancelled", "erased")
+    with pytest.raises(NotFoundError):
+        queue.submit(A, portraits(identity_id=gone))
+    clock.move(10)
+    store.write_bytes(f"{lease.folder}/000.png", b"MARKGONE")  # it has not heard of it yet
+    with pytest.raises(LeaseLostError):
+        queue.extend(lease, 30)
+    assert erasure.erase(A, gone) == Erased(None, 20)
+    clock.move(20)
+    erased = erasure.erase(A, gone)
+    assert erased is not None
+    assert erased.receipt is not None
+    assert traces(tmp_path, "MARKGONE") == []
+    assert erasure.unfinished() == []
+    with pytest.raises(LeaseLostError) as lost:
+        queue.complete(lease, {})
+    assert lost.value.reason == "erased"
+
+
+class Killed(Exception):
+    """The process ends between two calls."""
+
+
+def test_killed_at_any_moment_and_asked_again_it_is_complete(
+    queue: JobQueue, store: Store, erasure: Erasure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Store, database and tracker are cut off after 0, 1, 2 ... changes; the next try starts from what lies there."""
+    budget = [1000]
+
+    def cut_off(whole: Callable[..., object]) -> Callable[..., object]:
+        def cut(*arguments: object) -> object:
+            budget[0] -= 1
+            if budget[0] < 0:
+                raise Killed
+            return whole(*arguments)
+
+        return cut
+
+    for owner, name in ((Store, "remove"), (Database, "write"), (Database, "compact"), (MlflowTracker, "erase")):
+        monkeypatch.setattr(owner, name, cut_off(getattr(owner, name)))
+    for changes in (0, 1, 2, 3, 7, 12, 13, 14, 15):  # of 16
+        budget[0] = 1000
+        gone = learned(queue, store, "MARKGONE")
+        budget[0] = changes
+        with pytest.raises(Killed):
+            erasure.erase(A, gone)
+        budget[0] = 16
+        erased = erasure.erase(A, gone)
+        assert erased is not None
+        assert erased.receipt is not None
+        counts = erased.receipt["erased"]
+        assert (counts["photos"], counts["rows of jobs"], counts["tracked runs"]) == (2, 3, 1)
+        assert traces(tmp_path, "MARKGONE") == []
+        assert verify_receipt(erased.receipt, erasure.key.public_pem)
+
+
+def test_a_database_that_cannot_be_compacted_gives_no_receipt(
+    queue: JobQueue, store: Store, erasure: Erasure, url: str, tmp_path: Path
+):
+    if not url.startswith("sqlite"):
+        pytest.skip("PostgreSQL compacts beside readers, or waits")
+    gone = learned(queue, store, "MARKGONE")
+    queue.database.patience_s = 0.3
+    with queue.database._engine.connect() as reader:
+        reader.execute(sa.select(JobRow.id)).all()
+        with pytest.raises(DatabaseError, match="somebody reads"):
+            erasure.erase(A, gone)
+    assert erasure.unfinished() == [(A, gone)]
+    erased = erasure.erase(A, gone)
+    assert erased is not None
+    assert erased.receipt is not None
+    assert traces(tmp_path, "MARKGONE") == []
+
+
+@pytest.mark.slow
+def test_no_byte_of_it_is_left_in_the_files_of_postgresql(postgresql: Cluster, tmp_path: Path, store: Store):
+    """Its statistics keep samples of columns, and its deleted rows lie there until the table is written anew."""
+    url = postgresql.create_database()
+    migrate(url)
+    database = Database(url)
+    add_tenant(database, "a")
+    queue, files = JobQueue(database), postgresql.data / "base"
+    erasure = Erasure(queue, store, MlflowTracker.beside(store), ReceiptKey.open(tmp_path / "receipts.pem"))
+    gone, stays = learned(queue, store, "MARKGONE"), learned(queue, store, "MARKSTAYS")
+    database.write(lambda session: session.execute(sa.text("ANALYZE")))
+    postgresql.checkpoint()
+    assert traces(files, "MARKGONE")
+    erased = erasure.erase(A, gone)
+    assert erased is not None
+    assert erased.receipt is not None
+    database.write(lambda session: session.execute(sa.text("ANALYZE")))
+    postgresql.checkpoint()
+    assert traces(files, "MARKGONE") == []
+    assert traces(files, "MARKSTAYS", stays)
+    database.close()
+
+
+def test_webhooks_of_it_are_not_sent_any_more(queue: JobQueue, store: Store, erasure: Erasure):
+    gone, stays = learned(queue, store, "MARKGONE"), learned(queue, store, "MARKSTAYS")
+    erasure.erase(A, gone)
+    bodies = queue.database.read(lambda session: list(session.scalars(sa.select(DeliveryRow.body))))
+    of_stays = {job.id for job in queue.page(A, identity_id=stays).items}
+    assert len(bodies) == 2
+    assert {body["id"] for body in bodies} <= of_stays
+    assert "MARKGONE" not in json.dumps(bodies)
