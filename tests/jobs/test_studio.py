@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -15,6 +16,9 @@ from studiolo.identities.references import CROP_SIDE_PX
 from studiolo.portraits.files import decode_portrait
 from studiolo.settings import StudioSettings
 from studiolo.storage.store import Store
+
+DRIVER_GIB = 0.8
+"""What a driver of its own takes; this process is one, and holds what other tests have loaded besides."""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +43,8 @@ def test_nothing_is_lost(finished, small_albums):
     assert summary["photos_in"] == summary["photos_ok"] + summary["photos_dropped"] + summary["photos_failed"]
     assert summary["identities"] == 3
     assert summary["identities_failed"] >= 1
-    assert 0 < summary["peak_rss_gib"] < 6
+    others_gib = summary["peak_rss_gib"] - psutil.Process().memory_info().rss / 2**30
+    assert 0 < others_gib < 6 - DRIVER_GIB
     assert set(summary["seconds_by_stage"]) == set(studio_job.STAGES) - {"prints"}
     assert min(summary["seconds_by_stage"].values()) > 0
 
