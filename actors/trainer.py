@@ -26,7 +26,7 @@ from studiolo.keys import unit_key
 from studiolo.perception.perceive import perceive_photo
 from studiolo.perception.regions import head_mask
 from studiolo.perception.similarity import Similarity
-from studiolo.perception.suite import open_suite
+from studiolo.perception.suite import PERCEPTION_CARDS, open_suite
 from studiolo.portraits.sheets import square
 from studiolo.settings import FaceLoraSettings
 from studiolo.storage.ledger import Ledger
@@ -96,7 +96,7 @@ class Trainer:
         self.pipeline = self._load(device)
         self.engine = Engine(self.pipeline, slots=_SAMPLES, rank_budget=self.settings.rank)
         if self.settings.validate_every:
-            self.perception, self.similarity = open_suite(self.suite), Similarity.load()
+            self.perception, self.similarity = open_suite(self.suite), Similarity.load(self.suite)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Train every identity of `batch`."""
@@ -118,11 +118,13 @@ class Trainer:
     def key(self, identity: Row, photos: list[TrainingPhoto]) -> str:
         """Key of the unit "this identity's face-LoRA": all the trainer reads."""
         inputs: list[Any] = [identity["identity_id"], identity["trigger"], *(photo.sha256 for photo in photos)]
+        weights = weights_sha256([self.base])
         if self.settings.validate_every:  # which step is the result follows from them
             inputs += [
                 reference["embedding"] for reference in calmest(identity["references"], self.settings.max_photos)
             ]
-        weights = weights_sha256([self.base])
+            weights |= weights_sha256(PERCEPTION_CARDS[self.suite])
+            weights |= {"similarity": Similarity.load(self.suite).sha256}
         if self.settings.start:
             weights |= {"start": sha256_of(Path(self.settings.start))}
         settings = self.settings.model_copy(update={"start": None})  # what lies there counts, not where

@@ -1,6 +1,7 @@
 """What is trained, found done and trained again, on the tiny base."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from studiolo.albums.records import IDENTITY_SCHEMA
 from studiolo.identities.artifacts import checkpoint_path, kohya_path, lora_path
+from studiolo.perception import similarity
+from studiolo.perception.suite import PERCEPTION_CARDS
 from studiolo.storage.store import Store
 from studiolo.training.kohya import kohya_bytes
 from studiolo.training.validation import contenders
@@ -132,6 +135,25 @@ def test_what_a_validation_compares_with_is_part_of_the_key(store: Store) -> Non
         keys = {actor.key(each, actor._photos(each)) for each in (row, other)}
         assert len(keys) == 1 + validated
         assert {actor.key(needed, actor._photos(needed)) for needed in map(actor.needed, (row, other))} == keys
+
+
+def test_what_a_validation_judges_with_is_part_of_the_key(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (row,) = identities(store, 1).to_pylist()
+    constants = json.loads((similarity.FOLDER / "embedded.json").read_text())
+    monkeypatch.setattr(similarity, "FOLDER", tmp_path)
+
+    def key(even: float, cards: tuple[str, ...], changes: dict[str, Any]) -> str:
+        (tmp_path / "another.json").write_text(json.dumps({**constants, "even": even}))
+        monkeypatch.setitem(PERCEPTION_CARDS, "another", cards)
+        actor = Pupils(store, SETTINGS.model_copy(update=changes))
+        actor.suite = "another"
+        return actor.key(row, actor._photos(row))
+
+    for judged, changes in ((False, {}), (True, {"validate_every": 1})):
+        keys = {key(*by, changes) for by in ((0.5, ("yunet",)), (0.6, ("yunet",)), (0.5, ("dlib-face",)))}
+        assert len(keys) == (3 if judged else 1)
 
 
 def test_a_second_format_is_of_the_same_weights_or_not_there(store: Store) -> None:
