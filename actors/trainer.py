@@ -26,7 +26,7 @@ from studiolo.keys import unit_key
 from studiolo.perception.perceive import perceive_photo
 from studiolo.perception.regions import head_mask
 from studiolo.perception.similarity import Similarity
-from studiolo.perception.suite import open_suite
+from studiolo.perception.suite import PERCEPTION_CARDS, open_suite
 from studiolo.portraits.sheets import square
 from studiolo.settings import FaceLoraSettings
 from studiolo.storage.ledger import Ledger
@@ -37,7 +37,7 @@ from studiolo.training.checkpoints import UnitCheckpoint
 from studiolo.training.kohya import kohya_bytes
 from studiolo.training.learner import Learner
 from studiolo.training.pack import Pack, keep, resume
-from studiolo.training.validation import Embedding, Score, score, split
+from studiolo.training.validation import Embedding, Score, mean_distance, score, split
 from studiolo.weights.cards import weights_sha256
 from studiolo.weights.fetch import pull, sha256_of
 
@@ -56,6 +56,8 @@ class Work:
     """What it is learned from."""
     held_out: list[Embedding]
     """Embeddings of the photos that it is validated by."""
+    reference_diversity: float | None
+    """Mean distance of the embeddings of all its references; None without validation, and with fewer than two."""
     key: str
     run: str
     """Of the tracker."""
@@ -96,7 +98,7 @@ class Trainer:
         self.pipeline = self._load(device)
         self.engine = Engine(self.pipeline, slots=_SAMPLES, rank_budget=self.settings.rank)
         if self.settings.validate_every:
-            self.perception, self.similarity = open_suite(self.suite), Similarity.load()
+            self.perception, self.similarity = open_suite(self.suite), Similarity.load(self.suite)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Train every identity of `batch`."""
@@ -118,11 +120,13 @@ class Trainer:
     def key(self, identity: Row, photos: list[TrainingPhoto]) -> str:
         """Key of the unit "this identity's face-LoRA": all the trainer reads."""
         inputs: list[Any] = [identity["identity_id"], identity["trigger"], *(photo.sha256 for photo in photos)]
+        weights = weights_sha256([self.base])
         if self.settings.validate_every:  # which step is the result follows from them
             inputs += [
                 reference["embedding"] for reference in calmest(identity["references"], self.settings.max_photos)
             ]
-        weights = weights_sha256([self.base])
+            weights |= weights_sha256(PERCEPTION_CARDS[self.suite])
+            weights |= {"similarity": Similarity.load(self.suite).sha256}
         if self.settings.start:
             weights |= {"start": sha256_of(Path(self.settings.start))}
         settings = self.settings.model_copy(update={"start": None})  # what lies there counts, not where
@@ -167,7 +171,9 @@ class Trainer:
                         continue
                     work = self._work(row, photos, key)
                     try:
-                        learner = pack.learner(row["identity_id"], work.photos, self.seed, row["trigger"])
+                        learner = pack.learner(
+                            row["identity_id"], work.photos, self.seed, row["trigger"], work.reference_diversity
+                        )
                     except TrainingError as error:
                         finished(self._close(work, self._failed(row, Reason.TRAINING_FAILED, str(error))))
                         continue
@@ -212,15 +218,16 @@ class Trainer:
     def _work(self, identity: Row, photos: list[TrainingPhoto], key: str) -> Work:
         """Its run is open from here on."""
         name = identity["identity_id"]
-        held_out: list[Row] = []
+        embeddings: list[Embedding] = []
         params: Row = {**self.settings.model_dump(), "photos": len(photos)}
         if self.settings.validate_every and photos:
             photos, _, params["validated_in_sample"] = split(photos)
-            held_out = split(calmest(identity["references"], self.settings.max_photos))[1]
+            references = calmest(identity["references"], self.settings.max_photos)
+            embeddings = [np.asarray(reference["embedding"], np.float32) for reference in references]
         run = self.tracker.start(key, name, params, self.parent_run)
         checkpoint = UnitCheckpoint(self.store, checkpoint_path(name), key, self.settings.checkpoint_seconds)
-        embeddings = [np.asarray(reference["embedding"], np.float32) for reference in held_out]
-        return Work(identity, photos, embeddings, key, run, checkpoint, time.monotonic())
+        held_out = split(embeddings)[1]
+        return Work(identity, photos, held_out, mean_distance(embeddings), key, run, checkpoint, time.monotonic())
 
     def _result(self, pack: Pack, learner: Learner, work: Work) -> Row:
         """The row of an identity that is finished, or has failed; its files are in the store."""

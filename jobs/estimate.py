@@ -98,7 +98,7 @@ def _measure(settings: StudioSettings, request: Request, folder: Path) -> tuple[
     (album,) = seen.rows
     base = SUITE_BASE[settings.suite]
     face_lora = _face_lora(settings)
-    trainer = Trainer(store, base, face_lora, settings.seed, _Untracked(), "")
+    trainer = Trainer(store, base, face_lora, settings.seed, _Untracked(), "", settings.suite)
     identity = {name: album[name] for name in IDENTITY_SCHEMA.names}
     before = _size(folder)
     trained = probe(

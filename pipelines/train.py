@@ -72,6 +72,11 @@ class Group:
         """As Ray Train wants it: a fixed number, or least and most."""
         return self.most if self.least == self.most else (self.least, self.most)
 
+    @property
+    def patience_s(self) -> float:
+        """Longest that may pass until an identity comes out: one may end a worker in company and `ATTEMPTS` alone."""
+        return NO_PROGRESS_S + (1 + ATTEMPTS) * self.limit_s
+
 
 def fit_group(settings: FaceLoraSettings, cpus: float, identities: int, gpus: float = math.inf) -> Group:
     """No more workers than there are identities for their slots, and at most what `cpus` and `gpus` of the cluster
@@ -132,7 +137,7 @@ def train(people: Iterable[Row], actor: "Trainer", group: Group) -> Iterator[Row
         runner = remote(_Runner).remote()
         fitted = runner.fit.remote(queue, [ray.put(actor)], group)
         try:
-            for row, lost in _rows(queue, fitted, len(left), NO_PROGRESS_S + ATTEMPTS * group.limit_s):
+            for row, lost in _rows(queue, fitted, len(left), group.patience_s):
                 yield row if lost is None else actor.crashed(row, lost).to_pylist()[0]
         finally:
             with suppress(ray.exceptions.RayError):  # the cluster itself may be gone

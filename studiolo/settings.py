@@ -161,8 +161,8 @@ class FaceLoraSettings(Section):
     validate_every: int = pydantic.Field(0, ge=0)
     """Steps between validations: a few pictures of a fixed prompt and seeds are compared with held-out photos (one in
     five; with fewer than five photos with all). The face-LoRA with the best likeness is the result, of those whose
-    pictures differ at least half as much as those of the most diverse one. 0 keeps the last one: a validation costs
-    seconds, see docs/LOG.md."""
+    pictures differ at least half as much as those of the most diverse one or, where that is less, half as much as the
+    person's own photos. 0 keeps the last one: a validation costs seconds, see docs/LOG.md."""
     validation_patience: int = pydantic.Field(3, ge=1)
     """After so many validations without a better face-LoRA a training ends early."""
     gradient_clip: float = pydantic.Field(1.0, gt=0)

@@ -114,9 +114,11 @@ def _candidates(count: int, work: Work, rounds: int) -> int:
 def _busiest(work: Work, rounds: int, workers: int) -> float:
     """Batches of the worker with the most of them, when each takes the next order as it is free.
 
-    Orders in flight share batches: as many of one size pad the last of theirs together.
+    Orders in flight share batches: as many of one size pad the last of theirs together. There are no more in flight
+    than leave every worker its share (`pipelines.plan.fit`).
     """
-    loads, together = [0.0] * workers, work.generation.orders_in_flight
+    together = max(1, min(work.generation.orders_in_flight, math.ceil(len(work.orders) / workers)))
+    loads = [0.0] * workers
     for count in work.orders:
         shared = math.ceil(together * _candidates(count, work, 1) / work.generation.slots)
         loads[loads.index(min(loads))] += shared / together * rounds

@@ -55,10 +55,12 @@ class Learner:
         noise_steps: int,
         start: Mapping[str, Factors] | None = None,
         prior: Cache | None = None,
+        reference_diversity: float | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.identity_id, self.settings = identity_id, settings
         self._cache, self._prior, self._noise_steps = cache, prior, noise_steps
+        self._reference_diversity = reference_diversity
         self._generator = torch.Generator().manual_seed(seed)
         layout = Layout(layers, settings.rank)
         self.masters = nn.Parameter(torch.zeros(layout.size, device=device))
@@ -94,7 +96,7 @@ class Learner:
         step = len(self.losses)
         self.curve.append((step, score.likeness, score.diversity))
         self._kept[step] = self.masters.detach().clone()
-        self._kept = {step: self._kept[step] for step in contenders(self.curve)}
+        self._kept = {step: self._kept[step] for step in contenders(self.curve, self._reference_diversity)}
 
     @torch.no_grad()
     def choose(self) -> int:

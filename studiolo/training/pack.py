@@ -62,8 +62,18 @@ class Pack:
         self._base_sha256 = unet_sha256(base.unet)
         self._classes: dict[str, Cache] = {}
 
-    def learner(self, identity_id: str, photos: Sequence[TrainingPhoto], seed: int, trigger: str = "") -> Learner:
-        """An identity that can join; `trigger` names its class. Raises `TrainingError` without photos."""
+    def learner(
+        self,
+        identity_id: str,
+        photos: Sequence[TrainingPhoto],
+        seed: int,
+        trigger: str = "",
+        reference_diversity: float | None = None,
+    ) -> Learner:
+        """An identity that can join; `trigger` names its class, `reference_diversity` is for `contenders`.
+
+        Raises `TrainingError` without photos.
+        """
         if not photos:
             raise TrainingError(f"face-LoRA of {identity_id!r}: got no photos, wanted at least 1")
         settings, own_seed = self._settings, identity_seed(seed, identity_id)
@@ -79,6 +89,7 @@ class Pack:
             noise_steps=self._base.scheduler.config.num_train_timesteps,
             start={name: (down, up / self._scale) for name, (down, up) in self._start.items()},
             prior=self._class(trigger) if settings.prior_weight else None,
+            reference_diversity=reference_diversity,
             device=self._unet.device,
         )
 

@@ -1,17 +1,24 @@
 """What is trained, found done and trained again, on the tiny base."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from actors.trainer import Work
 from studiolo.albums.records import IDENTITY_SCHEMA
 from studiolo.identities.artifacts import checkpoint_path, kohya_path, lora_path
+from studiolo.perception import similarity
+from studiolo.perception.suite import PERCEPTION_CARDS
 from studiolo.storage.store import Store
 from studiolo.training.kohya import kohya_bytes
-from studiolo.training.validation import contenders
+from studiolo.training.learner import Learner
+from studiolo.training.pack import Pack
+from studiolo.training.validation import Score, contenders
 from tests.pipelines.pupils import SETTINGS, Pupils, identities
 
 
@@ -134,6 +141,25 @@ def test_what_a_validation_compares_with_is_part_of_the_key(store: Store) -> Non
         assert {actor.key(needed, actor._photos(needed)) for needed in map(actor.needed, (row, other))} == keys
 
 
+def test_what_a_validation_judges_with_is_part_of_the_key(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (row,) = identities(store, 1).to_pylist()
+    constants = json.loads((similarity.FOLDER / "embedded.json").read_text())
+    monkeypatch.setattr(similarity, "FOLDER", tmp_path)
+
+    def key(even: float, cards: tuple[str, ...], changes: dict[str, Any]) -> str:
+        (tmp_path / "another.json").write_text(json.dumps({**constants, "even": even}))
+        monkeypatch.setitem(PERCEPTION_CARDS, "another", cards)
+        actor = Pupils(store, SETTINGS.model_copy(update=changes))
+        actor.suite = "another"
+        return actor.key(row, actor._photos(row))
+
+    for judged, changes in ((False, {}), (True, {"validate_every": 1})):
+        keys = {key(*by, changes) for by in ((0.5, ("yunet",)), (0.6, ("yunet",)), (0.5, ("dlib-face",)))}
+        assert len(keys) == (3 if judged else 1)
+
+
 def test_a_second_format_is_of_the_same_weights_or_not_there(store: Store) -> None:
     train(pupils(store))
     assert not store.exists(kohya_path("p0"))
@@ -156,6 +182,51 @@ def test_an_identity_that_ended_its_workers_is_a_failed_row(store: Store) -> Non
         "2 attempts",
     )
     assert actor.unit(identity) != pupils(store, seed=1).unit(identity)  # another seed is another attempt
+
+
+class Judged(Pupils):
+    """Its samples come to show one person, and so to differ less; the power fails at the given step."""
+
+    fails_at = 0
+
+    def _validate(self, pack: Pack, learner: Learner, work: Work) -> Score:
+        step = len(learner.losses)
+        if step == self.fails_at:
+            raise InterruptedError
+        return {2: Score(0.1, 0.8), 4: Score(0.4, 0.39), 6: Score(0.6, 0.37), 8: Score(0.7, 0.36)}[step]
+
+
+def judged(store: Store) -> Judged:
+    actor = Judged(store, SETTINGS.model_copy(update={"steps": 8, "validate_every": 2, "validation_patience": 2}))
+    actor.tracker = Runs()
+    actor.open()
+    return actor
+
+
+@pytest.mark.usefixtures("weights")
+@pytest.mark.parametrize(("apart", "chosen", "last"), [(0.45, 8, 8), (0.9, 2, 6)])
+def test_collapse_is_measured_against_the_persons_photos_also_after_an_interruption(
+    tmp_path: Path, apart: float, chosen: int, last: int
+) -> None:
+    hashes = set()
+    for fails_at in (0, 4, 6):
+        store = Store(tmp_path / str(fails_at))
+        (row,) = identities(store, 1).to_pylist()
+        corners = np.eye(3, 128, dtype=np.float32) * apart / np.sqrt(2)  # all as far from each other
+        row["references"] = [{**row["references"][0], "embedding": corner.tolist()} for corner in corners]
+        people = pa.Table.from_pylist([row], IDENTITY_SCHEMA)
+        if fails_at:
+            broken = judged(store)
+            broken.fails_at = fails_at
+            with pytest.raises(InterruptedError):
+                broken(people)
+            assert store.exists(checkpoint_path("p0"))
+        actor = judged(store)
+        (trained_row,) = actor(people).to_pylist()
+        ((_, metrics),) = actor.tracker.metrics.items()
+        assert (trained_row["steps"], metrics["likeness"][-1][0]) == (chosen, last)
+        hashes.add(trained_row["sha256"])
+    assert len(hashes) == 1
 
 
 @pytest.mark.usefixtures("weights")

@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import RayActorError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-from pipelines.guard import OPENINGS
+from pipelines.guard import NO_PROGRESS_S, OPENINGS
 from pipelines.leases import Leases
 from pipelines.train import Group, _Blame, _rows, fit_group, train
 from studiolo.errors import PlanError, StudioloError
@@ -108,6 +108,21 @@ def test_a_group_that_never_begins_ends_the_job(tmp_path: Path) -> None:
         next(_rows(queue, fitted, 1, patience_s=0.5))
     ray.cancel(fitted, force=True)
     ray.kill(queue)
+
+
+def test_patience_outlasts_all_that_an_identity_may_hang(tmp_path: Path) -> None:
+    limit_s = 100_000.0
+    queue, hung = Leases([(name, {"identity_id": name}) for name in "ab"], Attempts(Store(tmp_path), "f", "run")), 0
+    while not (lost := queue.collect()[1]):
+        attempt = queue.begin()
+        rows = queue.take(attempt, 0, 2)
+        if rows == [{"identity_id": "b"}]:
+            queue.finish(attempt, rows[0])
+        else:
+            queue.blame([0])
+            hung += 1
+    assert [row for row, _ in lost] == [{"identity_id": "a"}]
+    assert group(time_limit_s=limit_s).patience_s - NO_PROGRESS_S >= hung * limit_s
 
 
 def test_a_worker_whose_node_was_taken_away_is_not_to_blame(tmp_path: Path) -> None:

@@ -65,6 +65,15 @@ def test_orders_in_flight_share_batches(in_flight: int, batches: float) -> None:
     assert estimate(small, COSTS, ONE).seconds["portraits"][0] == pytest.approx(GRAPH_S + 2 + batches * 3)
 
 
+@pytest.mark.parametrize(("orders", "workers", "batches"), [(1, 1, 1), (2, 2, 1), (3, 2, 1), (2, 1, 1), (4, 2, 1)])
+def test_few_orders_share_no_batches_across_workers(orders: int, workers: int, batches: int) -> None:
+    """Orders of half a batch, two in flight: each of two workers with one order makes a whole batch of its own."""
+    generation = WORK.generation.model_copy(update={"orders_in_flight": 2})
+    small = replace(WORK, orders=[1] * orders, generation=generation)
+    took = estimate(small, COSTS, dict.fromkeys(STAGES, workers)).seconds["portraits"][0]
+    assert took == pytest.approx(GRAPH_S + 2 + batches * 3)
+
+
 def test_prints_are_a_stage_of_their_own_when_there_are_any():
     assert "prints" not in estimate(WORK, COSTS, ONE).seconds
     printed = estimate(replace(WORK, prints=40), replace(COSTS, print_s=0.5), ONE)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from studiolo.generation.tiny import tiny_base
 from studiolo.training.learner import Learner
 from studiolo.training.pack import Pack
-from studiolo.training.validation import LEAST_DIVERSITY, Score, contenders, score, split
+from studiolo.training.validation import LEAST_DIVERSITY, Score, contenders, mean_distance, score, split
 from tests.training.test_pack import SETTINGS, photos, weights
 
 
@@ -29,6 +29,7 @@ def test_a_score_counts_pictures_without_a_face_and_looks_at_all_pairs() -> None
     found = score(faces, [np.array([0.0, 0.0], np.float32)], lambda distance: 1 - distance / 10)
     assert found.likeness == pytest.approx((1.0 + 0.5) / 4)
     assert found.diversity == pytest.approx(5.0)
+    assert mean_distance([np.zeros(2, np.float32)]) is None
     assert score([None, None], [np.zeros(2, np.float32)], lambda distance: 1.0) == Score(0.0, 0.0)
 
 
@@ -51,15 +52,42 @@ def test_the_most_alike_that_has_not_collapsed_is_the_result(scores: list[tuple[
     assert contenders([(step, *score) for step, score in enumerate(scores)])[0] == best
 
 
-@given(POINTS)
-def test_whatever_comes_the_result_was_kept(scores: list[tuple[float, float]]) -> None:
+FIRST_OTHERS_THEN_ONE = [(0.1, 0.8), (0.4, 0.39), (0.6, 0.37), (0.7, 0.36)]
+"""A training on a base that draws different people: its pictures come to show one person, and so to differ less."""
+
+
+@pytest.mark.parametrize(
+    ("scores", "reference_diversity", "kept"),
+    [
+        (FIRST_OTHERS_THEN_ONE, 0.45, [3]),  # they differ as photos of one person do
+        (FIRST_OTHERS_THEN_ONE, 0.72, [3]),
+        (FIRST_OTHERS_THEN_ONE, 0.76, [1]),  # a person who looks so different should differ more
+        (FIRST_OTHERS_THEN_ONE, 0.79, [0]),
+        (FIRST_OTHERS_THEN_ONE, None, [0]),
+        ([*FIRST_OTHERS_THEN_ONE, (0.9, 0.2)], 0.45, [3]),  # one picture over and over
+        ([(0.1, 0.05), (0.3, 0.04)], 0.45, [1, 0]),  # the base itself differs less
+        ([(0.1, 0.0), (0.3, 0.0)], 0.0, [1]),
+    ],
+)
+def test_a_training_that_comes_to_show_one_person_has_not_collapsed(
+    scores: list[tuple[float, float]], reference_diversity: float | None, kept: list[int]
+) -> None:
+    curve = [(step, *score) for step, score in enumerate(scores)]
+    assert contenders(curve, reference_diversity) == kept
+
+
+@given(POINTS, st.sampled_from([None, 0.0, 0.1, 0.3, 2.0]))
+def test_whatever_comes_the_result_was_kept(
+    scores: list[tuple[float, float]], reference_diversity: float | None
+) -> None:
     curve = [(step, *score) for step, score in enumerate(scores)]
     kept: set[int] = set()
     for count in range(1, len(curve) + 1):
-        found = contenders(curve[:count])
+        found = contenders(curve[:count], reference_diversity)
         assert set(found) <= kept | {count - 1}
         kept = set(found)
-        floor = LEAST_DIVERSITY * max(diversity for _, _, diversity in curve[:count])
+        most = max(diversity for _, _, diversity in curve[:count])
+        floor = LEAST_DIVERSITY * (most if reference_diversity is None else min(most, reference_diversity))
         eligible = [point for point in curve[:count] if point[2] >= floor]
         assert found[0] == max(eligible, key=lambda point: point[1])[0]
 
