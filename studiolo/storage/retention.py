@@ -129,11 +129,9 @@ def survey(
             if row["album_id"] in albums and row["identity_id"] != row["album_id"]:
                 shown[row["album_id"]].append(_page(row["identity_id"]))
     if store.exists("albums.parquet"):
-        for row in store.iter_rows("albums.parquet", ["album_id", "album_uri", "photos"]):
+        for row in store.iter_rows("albums.parquet", ["album_id", "photos"]):
             if row["album_id"] in albums:
-                shown[row["album_id"]] += [
-                    thumb_path(photo_origin(row["album_uri"], it["uri"])) for it in row["photos"]
-                ]
+                shown[row["album_id"]] += [thumb_path(photo_origin(row["album_id"], it["uri"])) for it in row["photos"]]
     places = [(url, Store(url)) for url in deliveries]
     found = {}
     for album in sorted(albums):

@@ -15,10 +15,11 @@ from studiolo.albums.records import PERCEIVED_SCHEMA
 from studiolo.errors import SettingsError, StudioloError
 from studiolo.identities.artifacts import checkpoint_path, crop_path, identity_name, lora_path
 from studiolo.portraits.approvals import APPROVALS
+from studiolo.portraits.thumbs import photo_origin, thumb_path
 from studiolo.storage import retention
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
-from tests.jobs.finished_job import finished_job
+from tests.jobs.finished_job import SHARED, finished_job
 from tests.portraits.job_rows import ODD_NAME
 
 TODAY = datetime.date.today()
@@ -194,3 +195,12 @@ def test_it_waits_for_no_other_job(delivered: Store):
 
 def lines(store: Store) -> list[dict]:
     return [json.loads(line) for line in store.read_bytes(retention.ERASED).decode().splitlines()]
+
+
+def test_a_photo_in_two_albums_stays_with_the_other(tmp_path: Path):
+    store = finished_job(tmp_path, ("anna", BERTA), {"anna": COMING, BERTA: PAST}, TODAY, manifest=True)
+    thumbs = {album: thumb_path(photo_origin(album, SHARED)) for album in ("anna", BERTA)}
+    page = store.read_bytes("gallery/people/anna.html")
+    assert run("retain", store.url).exit_code == 0
+    assert {album: store.exists(path) for album, path in thumbs.items()} == {"anna": True, BERTA: False}
+    assert store.read_bytes("gallery/people/anna.html") == page
