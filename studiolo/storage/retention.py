@@ -19,6 +19,7 @@ from studiolo.identities.artifacts import album_of, identity_folder, safe_segmen
 from studiolo.portraits.approvals import APPROVALS, Approvals
 from studiolo.portraits.delivery import delivered_files
 from studiolo.portraits.thumbs import GALLERY, photo_origin, thumb_path
+from studiolo.storage import attempts
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
@@ -151,7 +152,8 @@ def begin(store: Store, found: Mapping[str, Found], now: datetime.datetime) -> N
 
 
 def erase(store: Store, found: Mapping[str, Found], tracker: MlflowTracker) -> None:
-    """Delete what was `found`, and the albums' rows in every table and in the approvals."""
+    """Delete what was `found`, the albums' rows in every table and in the approvals, and all marks of attempts."""
+    attempts.forget(store)  # they may name photos, and do not say whose
     for item in found.values():
         tracker.erase(item.runs)
         for url, path in item.delivered:

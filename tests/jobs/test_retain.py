@@ -17,6 +17,7 @@ from studiolo.identities.artifacts import checkpoint_path, crop_path, identity_n
 from studiolo.portraits.approvals import APPROVALS
 from studiolo.portraits.thumbs import photo_origin, thumb_path
 from studiolo.storage import retention
+from studiolo.storage.attempts import Attempts
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
 from tests.jobs.finished_job import SHARED, finished_job
@@ -128,6 +129,20 @@ def test_a_dry_run_changes_nothing(delivered: Store, tmp_path: Path):
     assert f"would erase: {BERTA} (62 files, 8 records, 2 runs, 19 delivered)" in result.output
     assert "would erase: nobody" in result.output
     assert contents(tmp_path) == before
+
+
+def test_marks_that_killed_jobs_left_go_for_they_may_name_photos(delivered: Store, tmp_path: Path):
+    photo = f"{tmp_path}/albums/{BERTA}/selfie.jpg"
+    for run_of_job in ("one", "one", "other"):
+        attempt = Attempts(delivered, "perception", run_of_job).begin("album key")
+        attempt.work_on(photo)
+        attempt.explain(f"{photo} took longer than 5 s")
+    assert len(traces(tmp_path / "out" / "attempts" / "perception", BERTA)) == 1
+    assert run("retain", delivered.url, "--dry-run").exit_code == 0
+    assert traces(tmp_path / "out" / "attempts", BERTA)
+    assert run("retain", delivered.url).exit_code == 0
+    assert traces(tmp_path / "out", BERTA) == []
+    assert Attempts(delivered, "perception", "next").begin("album key").crashes == []
 
 
 class Killed(Exception):
