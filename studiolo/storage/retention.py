@@ -138,7 +138,7 @@ def survey(
     for album in sorted(albums):
         own = store.list(identity_folder(album))
         files = [*own, *filter(store.exists, [*map(thumb_path, own), *shown[album]])]
-        delivered = [(url, path) for url, place in places for path in delivered_files(place, album)]
+        delivered = [(url, path) for url, place in places for path in delivered_files(store, place, album)]
         found[album] = Found(files, records.get(album, []), runs.get(album, []), delivered)
     return found
 
