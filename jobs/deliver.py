@@ -54,7 +54,7 @@ def _deliver_all(store: Any, to: str, zipped: bool, approved_only: bool) -> list
     from studiolo.portraits.delivery import plan_delivery, write_delivery
     from studiolo.storage.store import Store
 
-    _check_apart(store.url, to, {row["album_uri"] for row in store.iter_rows("albums.parquet", ["album_uri"])})
+    _check_apart(store, to)
     approvals, place = read_approvals(store), Store(to)
     known = set(store.read_json(DELIVERIES)) if store.exists(DELIVERIES) else set()
     store.write_json(DELIVERIES, sorted(known | {place.url}))  # first: what is handed out must be found again
@@ -94,10 +94,14 @@ def _orders(store: Any) -> Iterator[tuple[Row, list[Row], list[Row], list[Row]]]
         yield order, people, portraits, prints
 
 
-def _check_apart(out: str, to: str, albums: set[str]) -> None:
-    """Refuses a folder in which deliveries, and later their removal, would meet the output or a customer's album."""
+def _check_apart(store: Any, to: str) -> None:
+    """Refuses a folder in which deliveries, and later their removal, would meet the output or a customer's photos."""
+    from studiolo.albums.sources import folders_of
     from studiolo.storage.places import overlap
 
-    for what, place in (("the output", out), *(("an album", album) for album in sorted(albums))):
+    albums: set[str] = set()
+    for row in store.iter_rows("albums.parquet", ["album_uri", "photos.list.element.uri"]):
+        albums |= folders_of(row["album_uri"], [photo["uri"] for photo in row["photos"]])
+    for what, place in (("the output", store.url), *(("an album", album) for album in sorted(albums))):
         if overlap(place, to):
             raise UsageError(f"deliver: got the folder {to!r}, and {what} is {place!r}; wanted a place apart from it")

@@ -145,12 +145,12 @@ def _people(
 
 def _files(store: Store, sources: Sequence[AlbumSource], named: set[str]) -> GalleryFiles:
     """The gallery's access to files; adds the path of each that it writes to `named`."""
-    photos = {source.album_uri: source.photos for source in sources}
+    photos = {source.album_id: source.photos for source in sources}
 
-    def read_photo(album_uri: str, uri: str) -> bytes:
-        place = dict(photos.get(album_uri, ())).get(uri)
+    def read_photo(album_id: str, uri: str) -> bytes:
+        place = dict(photos.get(album_id, ())).get(uri)
         if place is None:
-            raise PhotoError(Reason.UNREADABLE, f"{uri!r} is no photo of {album_uri!r}")
+            raise PhotoError(Reason.UNREADABLE, f"{uri!r} is no photo of {album_id!r}")
         return read_bytes(place)
 
     def write(path: str, content: bytes) -> None:
@@ -163,8 +163,8 @@ def _files(store: Store, sources: Sequence[AlbumSource], named: set[str]) -> Gal
 def _files_as_they_are(store: Store, named: set[str]) -> GalleryFiles:
     """As `_files`, with the thumbnails that lie there in the place of customers' photos."""
 
-    def read_photo(album_uri: str, uri: str) -> bytes:
-        path = thumb_path(photo_origin(album_uri, uri))
+    def read_photo(album_id: str, uri: str) -> bytes:
+        path = thumb_path(photo_origin(album_id, uri))
         if not store.exists(path):
             raise PhotoError(Reason.UNREADABLE, f"{uri!r} has no thumbnail")
         return store.read_bytes(path)

@@ -17,6 +17,7 @@ from studiolo.errors import SettingsError, nearest
 from studiolo.identities.artifacts import album_of
 
 COLUMNS = ("album_id", "uri")
+FORMATS = (".parquet", ".csv", ".jsonl", ".ndjson")
 _SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
 
 
@@ -46,6 +47,11 @@ def read_manifest(url: str, read: Callable[[], bytes]) -> dict[str, list[str]]:
         seen.add((album_id, uri))
         uris.append(uri)
     return albums
+
+
+def is_manifest(url: str) -> bool:
+    """Whether `url` is called as a manifest is."""
+    return url.partition("::")[0].lower().endswith(FORMATS)
 
 
 def _parse(url: str, data: bytes) -> pa.Table:

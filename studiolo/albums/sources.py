@@ -110,6 +110,19 @@ def list_albums(url: str) -> list[AlbumSource]:
     return albums
 
 
+def folders_of(album_uri: str, uris: Iterable[str]) -> set[str]:
+    """Where the photos of an album lie, `uris` in its rows: its folder; for a manifest itself and each photo's folder.
+
+    A photo that is a link on this disk lies in two folders.
+    """
+    if not manifests.is_manifest(album_uri):
+        return {album_uri}
+    places = {_absolute(album_uri, uri) for uri in uris}
+    local = {local_path(place) for place in places if is_local(place)}
+    remote = {_parent(place) for place in places if not is_local(place) and "::" not in place}  # else in an archive
+    return {album_uri, *map(os.path.dirname, local | set(map(os.path.realpath, local))), *remote}
+
+
 def read_bytes(uri: str, limit: int = MAX_FILE_BYTES) -> bytes:
     """The file at an absolute uri of `AlbumSource.photos`, at most `limit` bytes.
 
@@ -146,7 +159,7 @@ def _list_local(path: str) -> list[AlbumSource]:
     if not os.path.lexists(path):
         raise SettingsError(_nothing_at(path, os.path.dirname, os.path.isdir, os.listdir))
     if os.path.isfile(path):
-        return _from_manifest(path, Path(path).read_bytes, lambda uri: _beside(os.path.dirname(path), uri))
+        return _from_manifest(path, Path(path).read_bytes)
     if not os.path.isdir(path):
         raise SettingsError(f"albums {path!r} is neither a folder nor a file")
     names = [name for name in sorted(os.listdir(path)) if not is_junk(name)]
@@ -203,15 +216,14 @@ def _printable(name: str) -> str:
 
 
 def _list_remote(url: str) -> list[AlbumSource]:
-    link, chain, rest = url.partition("::")
+    _, chain, rest = url.partition("::")
     fs, root = fsspec.core.url_to_fs(url)
 
     def full(path: str) -> str:
         return f"{fs.unstrip_protocol(path)}{chain}{rest}"
 
     if fs.isfile(root):
-        folder = link.rpartition("/")[0]
-        return _from_manifest(url, lambda: fs.cat_file(root), lambda uri: _beside(folder, uri) + chain + rest)
+        return _from_manifest(url, lambda: fs.cat_file(root))
     if not fs.isdir(root):
         raise SettingsError(_nothing_at(root.rstrip("/"), _parent, fs.isdir, lambda path: _names(fs, path)))
     entries = {_name(entry["name"]): entry for entry in fs.ls(root, detail=True)}
@@ -250,17 +262,18 @@ def _parent(path: str) -> str:
 # Both
 
 
-def _from_manifest(url: str, read: Callable[[], bytes], place: Callable[[str], str]) -> list[AlbumSource]:
+def _from_manifest(url: str, read: Callable[[], bytes]) -> list[AlbumSource]:
     uris_by_album = manifests.read_manifest(url, read)
     return [
-        AlbumSource(album_id, url, tuple(sorted((uri, place(uri)) for uri in uris)))
+        AlbumSource(album_id, url, tuple(sorted((uri, _absolute(url, uri)) for uri in uris)))
         for album_id, uris in uris_by_album.items()
     ]
 
 
-def _beside(folder: str, uri: str) -> str:
-    """`uri` of a manifest in `folder`: itself when absolute, else below the folder."""
-    return uri if "://" in uri or uri.startswith("/") else f"{folder}/{uri}"
+def _absolute(manifest: str, uri: str) -> str:
+    """`uri` of a photo in a manifest: itself when absolute, else below the manifest's folder; in the same archive."""
+    link, chain, rest = (manifest, "", "") if is_local(manifest) else manifest.partition("::")
+    return (uri if "://" in uri or uri.startswith("/") else f"{_parent(link)}/{uri}") + chain + rest
 
 
 def _nothing_at(

@@ -7,26 +7,37 @@
     NAME/other-1/portraits, NAME/other-1/prints        of further people of the album
 
 The same job gives the same bytes, the zip's included: its entries are sorted, stored and dated 1980.
+
+What a delivery writes is first noted in the output, so that nothing else is ever written over or removed. Where such a
+note is missing (an older delivery, or one of another output), a file counts as delivered when its content says so.
 """
 
 import io
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from studiolo.albums.records import Reason, Status
-from studiolo.identities.artifacts import part_of_album, safe_segment
+from studiolo.errors import UsageError
+from studiolo.identities.artifacts import identity_folder, part_of_album, safe_segment
 from studiolo.portraits.approvals import Approvals, Decision
+from studiolo.portraits.files import is_portrait
+from studiolo.portraits.prints import is_print
 from studiolo.portraits.templating import templates
 from studiolo.portraits.views import shortfall
 from studiolo.storage.store import Store
 
 Row = Mapping[str, Any]
 
+NOTE = "deliveries.json"
+"""In the folder of the album's owner: URL of each delivery folder -> paths in it that deliveries wrote."""
+
 _DELIVERED = re.compile(r"index\.html|order\.txt|(?:other-[0-9]+/)?(?:portraits/[^/]+\.png|prints/[^/]+\.jpg)")
+_LETTER = "Portraits for "
+"""How letters and titles of pages begin, the template's too."""
 _FIRST_DAY = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o644 << 16
 
@@ -76,24 +87,73 @@ def write_delivery(out: Store, to: Store, delivery: Delivery, zipped: bool) -> N
     """Make `to` hold the delivery, as a folder or a zip of the album's name; files that differ are written.
 
     Portraits and prints of an earlier delivery that are in this one no more go; so does the earlier one's other form.
+    Raises `UsageError`, and writes nothing, when a file that no delivery wrote is in the way.
     """
     folder = safe_segment(delivery.album_id)
     contents = {name: text.encode(errors="replace") for name, text in delivery.texts.items()}
     contents |= {name: out.read_bytes(path) for name, path in delivery.files.items()}
     files = {f"{folder}.zip": _zip(folder, contents)} if zipped else {f"{folder}/{n}": c for n, c in contents.items()}
-    for path, content in files.items():
-        if not to.exists(path) or to.read_bytes(path) != content:
-            to.write_bytes(path, content)
-    for path in delivered_files(to, delivery.album_id):
-        if path not in files:
-            to.remove(path)
+    changed = [path for path, content in files.items() if not to.exists(path) or to.read_bytes(path) != content]
+    known = set(delivered_files(out, to, delivery.album_id))
+    for path in changed:
+        if path not in known and to.exists(path):
+            raise UsageError(
+                f"deliver: {path!r} in {to.url!r} was there before and is no delivered file; move it away, or deliver"
+                " to another folder"
+            )
+    _note(out, to, delivery.album_id, known | set(files))  # first: what is written must be known if this is killed
+    for path in changed:
+        to.write_bytes(path, files[path])
+    for path in sorted(known - set(files)):
+        to.remove(path)
+    _note(out, to, delivery.album_id, set(files))
 
 
-def delivered_files(to: Store, album_id: str) -> list[str]:
+def delivered_files(out: Store, to: Store, album_id: str) -> list[str]:
     """Paths of what deliveries of this album left at `to`; other files beside them are not ours."""
     folder = safe_segment(album_id)
-    inside = [path for path in to.list(folder) if _DELIVERED.fullmatch(path.removeprefix(f"{folder}/"))]
-    return [*inside, *([f"{folder}.zip"] if to.exists(f"{folder}.zip") else [])]
+    archive = f"{folder}.zip"
+    there = [*to.list(folder), *([archive] if to.exists(archive) else [])]
+    notes = _notes(out, album_id)
+    if to.url in notes:
+        return sorted(set(there) & set(notes[to.url]))
+    return [path for path in there if _reads_as_delivered(to, path, folder)]
+
+
+def _notes(out: Store, album_id: str) -> dict[str, list[str]]:
+    path = f"{identity_folder(album_id)}/{NOTE}"
+    return dict(out.read_json(path)) if out.exists(path) else {}
+
+
+def _note(out: Store, to: Store, album_id: str, paths: Collection[str]) -> None:
+    notes = _notes(out, album_id)
+    if notes.get(to.url) != sorted(paths):
+        out.write_json(f"{identity_folder(album_id)}/{NOTE}", notes | {to.url: sorted(paths)})
+
+
+def _reads_as_delivered(to: Store, path: str, folder: str) -> bool:
+    """Whether name and content are those of a delivery's file, for want of a note."""
+    name = path.removeprefix(f"{folder}/")
+    if name != f"{folder}.zip" and not _DELIVERED.fullmatch(name):
+        return False
+    content = to.read_bytes(path)
+    if name.endswith(".png"):
+        return is_portrait(content)
+    if name.endswith(".jpg"):
+        return is_print(content)
+    if name.endswith(".zip"):
+        return _is_archive(content, folder)
+    return content.startswith(_LETTER.encode()) if name == "order.txt" else f"<title>{_LETTER}".encode() in content
+
+
+def _is_archive(content: bytes, folder: str) -> bool:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return False
+    ours = all(name.startswith(f"{folder}/") and _DELIVERED.fullmatch(name[len(folder) + 1 :]) for name in names)
+    return ours and f"{folder}/order.txt" in names
 
 
 def _person(
@@ -161,7 +221,7 @@ def _prints(going: Sequence[Row], prints: Sequence[Row]) -> tuple[dict[str, str]
 
 def _letter(view: Mapping[str, Any]) -> str:
     """The plain text file."""
-    lines = [f"Portraits for {view['name']}", ""]
+    lines = [f"{_LETTER}{view['name']}", ""]
     for place, person in enumerate(view["people"]):
         if view["several"]:
             lines += [*([""] if place else []), person["name"]]

@@ -21,6 +21,8 @@ SETTINGS_KEY = "studiolo"
 PARAMETERS_KEY = "parameters"
 """Name of the PNG text that web interfaces for diffusion models show."""
 
+_HEAD_BYTES = 64
+"""Our text is a PNG's second chunk, after 33 bytes."""
 _LABELS = {"steps": "Steps", "guidance_scale": "CFG scale", "seed": "Seed"}
 
 
@@ -51,6 +53,11 @@ def decode_portrait(content: bytes) -> tuple[npt.NDArray[np.uint8], dict[str, An
         raise StoreError(f"portrait file: got a PNG without the text {SETTINGS_KEY!r}, wanted one of our portraits")
     settings: dict[str, Any] = json.loads(text[SETTINGS_KEY])
     return rgb_u8, settings
+
+
+def is_portrait(content: bytes) -> bool:
+    """Whether `content` says of itself that it is a portrait file of ours; pixels are not decoded."""
+    return content.startswith(b"\x89PNG") and f"iTXt{SETTINGS_KEY}\0".encode() in content[:_HEAD_BYTES]
 
 
 def parameters_text(width_px: int, height_px: int, settings: Mapping[str, Any]) -> str:

@@ -30,6 +30,8 @@ QUALITY = 95
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)x(\d+(?:\.\d+)?)(?:@(\d+))?")
 _PROFILE_DATE = slice(24, 36)
+_PROFILE_DAY = b"\x07\xd0\0\1\0\1\0\0\0\0\0\0"  # the first of January 2000
+_HEAD_BYTES = 256
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom in px."""
@@ -114,9 +116,15 @@ def encode_print(rgb_u8: npt.NDArray[np.uint8], crop: Box, size: PrintSize) -> b
     return buffer.getvalue()
 
 
+def is_print(content: bytes) -> bool:
+    """Whether `content` is a print of ours, by the date of its colour profile; pixels are not decoded."""
+    _, found, profile = content[:_HEAD_BYTES].partition(b"ICC_PROFILE\0\1\1")
+    return content.startswith(b"\xff\xd8") and bool(found) and profile[_PROFILE_DATE] == _PROFILE_DAY
+
+
 @lru_cache(maxsize=1)
 def _srgb_profile() -> bytes:
     """sRGB's ICC profile without the moment it was made at, which would tell two equal runs apart."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    profile[_PROFILE_DATE] = b"\x07\xd0\0\1\0\1\0\0\0\0\0\0"  # the first of January 2000
+    profile[_PROFILE_DATE] = _PROFILE_DAY
     return bytes(profile)

@@ -22,7 +22,7 @@ class GalleryFiles:
     """How the gallery reaches files: `read` and `write` by paths relative to the output, `read_photo` by
     album and uri.
 
-    `read_photo(album_uri, uri)` may raise any `StudioloError` for a photo that cannot be had; the photo then
+    `read_photo(album_id, uri)` may raise any `StudioloError` for a photo that cannot be had; the photo then
     has no thumbnail. What `read` and `write` raise ends the gallery.
     """
 
@@ -45,22 +45,25 @@ def portrait_thumb(files: GalleryFiles, path: str, side_px: int = 320) -> Thumb:
     return _write(files, path, square(decode(files.read(path), _DECODING), side_px))
 
 
-def photo_thumb(files: GalleryFiles, album_uri: str, uri: str, rotation_deg: int, side_px: int = 280) -> Thumb | None:
+def photo_thumb(files: GalleryFiles, album_id: str, uri: str, rotation_deg: int, side_px: int = 280) -> Thumb | None:
     """Thumbnail of a customer's photo, turned upright, at most `side_px` long; None when it cannot be
     decoded.
     """
     try:
-        rgb_u8 = decode(files.read_photo(album_uri, uri), _DECODING)
+        rgb_u8 = decode(files.read_photo(album_id, uri), _DECODING)
     except StudioloError:
         return None
     image = Image.fromarray(turn(rgb_u8, rotation_deg or 0))
     image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
-    return _write(files, photo_origin(album_uri, uri), image)
+    return _write(files, photo_origin(album_id, uri), image)
 
 
-def photo_origin(album_uri: str, uri: str) -> str:
-    """What names the thumbnail of a customer's photo; a picture of the output is named by its path."""
-    return f"{album_uri}\0{uri}"
+def photo_origin(album_id: str, uri: str) -> str:
+    """What names the thumbnail of a customer's photo; a picture of the output is named by its path.
+
+    Albums of a manifest share its uri and may share a file, so it is the album's name that tells them apart.
+    """
+    return f"{album_id}\0{uri}"
 
 
 def thumb_path(origin: str) -> str:

@@ -174,7 +174,7 @@ def _portrait(row: Row, name: str, styles: Mapping[str, Style], files: GalleryFi
 
 def _photo(row: Row, album: Row, files: GalleryFiles) -> View:
     shown = row["reason"] not in _NOT_SHOWN
-    thumb = photo_thumb(files, album["album_uri"], row["uri"], row["rotation_deg"] or 0) if shown else None
+    thumb = photo_thumb(files, album["album_id"], row["uri"], row["rotation_deg"] or 0) if shown else None
     return {
         "thumb": _thumb(thumb) if thumb else None,
         "name": row["uri"],

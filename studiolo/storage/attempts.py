@@ -22,6 +22,8 @@ from typing import Any
 from studiolo.errors import StoreError
 from studiolo.storage.store import Store
 
+_FOLDER = "attempts"
+
 WHOLE = ""
 """In place of a part's name: the unit outside its parts."""
 
@@ -40,6 +42,15 @@ class Crash:
     """The part it was at, or `WHOLE`."""
     detail: str
     """Why, as far as known."""
+
+
+def forget(store: Store) -> None:
+    """Take every mark away, of whatever unit. For who holds the store's lock, so that no worker is at work.
+
+    A mark names the part it is at, such as a customer's photo, and not whose it is. Crashes counted are forgotten too.
+    """
+    for path in store.list(_FOLDER):
+        store.remove(path)
 
 
 class Attempt:
@@ -81,7 +92,7 @@ class Attempts:
     @contextmanager
     def kept(self) -> Iterator[None]:
         """While the driver is here the folder is too: a worker that empties it does not take it from under another."""
-        keeper = f"attempts/{self.stage}/run.json"
+        keeper = f"{_FOLDER}/{self.stage}/run.json"
         self.store.write_json(keeper, {"run": self.run})
         yield
         self.store.remove(keeper)  # after an error it may stay: the next run writes its own
@@ -119,4 +130,4 @@ class Attempts:
 
     def _path(self, unit: str) -> str:
         name = hashlib.sha256(unit.encode(errors="surrogatepass")).hexdigest()
-        return f"attempts/{self.stage}/{name}.json"
+        return f"{_FOLDER}/{self.stage}/{name}.json"

@@ -17,6 +17,8 @@ from studiolo.storage.store import Store
 
 _KIND = re.compile(r"[a-z][a-z0-9_-]*")
 _KEY = re.compile(r"[0-9a-f]{64}")
+_NAMES = ("identity_id", "album_id")
+"""Fields of a record whose texts are names; any other text may be a word that somebody is called by."""
 
 
 class Ledger:
@@ -65,15 +67,17 @@ class Ledger:
     def about(self, album_ids: Collection[str]) -> dict[str, list[str]]:
         """Paths of the records, failures included, that speak of each album or its people; of none there is no entry.
 
-        A record does when one of its texts is a name, holds it in quotes, or is a path in the album's folder.
+        A record does when it names one as its `identity_id` or `album_id`, or when one of its texts holds the name in
+        quotes or is a path in the album's folder.
         """
         signs = {  # its folder, and in quotes its name and how its people's begin
             name: (f"{identity_folder(name)}/", repr(name), repr(f"{name}/other-")[:-1]) for name in album_ids
         }
         found: dict[str, list[str]] = {}
         for path in self.store.list("ledger") if signs else ():
-            texts = set(_texts(self._read(path)))
-            names = set(map(album_of, texts))
+            fields = set(_texts(self._read(path)))
+            texts = {text for _, text in fields}
+            names = {album_of(text) for field, text in fields if field in _NAMES}
             for name, (folder, *quoted) in signs.items():
                 told = any(text.startswith(folder) or any(sign in text for sign in quoted) for text in texts)
                 if told or name in names:
@@ -93,18 +97,18 @@ class Ledger:
         return record
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in a JSON value, names of fields included."""
+def _texts(value: Any, field: str = "") -> Iterator[tuple[str, str]]:
+    """(field, text) of every text in a JSON value; names of fields are texts without a field."""
     if isinstance(value, str):
-        yield value
+        yield field, value
     elif isinstance(value, dict):
-        yield from value
-        for item in value.values():
-            yield from _texts(item)
+        for name, item in value.items():
+            yield "", name
+            yield from _texts(item, name)
     elif isinstance(value, list):
         for item in value:
             if not isinstance(item, float):  # embeddings
-                yield from _texts(item)
+                yield from _texts(item, field)
 
 
 def _path(outcome: str, kind: str, key: str) -> str:

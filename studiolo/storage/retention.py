@@ -19,6 +19,7 @@ from studiolo.identities.artifacts import album_of, identity_folder, safe_segmen
 from studiolo.portraits.approvals import APPROVALS, Approvals
 from studiolo.portraits.delivery import delivered_files
 from studiolo.portraits.thumbs import GALLERY, photo_origin, thumb_path
+from studiolo.storage import attempts
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
@@ -129,17 +130,15 @@ def survey(
             if row["album_id"] in albums and row["identity_id"] != row["album_id"]:
                 shown[row["album_id"]].append(_page(row["identity_id"]))
     if store.exists("albums.parquet"):
-        for row in store.iter_rows("albums.parquet", ["album_id", "album_uri", "photos"]):
+        for row in store.iter_rows("albums.parquet", ["album_id", "photos"]):
             if row["album_id"] in albums:
-                shown[row["album_id"]] += [
-                    thumb_path(photo_origin(row["album_uri"], it["uri"])) for it in row["photos"]
-                ]
+                shown[row["album_id"]] += [thumb_path(photo_origin(row["album_id"], it["uri"])) for it in row["photos"]]
     places = [(url, Store(url)) for url in deliveries]
     found = {}
     for album in sorted(albums):
         own = store.list(identity_folder(album))
         files = [*own, *filter(store.exists, [*map(thumb_path, own), *shown[album]])]
-        delivered = [(url, path) for url, place in places for path in delivered_files(place, album)]
+        delivered = [(url, path) for url, place in places for path in delivered_files(store, place, album)]
         found[album] = Found(files, records.get(album, []), runs.get(album, []), delivered)
     return found
 
@@ -153,7 +152,8 @@ def begin(store: Store, found: Mapping[str, Found], now: datetime.datetime) -> N
 
 
 def erase(store: Store, found: Mapping[str, Found], tracker: MlflowTracker) -> None:
-    """Delete what was `found`, and the albums' rows in every table and in the approvals."""
+    """Delete what was `found`, the albums' rows in every table and in the approvals, and all marks of attempts."""
+    attempts.forget(store)  # they may name photos, and do not say whose
     for item in found.values():
         tracker.erase(item.runs)
         for url, path in item.delivered:

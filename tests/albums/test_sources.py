@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from studiolo.albums.records import Reason
-from studiolo.albums.sources import AlbumSource, is_junk, list_albums, read_bytes
+from studiolo.albums.sources import AlbumSource, folders_of, is_junk, list_albums, read_bytes
 from studiolo.errors import PhotoError, SettingsError
 from studiolo.keys import unit_key
 from studiolo.settings import PerceptionSettings, SelectionSettings
@@ -204,6 +204,20 @@ def test_a_manifest_may_point_anywhere(tmp_path: Path, memory: str) -> None:
     manifest = write(tmp_path / "m" / "m.csv", f"album_id,uri\na,{memory}/1.jpg\na,{local}\n".encode())
     [album] = list_albums(str(manifest))
     assert sorted(read_bytes(uri) for _, uri in album.photos) == [b"local", b"remote"]
+
+
+def test_an_album_of_a_manifest_lies_where_its_photos_lie(tmp_path: Path) -> None:
+    real = write(tmp_path / "real" / "2.jpg", b"x")
+    (tmp_path / "m" / "links").mkdir(parents=True)
+    (tmp_path / "m" / "links" / "2.jpg").symlink_to(real)
+    manifest, photos = (
+        str(tmp_path / "m" / "m.csv"),
+        ["links/2.jpg", "../up/1.jpg", "/abs/3.jpg", "s3://bucket/a/4.jpg"],
+    )
+    found = folders_of(manifest, photos)
+    assert found == {manifest, *(f"{tmp_path}/{name}" for name in ("m/links", "real", "up")), "/abs", "s3://bucket/a"}
+    assert folders_of("s3://bucket/b/m.parquet", ["a/1.jpg"]) == {"s3://bucket/b/m.parquet", "s3://bucket/b/a"}
+    assert folders_of(f"{tmp_path}/anna", ["1.jpg"]) == {f"{tmp_path}/anna"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The output of a finished job on drawn pictures, with everything that is kept of a customer; no model, no cluster."""
 
+import csv
 import sqlite3
 import tempfile
 from collections import Counter
@@ -11,7 +12,14 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.publish import publish
-from studiolo.albums.records import FACE_LORA_SCHEMA, IDENTITY_SCHEMA, PERCEIVED_SCHEMA, PORTRAIT_SCHEMA, Status
+from studiolo.albums.records import (
+    FACE_LORA_SCHEMA,
+    IDENTITY_SCHEMA,
+    PERCEIVED_SCHEMA,
+    PORTRAIT_SCHEMA,
+    Status,
+    photo_id,
+)
 from studiolo.albums.sources import list_albums
 from studiolo.identities.artifacts import album_of, crop_path, lora_path
 from studiolo.portraits.files import decode_portrait, image_sha256
@@ -25,13 +33,18 @@ from studiolo.storage.tracking import MlflowTracker
 from tests.portraits.job_rows import Job, png
 
 PRINT = PrintSize.parse("2x3@100")
+SHARED = "albums/everybody.jpg"
+"""A photo that a manifest lists in every album."""
 FIGURES = {"seconds_by_stage": {"perceive": 1.0}, "peak_rss_gib": 1.0, "versions": {"torch": "2"}}
 
 
-def finished_job(folder: Path, names: tuple[str, ...], dates: retention.Dates, today: Any, failed: str = "") -> Store:
+def finished_job(
+    folder: Path, names: tuple[str, ...], dates: retention.Dates, today: Any, failed: str = "", manifest: bool = False
+) -> Store:
     """`folder/albums` with an album for each name and `folder/out` with what a job made of them.
 
-    A name such as `anna/other-1` is another person of anna's album.
+    A name such as `anna/other-1` is another person of anna's album. With `manifest` the albums are those of
+    `folder/m.csv`, and each holds `SHARED` as well, unused.
     """
     job = Job()
     for name in names:
@@ -42,7 +55,8 @@ def finished_job(folder: Path, names: tuple[str, ...], dates: retention.Dates, t
             (place / photo["uri"]).write_bytes(job.photos[album_of(name), photo["uri"]])
     store = Store(folder / "out")
     store.write_bytes("mlflow.db", empty_database())
-    sources = {source.album_id: source for source in list_albums(str(folder / "albums"))}
+    albums_url = _as_manifest(folder, job) if manifest else str(folder / "albums")
+    sources = {source.album_id: source for source in list_albums(albums_url)}
     people = sorted(job.people, key=lambda person: person[0]["identity_id"])
     albums, identities, portraits, prints = [], [], [], []
     for number, (identity, album, rows) in enumerate(people):
@@ -77,6 +91,22 @@ def empty_database() -> bytes:
             connection.execute("DELETE FROM experiments WHERE name = 'studiolo'")  # it says where its files lie
             connection.commit()
         return database.read_bytes()
+
+
+def _as_manifest(folder: Path, job: Job) -> str:
+    """A manifest of the albums that lie in `folder/albums`; the photos' rows name them as it does."""
+    (folder / SHARED).write_bytes(png(job.draw()))
+    with (folder / "m.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["album_id", "uri"])
+        for _, album, _ in job.people:
+            for photo in album["photos"]:
+                photo["uri"] = f"albums/{album['album_id']}/{photo['uri']}"
+            unused = next(photo for photo in album["photos"] if photo["status"] == Status.DROPPED)
+            shared = {**unused, "photo_id": photo_id(album["album_id"], SHARED), "uri": SHARED}
+            album["photos"].append(shared)
+            table.writerows([album["album_id"], photo["uri"]] for photo in album["photos"])
+    return str(folder / "m.csv")
 
 
 def _reference(store: Store, name: str, row: dict[str, Any]) -> dict[str, Any]:

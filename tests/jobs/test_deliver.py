@@ -17,13 +17,14 @@ from jobs.__main__ import app
 from jobs.deliver import _orders
 from studiolo.albums.records import IDENTITY_SCHEMA, PORTRAIT_SCHEMA, Reason
 from studiolo.errors import SettingsError, UsageError
-from studiolo.identities.artifacts import safe_segment
+from studiolo.identities.artifacts import identity_folder, safe_segment
 from studiolo.portraits.approvals import APPROVALS
+from studiolo.portraits.delivery import NOTE
 from studiolo.portraits.order_file import ORDERED_SCHEMA
 from studiolo.portraits.prints import PRINT_SCHEMA
 from studiolo.storage.store import Store
 from tests.jobs.finished_job import finished_job
-from tests.portraits.job_rows import ODD_NAME
+from tests.portraits.job_rows import ODD_NAME, picture, png
 
 ODD = ODD_NAME.replace("/", "-")
 
@@ -113,17 +114,69 @@ def test_each_person_of_an_album_has_a_part_of_its_delivery(tmp_path: Path):
     assert all(unquote(page).count(f'href="{name}"') == 1 for name in found if "/" in name)
 
 
-def test_people_who_are_wanted_no_more_are_delivered_no_more(store: Store, tmp_path: Path):
+def test_people_who_are_wanted_no_more_are_delivered_no_more(tmp_path: Path):
+    store = finished_job(tmp_path, ("anna", "anna/other-1"), {}, datetime.date.today())
     deliver(store, tmp_path / "to")
-    (tmp_path / "to" / "anna" / "other-1" / "portraits").mkdir(parents=True)
-    for name in ("other-1/portraits/studio-01.png", "other-1/notes.txt", "others/portraits/a.png"):
+    for name in ("other-1/notes.txt", "others/portraits/a.png"):
         place = tmp_path / "to" / "anna" / name
         place.parent.mkdir(exist_ok=True, parents=True)
         place.write_bytes(b"x")
+    for table in ("identities", "portraits", "prints"):
+        store.keep_rows(f"{table}.parquet", lambda row: row["identity_id"] == "anna")
     deliver(store, tmp_path / "to")
     assert {name for name in names(tmp_path / "to" / "anna") if name.startswith("other")} == {
         *("other-1/notes.txt", "others/portraits/a.png"),
     }
+
+
+def test_files_that_no_delivery_wrote_are_neither_removed_nor_written_over(store: Store, tmp_path: Path):
+    own = {name: f"of the customer: {name}".encode() for name in ("portraits/IMG_1.png", "prints/2x3.jpg")}
+    own |= {"portraits/studio-07.png": png(picture(1)), "other-1/prints/a-01-4x5.jpg": b"\xff\xd8"}
+    for name, content in own.items():
+        Store(tmp_path / "to").write_bytes(f"anna/{name}", content)
+    for again in range(2):
+        assert deliver(store, tmp_path / "to") == 3, again
+    assert {name: (tmp_path / "to" / "anna" / name).read_bytes() for name in own} == own
+    for name in ("anna/index.html", "anna/portraits/studio-02.png", "anna.zip"):
+        place = Store(tmp_path / "second")
+        place.write_bytes(name, b"of the customer")
+        with pytest.raises(UsageError, match="is no delivered file; move it away"):
+            deliver(store, tmp_path / "second", *(["--zip"] if name.endswith(".zip") else []))
+        assert [path for path in place.list() if path.startswith("anna")] == [name]
+        assert place.read_bytes(name) == b"of the customer"
+        place.remove(name)
+
+
+@pytest.mark.parametrize("zipped", [(), ("--zip",)])
+def test_an_older_delivery_without_notes_is_known_by_its_files(store: Store, tmp_path: Path, zipped: tuple[str, ...]):
+    deliver(store, tmp_path / "to", *zipped)
+    for album in ("anna", ODD):
+        store.remove(f"{identity_folder(album)}/{NOTE}")
+    Store(tmp_path / "to").write_bytes("anna/portraits/IMG_1.png", png(picture(1)))
+    decide(store, studio_1="reject")
+    deliver(store, tmp_path / "to", "--zip")  # the other form, of a folder
+    deliver(store, tmp_path / "to")
+    found = names(tmp_path / "to")
+    assert not [name for name in found if name.endswith(".zip") or "anna/portraits/studio-01" in name]
+    assert {"anna/portraits/IMG_1.png", "anna/portraits/studio-02.png", "anna/index.html"} < set(found)
+
+
+def test_a_delivery_that_was_killed_is_known_to_the_next(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    whole = Store.write_bytes
+
+    def cut_off(self: Store, path: str, content: bytes) -> None:
+        if path == "anna/prints/studio-01-2x3@100.jpg":
+            raise RuntimeError("killed")
+        whole(self, path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write_bytes", cut_off)
+        with pytest.raises(RuntimeError):
+            deliver(store, tmp_path / "to")
+    (tmp_path / "to" / "anna" / "portraits" / "studio-01.png").write_bytes(b"retouched by the studio")
+    decide(store, studio_1="reject")
+    deliver(store, tmp_path / "to")
+    assert not [name for name in names(tmp_path / "to" / "anna") if "studio-01" in name]
 
 
 @pytest.mark.parametrize("zipped", [(), ("--zip",)])
@@ -189,6 +242,18 @@ def test_a_place_where_removal_would_meet_albums_or_output_is_refused(store: Sto
     with pytest.raises(SettingsError, match="holds no finished job"):
         deliver(Store(tmp_path / "nothing"), tmp_path / "to")
     assert not (tmp_path / "to").exists()
+
+
+def test_a_place_with_photos_of_a_manifest_is_refused(tmp_path: Path):
+    store = finished_job(tmp_path, ("anna", "bert"), {}, datetime.date.today(), manifest=True)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "albums" / "bert" / "selfie.jpg").rename(tmp_path / "linked" / "selfie.jpg")
+    (tmp_path / "albums" / "bert" / "selfie.jpg").symlink_to(tmp_path / "linked" / "selfie.jpg")
+    for place in ("albums", "albums/anna", "albums/bert/new", "linked"):
+        with pytest.raises(UsageError, match=r"an album is .*wanted a place apart"):
+            deliver(store, tmp_path / place)
+    assert not store.exists("deliveries.json")
+    assert deliver(store, tmp_path / "to") == 3
 
 
 def test_where_deliveries_went_is_written_down(store: Store, tmp_path: Path):

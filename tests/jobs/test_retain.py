@@ -13,13 +13,23 @@ from typer.testing import CliRunner, Result
 from jobs.__main__ import app
 from studiolo.albums.records import PERCEIVED_SCHEMA
 from studiolo.errors import SettingsError, StudioloError
-from studiolo.identities.artifacts import checkpoint_path, crop_path, identity_name, lora_path
+from studiolo.identities.artifacts import (
+    checkpoint_path,
+    crop_path,
+    identity_folder,
+    identity_name,
+    lora_path,
+    safe_segment,
+)
 from studiolo.portraits.approvals import APPROVALS
+from studiolo.portraits.delivery import NOTE
+from studiolo.portraits.thumbs import photo_origin, thumb_path
 from studiolo.storage import retention
+from studiolo.storage.attempts import Attempts
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
-from tests.jobs.finished_job import finished_job
-from tests.portraits.job_rows import ODD_NAME
+from tests.jobs.finished_job import SHARED, finished_job
+from tests.portraits.job_rows import ODD_NAME, picture, png
 
 TODAY = datetime.date.today()
 PAST, COMING = TODAY - datetime.timedelta(1), TODAY + datetime.timedelta(1)
@@ -63,7 +73,7 @@ def test_what_is_due_goes_everywhere_and_the_rest_stays(delivered: Store, tmp_pa
     assert traces(tmp_path / "out", BERTA) == []
     assert traces(tmp_path / "folders", BERTA) == traces(tmp_path / "zips", BERTA) == []
     assert [line["album_sha256"] for line in lines(delivered)] == [hashlib.sha256(BERTA.encode()).hexdigest()]
-    assert lines(delivered)[0]["counts"] == {"files": 62, "records": 8, "runs": 2, "delivered": 19}
+    assert lines(delivered)[0]["counts"] == {"files": 63, "records": 8, "runs": 2, "delivered": 19}
     assert not delivered.exists(retention.ERASING)
     assert delivered.read_json("summary.json")["identities"] == 2
     after = contents(tmp_path / "out") | {f"folders/{k}": v for k, v in contents(tmp_path / "folders").items()}
@@ -124,9 +134,43 @@ def test_again_does_nothing_and_says_so(delivered: Store, tmp_path: Path):
 def test_a_dry_run_changes_nothing(delivered: Store, tmp_path: Path):
     before = contents(tmp_path)
     result = run("retain", delivered.url, "--dry-run", "--albums", f"{BERTA}, nobody")
-    assert f"would erase: {BERTA} (62 files, 8 records, 2 runs, 19 delivered)" in result.output
+    assert f"would erase: {BERTA} (63 files, 8 records, 2 runs, 19 delivered)" in result.output
     assert "would erase: nobody" in result.output
     assert contents(tmp_path) == before
+
+
+def test_marks_that_killed_jobs_left_go_for_they_may_name_photos(delivered: Store, tmp_path: Path):
+    photo = f"{tmp_path}/albums/{BERTA}/selfie.jpg"
+    for run_of_job in ("one", "one", "other"):
+        attempt = Attempts(delivered, "perception", run_of_job).begin("album key")
+        attempt.work_on(photo)
+        attempt.explain(f"{photo} took longer than 5 s")
+    assert len(traces(tmp_path / "out" / "attempts" / "perception", BERTA)) == 1
+    assert run("retain", delivered.url, "--dry-run").exit_code == 0
+    assert traces(tmp_path / "out" / "attempts", BERTA)
+    assert run("retain", delivered.url).exit_code == 0
+    assert traces(tmp_path / "out", BERTA) == []
+    assert Attempts(delivered, "perception", "next").begin("album key").crashes == []
+
+
+def test_only_what_was_delivered_goes_from_a_delivery_folder(delivered: Store, tmp_path: Path):
+    folder = tmp_path / "folders" / safe_segment(BERTA)
+    edited, own = folder / "portraits" / "studio-01.png", folder / "portraits" / "IMG_1.png"
+    edited.write_bytes(b"retouched by the studio")
+    own.write_bytes(b"of the customer")
+    assert run("retain", delivered.url).exit_code == 0
+    assert [path.name for path in folder.rglob("*") if path.is_file()] == ["IMG_1.png"]
+
+
+def test_an_older_delivery_without_notes_goes_too(delivered: Store, tmp_path: Path):
+    delivered.remove(f"{identity_folder(BERTA)}/{NOTE}")
+    own = tmp_path / "folders" / safe_segment(BERTA) / "portraits" / "IMG_1.png"
+    own.write_bytes(png(picture(1)))
+    assert run("retain", delivered.url).exit_code == 0
+    assert traces(tmp_path / "folders", BERTA) == traces(tmp_path / "zips", BERTA) == []
+    assert [path for path in own.parents[1].rglob("*") if path.is_file()] == [own]
+    assert not (tmp_path / "zips" / f"{safe_segment(BERTA)}.zip").exists()
+    assert lines(delivered)[0]["counts"]["delivered"] == 19
 
 
 class Killed(Exception):
@@ -159,7 +203,7 @@ def test_killed_at_any_moment_and_run_again_it_is_complete(tmp_path: Path, monke
     assert kills > 3
     assert result.exit_code == 0
     assert traces(tmp_path / "out", BERTA) == traces(tmp_path / "folders", BERTA) == []
-    assert [line["counts"]["files"] for line in lines(store)] == [31]
+    assert [line["counts"]["files"] for line in lines(store)] == [32]
     assert store.read_json("summary.json")["identities"] == 1
     assert contents(tmp_path / "albums") == albums
 
@@ -194,3 +238,12 @@ def test_it_waits_for_no_other_job(delivered: Store):
 
 def lines(store: Store) -> list[dict]:
     return [json.loads(line) for line in store.read_bytes(retention.ERASED).decode().splitlines()]
+
+
+def test_a_photo_in_two_albums_stays_with_the_other(tmp_path: Path):
+    store = finished_job(tmp_path, ("anna", BERTA), {"anna": COMING, BERTA: PAST}, TODAY, manifest=True)
+    thumbs = {album: thumb_path(photo_origin(album, SHARED)) for album in ("anna", BERTA)}
+    page = store.read_bytes("gallery/people/anna.html")
+    assert run("retain", store.url).exit_code == 0
+    assert {album: store.exists(path) for album, path in thumbs.items()} == {"anna": True, BERTA: False}
+    assert store.read_bytes("gallery/people/anna.html") == page

@@ -44,8 +44,8 @@ class Job:
     def access(self) -> GalleryFiles:
         return GalleryFiles(self.files.__getitem__, self.files.__setitem__, self._read_photo)
 
-    def _read_photo(self, album_uri: str, uri: str) -> bytes:
-        return self.photos[album_uri, uri]
+    def _read_photo(self, album_id: str, uri: str) -> bytes:
+        return self.photos[album_id, uri]
 
     def draw(self) -> np.ndarray:
         self._drawn += 1

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from studiolo.errors import StoreError
-from studiolo.portraits.files import PARAMETERS_KEY, decode_portrait, encode_portrait, image_sha256
+from studiolo.portraits.files import PARAMETERS_KEY, decode_portrait, encode_portrait, image_sha256, is_portrait
 from tests.portraits.job_rows import picture, png
 
 SETTINGS = {
@@ -50,6 +50,12 @@ def test_settings_that_json_cannot_hold_are_refused():
 def test_files_that_are_none_of_ours(content: bytes):
     with pytest.raises(StoreError, match="portrait file"):
         decode_portrait(content)
+
+
+def test_a_file_says_whether_it_is_a_portrait():
+    assert is_portrait(encode_portrait(picture(1), SETTINGS))
+    assert is_portrait(encode_portrait(picture(1), {}))
+    assert not any(map(is_portrait, (b"", b"no picture", png(picture(1)), b"iTXtstudiolo\0")))
 
 
 def test_hash_follows_pixels_not_storage():

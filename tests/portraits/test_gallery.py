@@ -202,7 +202,7 @@ def test_a_photo_that_took_its_decoder_down_is_not_opened_again(job: Job):
     album = job.people[0][1]
     photo = album["photos"][2]
     photo.update(status=Status.FAILED, reason=Reason.DECODER_DIED)
-    job.photos[album["album_uri"], photo["uri"]] = None  # opening it would be an error
+    job.photos[album["album_id"], photo["uri"]] = None  # opening it would be an error
     assert Reason.DECODER_DIED.sentence() in gallery(job)["gallery/people/anna.html"].text
 
 
@@ -259,8 +259,8 @@ def test_photo_that_cannot_be_read_any_more_has_no_thumbnail(job: Job):
     from studiolo.errors import StoreError
     from studiolo.portraits.thumbs import GalleryFiles
 
-    def gone(album_uri: str, uri: str) -> bytes:
-        raise StoreError(f"{album_uri}/{uri} is gone")
+    def gone(album_id: str, uri: str) -> bytes:
+        raise StoreError(f"{album_id}/{uri} is gone")
 
     files = GalleryFiles(job.access.read, job.access.write, gone)
     view = write_person_page(*job.people[0], all_styles(), WANTED, files)

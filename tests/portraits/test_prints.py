@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from studiolo.portraits.prints import HEADROOM, PrintSize, crop_around, encode_print
+from studiolo.portraits.prints import HEADROOM, PrintSize, crop_around, encode_print, is_print
 from tests.portraits.job_rows import picture
 
 SIZES = [PrintSize.parse(text) for text in ("4x5", "8x10@240", "5x7", "7x5", "3.5x5", "2x2@600")]
@@ -66,6 +66,17 @@ def test_a_print_keeps_what_it_crops_to():
     assert crop is not None
     print_u8 = np.asarray(Image.open(io.BytesIO(encode_print(rgb_u8, crop, size))))
     assert (print_u8 > 128).all(axis=2).sum() == pytest.approx(60 * 80 * (500 / 200) ** 2, rel=0.02)
+
+
+def test_a_file_says_whether_it_is_a_print():
+    rgb_u8 = np.zeros((64, 64, 3), np.uint8)
+    assert is_print(encode_print(rgb_u8, (0, 0, 64, 64), PrintSize.parse("4x4@100")))
+    others = [b"", b"no picture"]
+    for profile in (None, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()):
+        buffer = io.BytesIO()
+        Image.fromarray(rgb_u8).save(buffer, "JPEG", dpi=(100, 100), icc_profile=profile)
+        others.append(buffer.getvalue())
+    assert not any(map(is_print, others))
 
 
 def test_a_face_wider_than_the_crop_is_refused():

@@ -139,3 +139,20 @@ def test_records_about_someone_are_found_and_no_one_elses(tmp_path: Path) -> Non
     assert {path[-69:-5] for path in about.pop("anna")} == {keys[number] for number in (0, 1, 2, 5, 6, 7)}
     assert about == {}
     assert ledger.about([]) == {}
+
+
+def test_an_album_that_is_called_by_a_word_of_the_records_takes_nobody_elses(tmp_path: Path) -> None:
+    ledger = Ledger(Store(tmp_path))
+    keys = [f"{number:064x}" for number in range(3)]
+    row = {"album_id": "anna", "status": "ok", "stage": "select", "style": "studio", "tags": ["smile", "glasses"]}
+    ledger.complete("order", keys[0], {"portraits": [row]})
+    ledger.fail("identity", keys[1], "training_failed", "face-LoRA of 'anna': got a loss of nan")
+    words = ["studio", "ok", "select", "smile", "glasses", "training_failed", "portraits", "status", "record"]
+    assert ledger.about(words) == {}
+    ledger.complete("album", keys[2], {"album_id": "ok", "others": [{"identity_id": "smile/other-1"}]})
+    own = [f"ledger/done/album/{keys[2]}.json"]
+    assert ledger.about([*words, "anna"]) == {
+        "ok": own,
+        "smile": own,
+        "anna": [f"ledger/done/order/{keys[0]}.json", f"ledger/failed/identity/{keys[1]}.json"],
+    }
