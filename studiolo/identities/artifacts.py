@@ -35,6 +35,11 @@ def part_of_album(identity_id: str) -> str:
     return identity_id[len(album_of(identity_id)) :]
 
 
+def identity_order(identity_id: str) -> tuple[str, int]:
+    """Key that sorts people for a reader: by album, its owner first, then `other-1`, `other-2`, ... `other-10`."""
+    return album_of(identity_id), int(part_of_album(identity_id).rpartition("-")[2] or 0)
+
+
 def safe_segment(name: str) -> str:
     """`name` as one path segment that is safe on disks, object stores and in URLs, and unlike any other
     name's.

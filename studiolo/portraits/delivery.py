@@ -22,7 +22,7 @@ from typing import Any
 
 from studiolo.albums.records import Reason, Status
 from studiolo.errors import UsageError
-from studiolo.identities.artifacts import identity_folder, part_of_album, safe_segment
+from studiolo.identities.artifacts import identity_folder, identity_order, part_of_album, safe_segment
 from studiolo.portraits.approvals import Approvals, Decision
 from studiolo.portraits.files import is_portrait
 from studiolo.portraits.prints import is_print
@@ -68,6 +68,7 @@ def plan_delivery(
     The other rows are those of this album, `people` its rows of `IDENTITY_SCHEMA`. Accepted portraits go, but for those
     the studio rejected; with `approved_only` those it approved.
     """
+    people = sorted(people, key=lambda identity: identity_order(identity["identity_id"]))
     views = [_person(order, identity, portraits, prints, approvals, approved_only) for identity in people]
     files = {name: path for view in views for name, path in view["files"].items()}
     several = len(views) > 1

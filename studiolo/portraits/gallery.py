@@ -13,6 +13,7 @@ from importlib import resources
 from typing import Any
 
 import studiolo
+from studiolo.identities.artifacts import identity_order
 from studiolo.portraits.styles import Style
 from studiolo.portraits.templating import templates
 from studiolo.portraits.thumbs import GALLERY, GalleryFiles
@@ -99,6 +100,7 @@ def write_index(
     return path
 
 
-def _by_name(view: View) -> tuple[bool, str, str]:
-    """Those who could not be finished come last; within both, by name, capitals or not."""
-    return bool(view["failed"]), str(view["id"]).casefold(), str(view["id"])
+def _by_name(view: View) -> tuple[bool, str, tuple[str, int]]:
+    """Those who could not be finished come last; within both, by album, capitals or not, and person."""
+    album, person = identity_order(str(view["id"]))
+    return bool(view["failed"]), album.casefold(), (album, person)

@@ -9,6 +9,7 @@ from studiolo.identities.artifacts import (
     crop_path,
     identity_folder,
     identity_name,
+    identity_order,
     lora_folder,
     lora_path,
     mask_path,
@@ -99,3 +100,8 @@ def test_where_things_lie() -> None:
     assert ".." not in lora_path("../x")
     assert crop_path("anna", "0" * 64) != mask_path("anna", "0" * 64)
     assert crop_path("anna", "0" * 64) != crop_path("anna", "1" * 64)
+
+
+def test_people_sort_as_they_are_counted():
+    people = [identity_name(album, person) for album in ("anna", "anna b", "anna/other", "b-7") for person in range(12)]
+    assert sorted(reversed(people), key=identity_order) == people

@@ -284,3 +284,13 @@ def test_memory_does_not_grow_with_the_tables(tmp_path: Path):
     tracemalloc.stop()
     assert found == [(name, {name}, len(shots)) for name in people]
     assert peak < 10_000 * len(people) * len(shots) / 4
+
+
+def test_the_tenth_person_comes_after_the_second(tmp_path: Path):
+    people = ("anna", "anna/other-10", "anna/other-2")
+    store = finished_job(tmp_path, people, {}, datetime.date.today())
+    deliver(store, tmp_path / "to")
+    pages = [tmp_path / "to" / "anna" / name for name in ("order.txt", "index.html")]
+    for page in [*pages, tmp_path / "out" / "gallery" / "index.html"]:
+        text = page.read_text()
+        assert 0 < text.find("anna/other-2") < text.find("anna/other-10"), page.name
