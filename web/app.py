@@ -6,13 +6,14 @@ import studiolo
 from studiolo.service.erasure import Elsewhere
 from studiolo.service.service import Service
 from web import errors, events, identities, jobs, openai_images, portraits, service
+from web.document import describe
 from web.endpoint import Endpoint
 from web.errors import Problem
 from web.gate import Gate
 from web.live import Live, LiveMemory
 from web.settings import WebSettings
 
-_PROBLEM = {"model": Problem, "content": {"application/problem+json": {}}, "description": "Why it was refused."}
+_PROBLEM = {"model": Problem, "description": "Why it was refused."}
 
 
 def create_app(
@@ -40,4 +41,5 @@ def create_app(
     errors.install(app)
     for module in (service, jobs, events, portraits, identities, openai_images):
         app.include_router(module.router)
+    describe(app)
     return app

@@ -12,6 +12,7 @@ from studiolo.service.erasure import Elsewhere
 from studiolo.service.keys import Caller
 from studiolo.service.records import Job
 from studiolo.service.service import Service
+from web import examples
 from web.live import Live
 from web.settings import WebSettings
 
@@ -50,8 +51,8 @@ def _caller(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, 
 
 Here = Annotated[Endpoint, Depends(_endpoint)]
 Who = Annotated[Caller, Depends(_caller)]
-JobId = Annotated[str, Path(description="A job's id.", examples=["job_019a0000000000000000000000000000"])]
-IdentityId = Annotated[str, Path(description="An identity's id.", examples=["id_019a0000000000000000000000000000"])]
+JobId = Annotated[str, Path(description="A job's id.", examples=[examples.JOB_ID])]
+IdentityId = Annotated[str, Path(description="An identity's id.", examples=[examples.IDENTITY_ID])]
 IdempotencyKey = Annotated[
     str | None,
     Header(

@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from studiolo.errors import DatabaseError, NotFoundError
 from studiolo.service.records import JobReason, State
+from web import examples
 from web.endpoint import Endpoint, Here, TheJob
 from web.jobs import current_view
 from web.live import Progress
@@ -22,7 +23,10 @@ from web.types import JobView
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
-@router.get("/{job_id}/events", response_class=EventSourceResponse)
+_ANSWER: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"example": examples.EVENTS}}}}
+
+
+@router.get("/{job_id}/events", response_class=EventSourceResponse, responses=_ANSWER)
 async def job_events(job: TheJob, here: Here, request: Request) -> AsyncIterator[ServerSentEvent]:
     """How a job goes on, as server-sent events, until it has ended.
 

@@ -14,6 +14,7 @@ from studiolo.service.identities import Identity, Version
 from studiolo.service.keys import Caller
 from studiolo.service.records import Consent, Job, Kind, NewJob, Person, new_id
 from studiolo.service.webhooks import check_url
+from web import examples
 from web.endpoint import Endpoint, Here, IdempotencyKey, IdentityId, Who
 from web.jobs import Before, Limit, get_job
 from web.types import CurvePoint, ErasureView, IdentityPage, IdentityView, JobView, ReferenceView, VersionView
@@ -49,12 +50,7 @@ _FORM = {
                     **_TEXTS,
                 },
             },
-            "example": {
-                "name": "Anna",
-                "consent_given_by": "Anna",
-                "consent_statement": "Portraits may be made of me.",
-                "consent_given_at": 1794000000,
-            },
+            "example": examples.ALBUM,
         }
     },
 }

@@ -54,7 +54,9 @@ def cancel_job(job: TheJob, here: Here, request: Request) -> JobView:
     responses={200: {"content": {"image/png": {}}, "description": "The PNG, with its settings inside."}},
 )
 def get_image(
-    job: TheJob, number: Annotated[int, Path(ge=0, le=10_000, description="From 0, best first.")], here: Here
+    job: TheJob,
+    number: Annotated[int, Path(ge=0, le=10_000, description="From 0, best first.", examples=[0])],
+    here: Here,
 ) -> Response:
     """One portrait of a job that has succeeded and has not expired."""
     images = result_of(job).images

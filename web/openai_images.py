@@ -5,13 +5,15 @@
 
 import base64
 import time
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Body, Request
 from starlette.concurrency import run_in_threadpool
 
 from studiolo.errors import NotFoundError, UnacceptableError
 from studiolo.service.keys import Caller
 from studiolo.service.records import Job, JobReason, State
+from web import examples
 from web.endpoint import Endpoint, Here, IdempotencyKey, Who
 from web.errors import OPENAI, FailedError
 from web.jobs import result_of
@@ -28,17 +30,25 @@ _AGAIN_S = {JobReason.DEADLINE: 10.0, JobReason.GAVE_UP: 10.0}
 
 @router.post(f"{OPENAI}generations")
 async def generate_images(
-    body: OpenAIBody, here: Here, who: Who, request: Request, idempotency_key: IdempotencyKey = None
+    body: Annotated[OpenAIBody, Body(openapi_examples=examples.OPENAI)],
+    here: Here,
+    who: Who,
+    request: Request,
+    idempotency_key: IdempotencyKey = None,
 ) -> OpenAIImages:
     """Make pictures and answer when they are there. Who hangs up has the job cancelled, unless it has a name."""
     job = await run_in_threadpool(_accepted, here, who, body, idempotency_key)
     job = await waited(here, job, _GRACE * here.settings.openai_wait_s, request)
     if not job.state.final:
         if idempotency_key is None:
-            job = await run_in_threadpool(here.service.queue.cancel, job.tenant_id, job.id) or job
+            job = await run_in_threadpool(_cancelled, here, job)
         if not job.state.final or job.reason == JobReason.CANCELLED:
             raise FailedError(504, "too_slow", "The pictures were not ready in time; try again.", 10.0)
     return await run_in_threadpool(_answer, here, body, job, request)
+
+
+def _cancelled(here: Endpoint, job: Job) -> Job:
+    return here.service.queue.cancel(job.tenant_id, job.id) or job
 
 
 def _accepted(here: Endpoint, who: Caller, body: OpenAIBody, idempotency_key: str | None) -> Job:

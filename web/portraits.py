@@ -1,9 +1,10 @@
 """Routes of portraits and styles."""
 
 import asyncio
+from typing import Annotated
 
 import pydantic
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Body, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from studiolo.errors import ConflictError, NotFoundError, SettingsError, UnacceptableError
@@ -13,6 +14,7 @@ from studiolo.service.identities import IdentityState
 from studiolo.service.keys import Caller
 from studiolo.service.records import Job, Kind, NewJob
 from studiolo.service.webhooks import check_url
+from web import examples
 from web.endpoint import Endpoint, Here, IdempotencyKey, Who, found_job
 from web.jobs import get_job
 from web.types import JobView, PortraitsBody, StyleList, StyleView
@@ -40,7 +42,7 @@ def list_styles(here: Here, who: Who) -> StyleList:
     responses={200: {"model": JobView, "description": "It is done: with `wait_s`, or asked for before."}},
 )
 async def order_portraits(
-    body: PortraitsBody,
+    body: Annotated[PortraitsBody, Body(openapi_examples=examples.PORTRAITS)],
     here: Here,
     who: Who,
     request: Request,

@@ -9,8 +9,6 @@ from studiolo.portraits.requests import RejectedImages
 from studiolo.service.identities import IdentityState
 from studiolo.service.records import Consent, Kind, State
 
-_JOB = "job_019a0000000000000000000000000000"
-_IDENTITY = "id_019a0000000000000000000000000000"
 IDENTITY_PATTERN = r"^id_[0-9a-f]{32}$"
 
 
@@ -43,33 +41,6 @@ class ImageView(View):
 
 class JobView(View):
     """A job."""
-
-    model_config = pydantic.ConfigDict(
-        json_schema_extra={
-            "example": {
-                "id": _JOB,
-                "kind": "portraits",
-                "state": "running",
-                "reason": "",
-                "sentence": "",
-                "identity_id": None,
-                "request": {"style": "studio", "count": 2},
-                "seed": 7,
-                "position": None,
-                "steps": 60,
-                "steps_done": 24,
-                "attempts": 1,
-                "created_at": 1795000000.0,
-                "deadline_at": 1795000060.0,
-                "started_at": 1795000001.5,
-                "finished_at": None,
-                "expires_at": None,
-                "images": [],
-                "rejected": [],
-                "photos": [],
-            }
-        }
-    )
 
     id: str
     kind: Kind
@@ -217,20 +188,6 @@ class VersionView(View):
 
 class IdentityView(View):
     """A person."""
-
-    model_config = pydantic.ConfigDict(
-        json_schema_extra={
-            "example": {
-                "id": _IDENTITY,
-                "name": "Anna",
-                "state": "ready",
-                "consent": {"given_by": "Anna", "statement": "Portraits may be made of me.", "given_at": 1794000000.0},
-                "created_at": 1795000000.0,
-                "job_id": _JOB,
-                "versions": [],
-            }
-        }
-    )
 
     id: str
     name: str
