@@ -1,0 +1,57 @@
+"""Requests over HTTP and the bulk job's orders that workers make of them."""
+
+import pytest
+
+from studiolo.errors import SettingsError
+from studiolo.portraits.orders import Order, order_seed
+from studiolo.portraits.requests import NOBODY, PortraitRequest
+from studiolo.portraits.styles import load_style
+from studiolo.settings import GenerationSettings
+
+DEFAULT = GenerationSettings()
+
+
+def test_the_order_is_that_of_a_bulk_job_with_the_same_seed() -> None:
+    wanted = PortraitRequest(identity_id="id_x", style="studio", count=3, seed=5)
+    bulk = Order(identity_id="id_x", style="studio", count=3, seed=order_seed(5, "studio"), generation=DEFAULT)
+    assert wanted.order("job_1", DEFAULT) == bulk
+    assert wanted.look() == load_style("studio")
+
+
+def test_it_survives_the_queue() -> None:
+    wanted = PortraitRequest(style="studio", prompt="in a red coat", upscale=1, accept_similarity=0.0)
+    kept = wanted.model_dump(mode="json", exclude_defaults=True)
+    assert PortraitRequest.model_validate(kept) == wanted
+    assert "seed" not in kept
+
+
+def test_without_a_seed_every_attempt_makes_the_same_and_every_job_another() -> None:
+    wanted = PortraitRequest(style="studio")
+    first, again, other = (wanted.order(job_id, DEFAULT).seed for job_id in ("job_1", "job_1", "job_2"))
+    assert first == again != other
+    asked_again = PortraitRequest(style="studio", seed=wanted.job_seed("job_1"))
+    assert asked_again.order("job_2", DEFAULT).seed == first
+
+
+def test_words_of_the_caller() -> None:
+    with_style = PortraitRequest(style="studio", prompt="in a red coat", negative_prompt="hats").look()
+    assert with_style.words == f"{load_style('studio').words}, in a red coat"
+    assert with_style.negative_prompt.endswith("hats")
+    alone = PortraitRequest(prompt="a pirate").look()
+    assert (alone.words, alone.has_lora) == ("a pirate", False)
+    with pytest.raises(SettingsError, match="did you mean 'studio'"):
+        PortraitRequest(style="stduio").look()
+
+
+def test_what_it_takes() -> None:
+    settings = GenerationSettings(steps=30, candidates_per_portrait=2)
+    assert PortraitRequest(identity_id="id_x", style="studio", count=3).steps(settings) == 180
+    nobodys = PortraitRequest(style="studio", count=3)
+    assert nobodys.steps(settings) == 90
+    assert nobodys.order("job_1", settings).identity_id == NOBODY
+
+
+def test_its_own_settings_win() -> None:
+    own = PortraitRequest(style="studio", upscale=4, accept_similarity=0.0).settings(DEFAULT)
+    assert (own.upscale, own.accept_similarity, own.steps) == (4, 0.0, DEFAULT.steps)
+    assert PortraitRequest(style="studio").settings(DEFAULT) == DEFAULT

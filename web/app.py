@@ -1,0 +1,45 @@
+"""The HTTP application over the service's library. All state is in SQL and the store."""
+
+from fastapi import FastAPI
+
+import studiolo
+from studiolo.service.erasure import Elsewhere
+from studiolo.service.service import Service
+from web import errors, events, identities, jobs, openai_images, portraits, service
+from web.document import describe
+from web.endpoint import Endpoint
+from web.errors import Problem
+from web.gate import Gate
+from web.live import Live, LiveMemory
+from web.settings import WebSettings
+
+_PROBLEM = {"model": Problem, "description": "Why it was refused."}
+
+
+def create_app(
+    opened: Service,
+    settings: WebSettings | None = None,
+    live: Live | None = None,
+    elsewhere: Elsewhere | None = None,
+) -> FastAPI:
+    """The application over the parts of a service; any number of them may run at once.
+
+    `live` is where the progress of running jobs is asked for, `elsewhere` forgets an erased identity in other
+    processes.
+    """
+    app = FastAPI(
+        title="Studiolo",
+        version=studiolo.__version__,
+        description="Photo albums in, identity-preserving portraits out.",
+        docs_url=None,
+        redoc_url=None,
+        responses={"4XX": _PROBLEM, "5XX": _PROBLEM},
+    )
+    settings = settings or WebSettings()
+    app.state.endpoint = Endpoint(opened, settings, live or LiveMemory(), elsewhere)
+    app.add_middleware(Gate, service=opened, settings=settings)
+    errors.install(app)
+    for module in (service, jobs, events, portraits, identities, openai_images):
+        app.include_router(module.router)
+    describe(app)
+    return app

@@ -1,0 +1,134 @@
+"""What every request passes before its body is read: a name, the key, the rate limit, then the body's limits.
+
+FastAPI reads a body before it asks its dependencies, so this is ASGI around it.
+"""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from studiolo.errors import TooLargeError, UnauthorisedError, UnsupportedError
+from studiolo.service.keys import Caller
+from studiolo.service.service import Service
+from web.errors import REQUEST_ID, TooSlowError, answer
+from web.settings import WebSettings
+
+log = logging.getLogger("studiolo.requests")
+
+STREAMED = frozenset({"/v1/identities"})
+"""Paths whose routes read their bodies themselves."""
+_PROTECTED = "/v1/"
+_SOUND_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+
+
+class Gate:
+    """Lets requests through to `app`, with `request.state.caller` and `request.state.request_id`."""
+
+    def __init__(self, app: ASGIApp, service: Service, settings: WebSettings) -> None:
+        self.app, self.service, self.settings = app, service, settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, as ASGI has it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request, began_s = Request(scope, receive), time.monotonic()
+        given = request.headers.get(REQUEST_ID, "")
+        request.state.request_id = given if _SOUND_ID.fullmatch(given) else uuid.uuid4().hex
+        status = 0
+
+        async def named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request.state.request_id.encode())]
+            await send(message)
+
+        try:
+            await self.app(scope, await self._admitted(request, receive), named)
+        except ClientDisconnect:
+            pass  # nobody is there to be answered
+        except Exception as error:
+            if status:  # the answer has begun: only breaking it off tells the client
+                raise
+            await answer(request, error)(scope, receive, named)
+        finally:
+            log.info("request", extra={"request": _summary(request, status, time.monotonic() - began_s)})
+
+    async def _admitted(self, request: Request, receive: Receive) -> Receive:
+        """What the app reads the request from. Raises `RefusedError` and `DatabaseError`."""
+        if not request.url.path.startswith(_PROTECTED):
+            return receive
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise UnauthorisedError("no_key", "Send the API key as 'Authorization: Bearer KEY'.")
+        request.state.caller = await run_in_threadpool(self._knock, token.strip())
+        if request.method not in _WITH_BODY or request.url.path in STREAMED:
+            return receive
+        return _replayed(await self._body(request), receive)
+
+    def _knock(self, token: str) -> Caller:
+        caller = self.service.keys.authenticate(token)
+        self.service.admission.knock(caller)
+        return caller
+
+    async def _body(self, request: Request) -> bytes:
+        """The JSON body, whole."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise UnsupportedError("content_type", f"Got a body of type {kind!r}; send application/json.")
+        limit = self.settings.max_body_kib * 1024
+        check_length(request, limit)
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self.settings.body_s):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > limit:
+                        raise too_large(limit)
+        except TimeoutError:
+            raise TooSlowError("too_slow", f"The body did not come in {self.settings.body_s:g} s.") from None
+        return bytes(body)
+
+
+def check_length(request: Request, limit: int) -> None:
+    """Raises `TooLargeError` for a body that says itself that it has more than `limit` bytes."""
+    length = request.headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and int(length[:20]) > limit:
+        raise too_large(limit)
+
+
+def too_large(limit: int) -> TooLargeError:
+    """What is raised for a body of more than `limit` bytes."""
+    return TooLargeError("body_too_large", f"The body has more than {limit} bytes.")
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """`body` as one message, then what `receive` still says: that the client is gone."""
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replay
+
+
+def _summary(request: Request, status: int, seconds: float) -> dict[str, Any]:
+    """One request for the log: who, what, how it went; no query, no body, no key."""
+    caller = getattr(request.state, "caller", None)
+    return {
+        "request_id": request.state.request_id,
+        "key_id": None if caller is None else caller.key_id,
+        "method": request.method,
+        "route": getattr(request.scope.get("route"), "path", None),
+        "status": status,
+        "seconds": round(seconds, 4),
+    }
