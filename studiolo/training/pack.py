@@ -205,13 +205,13 @@ class Pack:
 
     def _take(self, slots: Iterable[int]) -> None:
         """The gradient of each of `slots`, for its identity."""
-        gradients = [leaf.grad for pair in self._leaves.values() for leaf in pair]
+        leaves = [leaf for pair in self._leaves.values() for leaf in pair]
+        gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
         for slot in slots:
-            own_S = torch.cat([gradient[slot].flatten() for gradient in gradients if gradient is not None])
+            own_S = torch.cat([gradient[slot].flatten() for gradient in gradients])
             self._learner(slot).take(own_S * self._scales_S)
-        for pair in self._leaves.values():
-            for leaf in pair:
-                leaf.grad = None
+        for leaf in leaves:
+            leaf.grad = None
 
 
 def resume(learner: Learner, checkpoint: UnitCheckpoint) -> None:
