@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
 
-from studiolo.service.settings import ServiceSettings
+from studiolo.service.endpoint import EndpointSettings
 from studiolo.settings import Section, StudioSettings
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
@@ -28,7 +28,11 @@ def settings_markdown() -> str:
 
 def service_markdown() -> str:
     """The page on every setting of the endpoint."""
-    return _GENERATED + "# Settings of the endpoint\n" + "".join(_section_markdown("", ServiceSettings, "The endpoint"))
+    head = (
+        "# Settings of the endpoint\n\nGiven in one YAML file for all its processes; nested names as on the page of the"
+        " studio job.\n"
+    )
+    return _GENERATED + head + "".join(_section_markdown("", EndpointSettings, "The endpoint"))
 
 
 def cli_markdown() -> str:

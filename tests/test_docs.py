@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from jobs import reference
-from studiolo.service.settings import ServiceSettings
+from studiolo.service.endpoint import EndpointSettings
 from studiolo.settings import Settings, StudioSettings
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +37,7 @@ def test_generated_pages_are_current(name: str) -> None:
     ("page", "settings"),
     [
         (reference.settings_markdown, StudioSettings(albums="a", out="b")),
-        (reference.service_markdown, ServiceSettings()),
+        (reference.service_markdown, EndpointSettings()),
     ],
     ids=["studio", "service"],
 )

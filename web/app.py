@@ -3,6 +3,7 @@
 from fastapi import FastAPI
 
 import studiolo
+from studiolo.service.endpoint import EndpointSettings
 from studiolo.service.erasure import Elsewhere
 from studiolo.service.service import Service
 from web import errors, events, identities, jobs, openai_images, portraits, service
@@ -11,14 +12,13 @@ from web.endpoint import Endpoint
 from web.errors import Problem
 from web.gate import Gate
 from web.live import Live, LiveMemory
-from web.settings import WebSettings
 
 _PROBLEM = {"model": Problem, "description": "Why it was refused."}
 
 
 def create_app(
     opened: Service,
-    settings: WebSettings | None = None,
+    settings: EndpointSettings | None = None,
     live: Live | None = None,
     elsewhere: Elsewhere | None = None,
 ) -> FastAPI:
@@ -35,7 +35,7 @@ def create_app(
         redoc_url=None,
         responses={"4XX": _PROBLEM, "5XX": _PROBLEM},
     )
-    settings = settings or WebSettings()
+    settings = settings or EndpointSettings()
     app.state.endpoint = Endpoint(opened, settings, live or LiveMemory(), elsewhere)
     app.add_middleware(Gate, service=opened, settings=settings)
     errors.install(app)

@@ -8,13 +8,13 @@ from fastapi import Depends, Header, Path, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from studiolo.errors import NotFoundError
+from studiolo.service.endpoint import EndpointSettings
 from studiolo.service.erasure import Elsewhere
 from studiolo.service.keys import Caller
 from studiolo.service.records import Job
 from studiolo.service.service import Service
 from web import examples
 from web.live import Live
-from web.settings import WebSettings
 
 _WRITES = 4
 
@@ -24,7 +24,7 @@ class Endpoint:
     """Everything a route may use."""
 
     service: Service
-    settings: WebSettings
+    settings: EndpointSettings
     live: Live
     elsewhere: Elsewhere | None
     writes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_WRITES))
@@ -32,7 +32,7 @@ class Endpoint:
 
     def url(self, request: Request, path: str) -> str:
         """The URL of a path that begins with `/`, as the caller reaches it."""
-        return (self.settings.public_url or str(request.base_url)).rstrip("/") + path
+        return (self.settings.web.public_url or str(request.base_url)).rstrip("/") + path
 
 
 def _endpoint(request: Request) -> Endpoint:

@@ -51,7 +51,7 @@ async def job_events(job: TheJob, here: Here, request: Request) -> AsyncIterator
             if view.state.final:
                 yield ServerSentEvent(event="end", data=view)
                 return
-        await asyncio.sleep(here.settings.poll_s)
+        await asyncio.sleep(here.settings.web.poll_s)
 
 
 async def _view(here: Endpoint, request: Request, tenant_id: str, job_id: str) -> JobView | None:

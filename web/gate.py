@@ -15,10 +15,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from studiolo.errors import TooLargeError, UnauthorisedError, UnsupportedError
+from studiolo.service.endpoint import EndpointSettings
 from studiolo.service.keys import Caller
 from studiolo.service.service import Service
 from web.errors import REQUEST_ID, TooSlowError, answer
-from web.settings import WebSettings
 
 log = logging.getLogger("studiolo.requests")
 
@@ -32,7 +32,7 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 class Gate:
     """Lets requests through to `app`, with `request.state.caller` and `request.state.request_id`."""
 
-    def __init__(self, app: ASGIApp, service: Service, settings: WebSettings) -> None:
+    def __init__(self, app: ASGIApp, service: Service, settings: EndpointSettings) -> None:
         self.app, self.service, self.settings = app, service, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,17 +85,17 @@ class Gate:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise UnsupportedError("content_type", f"Got a body of type {kind!r}; send application/json.")
-        limit = self.settings.max_body_kib * 1024
+        limit = self.settings.web.max_body_kib * 1024
         check_length(request, limit)
         body = bytearray()
         try:
-            async with asyncio.timeout(self.settings.body_s):
+            async with asyncio.timeout(self.settings.web.body_s):
                 async for chunk in request.stream():
                     body += chunk
                     if len(body) > limit:
                         raise too_large(limit)
         except TimeoutError:
-            raise TooSlowError("too_slow", f"The body did not come in {self.settings.body_s:g} s.") from None
+            raise TooSlowError("too_slow", f"The body did not come in {self.settings.web.body_s:g} s.") from None
         return bytes(body)
 
 

@@ -38,7 +38,7 @@ async def generate_images(
 ) -> OpenAIImages:
     """Make pictures and answer when they are there. Who hangs up has the job cancelled, unless it has a name."""
     job = await run_in_threadpool(_accepted, here, who, body, idempotency_key)
-    job = await waited(here, job, _GRACE * here.settings.openai_wait_s, request)
+    job = await waited(here, job, _GRACE * here.settings.web.openai_wait_s, request)
     if not job.state.final:
         if idempotency_key is None:
             job = await run_in_threadpool(_cancelled, here, job)
@@ -64,7 +64,7 @@ def _accepted(here: Endpoint, who: Caller, body: OpenAIBody, idempotency_key: st
         seed=body.seed,
         upscale=None if body.size in (None, "auto") else upscale_of(here, _side_px(body.size)),
     )
-    return accept(here, who, wanted, here.settings.openai_wait_s, idempotency_key)
+    return accept(here, who, wanted, here.settings.web.openai_wait_s, idempotency_key)
 
 
 def _side_px(size: str | None) -> int:

@@ -52,7 +52,7 @@ async def order_portraits(
     """Order portraits. What is answered with 200 or 202 is kept, whatever happens to us afterwards."""
     job = await run_in_threadpool(_order, here, who, body, idempotency_key)
     if body.wait_s > 0:
-        job = await waited(here, job, min(body.wait_s, here.settings.max_wait_s), request)
+        job = await waited(here, job, min(body.wait_s, here.settings.web.max_wait_s), request)
     response.headers["Location"] = here.url(request, f"/v1/jobs/{job.id}")
     response.status_code = 200 if job.state.final else 202
     return await run_in_threadpool(get_job, job, here, request)
@@ -124,9 +124,9 @@ async def waited(here: Endpoint, job: Job, wait_s: float, request: Request) -> J
     Raises `NotFoundError` for one that was erased meanwhile.
     """
     clock = asyncio.get_running_loop().time
-    end_s, pause_s = clock() + wait_s, min(0.05, here.settings.poll_s)
+    end_s, pause_s = clock() + wait_s, min(0.05, here.settings.web.poll_s)
     while not job.state.final and clock() < end_s and not await request.is_disconnected():
         await asyncio.sleep(min(pause_s, max(0.0, end_s - clock())))
-        pause_s = min(1.5 * pause_s, here.settings.poll_s)
+        pause_s = min(1.5 * pause_s, here.settings.web.poll_s)
         job = await run_in_threadpool(found_job, here, job.tenant_id, job.id)
     return job

@@ -64,7 +64,7 @@ async def receive_album(request: Request, here: Endpoint, identity_id: str, fiel
     `fields` are the names of the text fields there may be. Raises `RefusedError`, `StoreError`, and `ClientDisconnect`
     when the client hangs up.
     """
-    album, time_s = Album(identity_id), here.settings.upload_s
+    album, time_s = Album(identity_id), here.settings.web.upload_s
     try:
         async with asyncio.timeout(time_s):
             await _Reader(request, here, album, fields).read()

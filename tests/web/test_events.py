@@ -139,7 +139,7 @@ def test_who_hangs_up_is_not_worked_for(world: World, url: str, monkeypatch: pyt
     while looks[0] != before:  # no look in twenty pauses between two of them
         assert time.monotonic() < give_up_s, "it is still looked at"
         before = looks[0]
-        time.sleep(20 * world.app.state.endpoint.settings.poll_s)
+        time.sleep(20 * world.app.state.endpoint.settings.web.poll_s)
     assert world.ask("GET", f"/v1/jobs/{job_id}").json()["state"] == "queued"
 
 

@@ -14,7 +14,7 @@ from hypothesis.errors import Unsatisfiable
 from studiolo.service.keys import KeyLimits
 from studiolo.service.records import Kind
 from tests.jobs.finished_job import empty_database
-from tests.web.world import SETTINGS, World
+from tests.web.world import World, settings_with
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -29,7 +29,7 @@ def free(world: World) -> dict[str, str]:
         requests_per_s=1e6, burst=10**6, portraits_per_day=10**6, identities_per_day=10**6, open_jobs=10**6
     )
     world.service.store.write_bytes("mlflow.db", empty_database())
-    quick = SETTINGS.model_copy(update={"max_wait_s": 0.0, "openai_wait_s": 0.05, "body_s": 5.0, "upload_s": 5.0})
+    quick = settings_with(max_wait_s=0.0, openai_wait_s=0.05, body_s=5.0, upload_s=5.0)
     world.service.speeds.report("w", Kind.PORTRAITS, steps=10**6, busy_s=1.0)
     world.app.state.endpoint = replace(world.app.state.endpoint, settings=quick)
     return {"Authorization": f"Bearer {world.service.keys.create('anna', limits=most).token}"}

@@ -12,7 +12,7 @@ from studiolo.errors import DatabaseError
 from studiolo.service.keys import KeyLimits
 from studiolo.service.service import Service
 from tests.service.test_service import settings as service_settings
-from tests.web.world import SETTINGS, World
+from tests.web.world import SETTINGS, World, settings_with
 from web.app import create_app
 
 Message = dict[str, Any]
@@ -105,7 +105,7 @@ def test_a_body_of_any_length_is_broken_off_at_the_limit(world: World) -> None:
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(service: Service) -> None:
-    app = create_app(service, SETTINGS.model_copy(update={"body_s": 0.1}))
+    app = create_app(service, settings_with(body_s=0.1))
     token = service.keys.create("slow").token
 
     async def nothing() -> Message:

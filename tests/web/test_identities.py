@@ -17,7 +17,7 @@ from studiolo.service.records import Kind
 from studiolo.storage.store import Store
 from tests.jobs.finished_job import empty_database
 from tests.web.test_gate import Message, spoken
-from tests.web.world import SETTINGS, World
+from tests.web.world import SETTINGS, World, settings_with
 from web.app import create_app
 
 TEXTS = {
@@ -203,7 +203,7 @@ def test_a_client_that_hangs_up_leaves_nothing(world: World) -> None:
 
 
 def test_a_client_that_stalls_is_let_go(world: World) -> None:
-    world.app = create_app(world.service, SETTINGS.model_copy(update={"upload_s": 0.3}))
+    world.app = create_app(world.service, settings_with(upload_s=0.3))
     start, *_ = _hanging_up(world, None)
     assert start["status"] == 408
     assert kept(world) == []

@@ -15,7 +15,7 @@ from studiolo.service.records import JobReason, Kind
 from studiolo.service.service import Service
 from tests.web.painter import Painter
 from tests.web.server import served
-from tests.web.world import SETTINGS, World
+from tests.web.world import SETTINGS, World, settings_with
 from web.app import create_app
 
 MODEL = SETTINGS.base
@@ -110,7 +110,7 @@ def test_refusals_are_openais_errors(world: World, client: openai.OpenAI) -> Non
 
 
 def test_pictures_that_come_too_late_are_an_error(world: World) -> None:
-    quick = create_app(world.service, SETTINGS.model_copy(update={"openai_wait_s": 1.0}))
+    quick = create_app(world.service, settings_with(openai_wait_s=1.0))
     world.service.speeds.report("w", Kind.PORTRAITS, steps=1000, busy_s=1.0)
     with served(quick) as url, _client(url, world) as client:
         with pytest.raises(openai.InternalServerError) as late:

@@ -9,17 +9,25 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from studiolo.portraits.files import encode_portrait
+from studiolo.service.endpoint import EndpointSettings, WebSettings
 from studiolo.service.records import Consent, Job, Kind, Lease, NewJob, Person, new_id
 from studiolo.service.service import Service
 from studiolo.settings import GenerationSettings
 from web.live import LiveMemory
-from web.settings import WebSettings
 
-__all__ = ["SETTINGS", "LiveMemory", "World"]
+__all__ = ["SETTINGS", "LiveMemory", "World", "settings_with"]
 
-SETTINGS = WebSettings(
-    base="tiny-base", base_px=64, poll_s=0.02, generation=GenerationSettings(steps=4, slots=2, precision="float32")
+SETTINGS = EndpointSettings(
+    base="tiny-base",
+    base_px=64,
+    web=WebSettings(poll_s=0.02),
+    generation=GenerationSettings(steps=4, slots=2, precision="float32"),
 )
+
+
+def settings_with(**web: float) -> EndpointSettings:
+    """`SETTINGS` with other waits of the routes."""
+    return SETTINGS.model_copy(update={"web": SETTINGS.web.model_copy(update=web)})
 
 
 class World:

@@ -1,0 +1,118 @@
+"""Settings of the whole endpoint: the queue's, the models' and those of each kind of process, in one file for all."""
+
+import pydantic
+
+from studiolo.service.settings import ServiceSettings
+from studiolo.settings import FaceLoraSettings, GenerationSettings, PerceptionSettings, Section, SelectionSettings
+
+
+class WebSettings(Section):
+    """How long the routes wait, and how they are addressed."""
+
+    replicas: int = pydantic.Field(1, ge=1)
+    """Processes that answer HTTP."""
+    cpus: float = pydantic.Field(0.25, ge=0)
+    """CPU slots of each."""
+    public_url: str | None = None
+    """What URLs in answers begin with, such as `https://portraits.example.com`; as the request was addressed, when
+    absent."""
+    max_body_kib: int = pydantic.Field(64, ge=1)
+    """Size of a JSON body."""
+    body_s: float = pydantic.Field(20.0, gt=0)
+    """Seconds a client may take to send a JSON body."""
+    upload_s: float = pydantic.Field(600.0, gt=0)
+    """Seconds a client may take to send an album."""
+    max_wait_s: float = pydantic.Field(60.0, ge=0)
+    """Longest `wait_s` of a request for portraits."""
+    openai_wait_s: float = pydantic.Field(120.0, gt=0)
+    """Deadline of a request in OpenAI's form, which is answered when it is done."""
+    poll_s: float = pydantic.Field(0.5, gt=0)
+    """Pause between two looks at a job that somebody waits for."""
+
+
+class SamplerSettings(Section):
+    """Replicas that denoise: each holds the base and an engine with `generation.slots` slots."""
+
+    min_replicas: int = pydantic.Field(1, ge=0)
+    """Replicas kept when nothing is to be done; 0 saves an accelerator, and the first job waits for a start."""
+    max_replicas: int = pydantic.Field(1, ge=1)
+    """Replicas under load."""
+    target_steps: int = pydantic.Field(480, ge=1)
+    """Denoising steps, queued and running, for each replica: with more there are more replicas."""
+    up_after_s: float = pydantic.Field(10.0, ge=0)
+    """Seconds of such load before replicas are added."""
+    down_after_s: float = pydantic.Field(300.0, ge=0)
+    """Seconds without it before they are taken away."""
+    cpus: float = pydantic.Field(1.0, ge=0)
+    """CPU slots of each."""
+    gpus: float = pydantic.Field(0.0, ge=0)
+    """Accelerators of each; 0 runs on the CPU."""
+
+
+class FinisherSettings(Section):
+    """Replicas that enlarge, fuse and judge what was denoised."""
+
+    min_replicas: int = pydantic.Field(1, ge=1)
+    """Replicas at least."""
+    max_replicas: int = pydantic.Field(1, ge=1)
+    """Replicas under load."""
+    cpus: float = pydantic.Field(0.5, ge=0)
+    """CPU slots of each."""
+
+
+class DispatcherSettings(Section):
+    """The replica that leases jobs of portraits and has them made."""
+
+    jobs: int = pydantic.Field(8, ge=1)
+    """Jobs in hand for each sampler there may be: enough that no slot idles while another job is judged."""
+    lease_s: float = pydantic.Field(30.0, gt=0)
+    """Seconds for which a job is held; extended at a third of it. After a crash it is taken up again so much later."""
+    poll_s: float = pydantic.Field(0.25, gt=0)
+    """Pause between two looks at an empty queue."""
+    drain_s: float = pydantic.Field(60.0, ge=0)
+    """Seconds that jobs in hand may take to end when the replica is stopped; then they are given back untried."""
+    cpus: float = pydantic.Field(0.25, ge=0)
+    """CPU slots."""
+
+
+class TrainerSettings(Section):
+    """The process that learns identities: `python -m jobs trainer`."""
+
+    lease_s: float = pydantic.Field(60.0, gt=0)
+    """Seconds for which a job is held; extended at a third of it. After a crash it is taken up again so much later,
+    from its last checkpoint."""
+    poll_s: float = pydantic.Field(1.0, gt=0)
+    """Pause between two looks at an empty queue."""
+    device: str = "cpu"
+    """Torch's name of the device to learn on."""
+
+
+class EndpointSettings(ServiceSettings):
+    """Everything the endpoint can be told."""
+
+    suite: str = "embedded"
+    """Model suite that looks at photos and portraits."""
+    base: str = "embedded-base"
+    """Card of the base; the `model` of the OpenAI-compatible route."""
+    base_px: int = pydantic.Field(128, ge=8)
+    """Side of the base's pictures; portraits have 1, 2 or 4 times as much."""
+    style_folder: str | None = None
+    """Folder with style files of one's own."""
+    perception: PerceptionSettings = PerceptionSettings()
+    """Reading photos and seeing faces."""
+    selection: SelectionSettings = SelectionSettings()
+    """Choosing references, and what is unsafe."""
+    face_lora: FaceLoraSettings = FaceLoraSettings()
+    """Learning an identity."""
+    generation: GenerationSettings = GenerationSettings()
+    """Making and judging portraits."""
+    web: WebSettings = WebSettings()
+    """Answering HTTP."""
+    sampler: SamplerSettings = SamplerSettings()
+    """Denoising."""
+    finisher: FinisherSettings = FinisherSettings()
+    """Finishing and judging."""
+    dispatcher: DispatcherSettings = DispatcherSettings()
+    """Working off jobs of portraits."""
+    trainer: TrainerSettings = TrainerSettings()
+    """Learning identities."""
