@@ -1,127 +1,159 @@
-"""The endpoint over the real base: requests checked, pictures made, the same ones again."""
+"""The whole endpoint on Ray Serve, from deploy/serve.yaml, on fractions of two cores with the embedded suite."""
 
-import asyncio
-import base64
 import hashlib
+import json
+import socket
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
-from fastapi.testclient import TestClient
+import yaml
 from ray import serve
-from ray.serve.exceptions import BackPressureError
+from ray.serve.schema import ServeDeploySchema
 
 import serve_app
+from actors.perceiver import png_bytes
+from benchmarks.workloads import write_loras
+from studiolo.generation.base import load_base
+from studiolo.identities.learned import LearnedReference, LearnedVersion
+from studiolo.perception.suite import open_suite
 from studiolo.portraits.files import decode_portrait
+from studiolo.service.endpoint import EndpointSettings
+from studiolo.service.records import Consent, Kind, NewJob, Person, new_id
+from studiolo.service.service import Service
+from studiolo.weights.fetch import pull, sha256_of
+from tests.portraits.test_fusion import crop_of
 
-QUICK = {"prompt": "a portrait of a smiling woman", "seed": 7, "steps": 2}
+ROOT = Path(__file__).parents[1]
+pytestmark = [pytest.mark.usefixtures("weights"), pytest.mark.timeout(240)]
+
+
+def small(folder: Path) -> dict[str, Any]:
+    """What is otherwise than in production."""
+    return {
+        "database": f"sqlite:///{folder}/service.db",
+        "store": str(folder / "store"),
+        "tracking_uri": None,
+        "receipt_key": str(folder / "receipts.pem"),
+        "generation": {"steps": 3, "slots": 2, "accept_similarity": 0.0, "face_share": (0.05, 1.0)},
+        "web": {"poll_s": 0.05, "cpus": 0.1},
+        "sampler": {"min_replicas": 0, "cpus": 0.5},
+        "finisher": {"cpus": 0.2},
+        "dispatcher": {"cpus": 0.1, "replicas": 2, "lease_s": 3, "drain_s": 5, "poll_s": 0.1},
+    }
+
+
+@dataclass
+class Deployed:
+    """A client of the endpoint, and the service behind it."""
+
+    client: httpx.Client
+    service: Service
+    tenant_id: str
+
+    def learned(self, photo: Path) -> str:
+        """An identity with a face-LoRA of its own and one reference; its id."""
+        identity_id, store = new_id("id"), self.service.store
+        (lora,) = write_loras(load_base(pull("embedded-base")), photo.parent, 1)
+        store.write_bytes(f"identities/{identity_id}/lora.safetensors", lora.read_bytes())
+        crop = crop_of(photo, open_suite("embedded"), 0.35, 512)[0]
+        store.write_bytes(f"identities/{identity_id}/references/a.png", png_bytes(crop))
+        reference = LearnedReference(
+            photo=1,
+            crop_path=f"identities/{identity_id}/references/a.png",
+            quality_score=0.9,
+            verdict="same",
+            embedding=(0.0,) * 128,
+        )
+        version = LearnedVersion(
+            lora_path=f"identities/{identity_id}/lora.safetensors",
+            lora_sha256=sha256_of(lora),
+            steps=1,
+            trigger="a handsome man",
+            references=(reference,),
+        )
+        person = Person(name="Anna", consent=Consent(given_by="Anna", statement="Yes.", given_at=0.0))
+        new = NewJob(kind=Kind.IDENTITY, request={}, steps=1, identity_id=identity_id, person=person)
+        self.service.queue.submit(self.tenant_id, new)
+        (lease,) = self.service.queue.lease([Kind.IDENTITY], "trainer", 60)
+        within = self.service.identities.learned(lease, version.model_dump(mode="json"))
+        self.service.queue.complete(lease, {}, within=within)
+        return identity_id
+
+    def events(self, job_id: str) -> list[tuple[str, dict[str, Any]]]:
+        """All events of a job, until its end."""
+        with self.client.stream("GET", f"/v1/jobs/{job_id}/events", timeout=120) as answer:
+            lines = [line for line in answer.iter_lines() if line.startswith(("event: ", "data: "))]
+        names, data = lines[::2], lines[1::2]
+        return [
+            (name.removeprefix("event: "), json.loads(content.removeprefix("data: ")))
+            for name, content in zip(names, data, strict=True)
+        ]
 
 
 @pytest.fixture(scope="module")
-def client(weights: Path) -> Iterator[TestClient]:
-    """HTTP in front of the application, run in this process without a cluster."""
-    handle = serve.run(serve_app.build(slots=2), _local_testing_mode=True)
-
-    async def generate(request: serve_app.PortraitRequest) -> serve_app.PortraitAnswer:
-        return await handle.generate.remote(request)
-
-    with TestClient(serve_app.http_app(generate)) as client:
-        yield client
-
-
-def test_health(client: TestClient) -> None:
-    answer = client.get("/healthz")
-    assert answer.status_code == 200
-    assert answer.json()["status"] == "ok"
-
-
-def test_pictures_as_json_with_their_settings_inside(client: TestClient) -> None:
-    answer = client.post("/portraits", json=QUICK | {"count": 3})
-    assert answer.status_code == 200
-    portraits = answer.json()["portraits"]
-    pictures = [decode_portrait(base64.b64decode(portrait["png_base64"])) for portrait in portraits]
-    assert len({portrait["seed"] for portrait in portraits}) == 3
-    assert len({hashlib.sha256(rgb_u8.tobytes()).hexdigest() for rgb_u8, _ in pictures}) == 3
-    for portrait, (rgb_u8, settings) in zip(portraits, pictures, strict=True):
-        assert rgb_u8.shape == (128, 128, 3)
-        assert rgb_u8.std() > 5
-        assert settings["seed"] == portrait["seed"]
-        assert settings["prompt"] == QUICK["prompt"]
+def deployed(ray_cluster: float, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    folder = tmp_path_factory.mktemp("endpoint")
+    schema = ServeDeploySchema.model_validate(yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text()))
+    (application,) = schema.applications
+    assert application.import_path == "serve_app:build"
+    args = application.args
+    assert isinstance(args, dict)
+    EndpointSettings.load(None, args)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    try:
+        serve.run(serve_app.build(args | small(folder)), name=application.name, route_prefix=application.route_prefix)
+        service = Service.open(EndpointSettings.load(None, args | small(folder)))
+        token = service.keys.create("shop").token
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as client:
+            yield Deployed(client, service, service.keys.authenticate(token).tenant_id)
+        service.close()
+    finally:
+        serve.shutdown()
 
 
-def test_the_same_request_gives_the_same_bytes_and_another_seed_others(client: TestClient) -> None:
-    png = {"Accept": "image/png"}
-    first, again, other = (client.post("/portraits", json=QUICK | {"seed": seed}, headers=png) for seed in (7, 7, 8))
-    assert first.headers["content-type"] == "image/png"
-    assert first.content == again.content
-    assert first.content != other.content
-    as_json = client.post("/portraits", json=QUICK).json()
-    assert base64.b64decode(as_json["portraits"][0]["png_base64"]) == first.content
+def test_a_job_from_a_request_to_its_portraits_with_progress(deployed: Deployed, people: Path) -> None:
+    identity_id = deployed.learned(people / "P001" / "portrait.jpg")
+    body = {"identity_id": identity_id, "style": "studio", "count": 2, "seed": 7}
+    accepted = deployed.client.post("/v1/portraits", json=body)
+    assert accepted.status_code == 202, accepted.text
+    events = deployed.events(accepted.json()["id"])
+    names = [name for name, _ in events]
+    job = events[-1][1]
+    assert (names[-1], job["state"]) == ("end", "succeeded"), job
+    assert {"progress", "preview", "candidate"} <= set(names)
+    assert len(job["images"]) == 2
+    assert all(image["similarity"] is not None for image in job["images"])
+    for number, image in enumerate(job["images"]):
+        content = deployed.client.get(f"/v1/jobs/{job['id']}/images/{number}").content
+        rgb_u8, inside = decode_portrait(content)
+        assert rgb_u8.shape == (256, 256, 3)
+        assert inside["seed"] == image["seed"]
+    erased = deployed.client.delete(f"/v1/identities/{identity_id}")
+    assert erased.status_code == 200, erased.text
+    counts = erased.json()["receipt"]["erased"]
+    assert (counts["adapters"], counts["templates"]) == (1, 1)
+    assert deployed.client.get(f"/v1/jobs/{job['id']}").status_code == 404
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"prompt": ""}, {"prompt": "x" * 501}, {"prompt": None}, {"steps": 0}, {"steps": 101}, {"stpes": 3},
-     {"count": 5}, {"count": 0}, {"seed": -1}, {"seed": 2**31}, {"seed": "x"}, {"guidance_scale": 0.5}],
-)  # fmt: skip
-def test_bad_requests_are_refused_with_the_field_named(client: TestClient, change: dict[str, object]) -> None:
-    answer = client.post("/portraits", json=QUICK | change)
-    assert answer.status_code == 422
-    assert answer.json()["detail"][0]["loc"][-1] == next(iter(change))
-
-
-def test_one_png_cannot_hold_two_pictures(client: TestClient) -> None:
-    answer = client.post("/portraits", json=QUICK | {"count": 2}, headers={"Accept": "image/png"})
-    assert answer.status_code == 422
-    assert "got count 2, wanted 1" in answer.json()["detail"]
-
-
-def test_a_client_that_goes_away_disturbs_nobody(weights: Path) -> None:
-    model = serve_app.PortraitModel(slots=1)
-    request = serve_app.PortraitRequest.model_validate(QUICK)
-
-    async def one_leaves() -> serve_app.PortraitAnswer:
-        left = asyncio.create_task(model.generate(request.model_copy(update={"steps": 8})))
-        await asyncio.sleep(0.05)
-        left.cancel()
-        return await model.generate(request)
-
-    assert asyncio.run(one_leaves()) == asyncio.run(model.generate(request))
-
-
-def test_requests_share_the_slots(weights: Path) -> None:
-    """One that takes a few steps is not held up by one of many that came before, and both are as if alone."""
-    model = serve_app.PortraitModel(slots=2)
-    quick = serve_app.PortraitRequest.model_validate(QUICK)
-    long = quick.model_copy(update={"steps": 12})
-    done: list[int] = []
-
-    async def made(request: serve_app.PortraitRequest) -> serve_app.PortraitAnswer:
-        answer = await model.generate(request)
-        done.append(request.steps)
-        return answer
-
-    async def together() -> list[serve_app.PortraitAnswer]:
-        return await asyncio.gather(made(long), made(quick))
-
-    both = asyncio.run(together())
-    assert done == [2, 12]
-    assert both == [asyncio.run(model.generate(long)), asyncio.run(model.generate(quick))]
-
-
-def test_a_full_queue_is_said_so() -> None:
-    async def full(request: serve_app.PortraitRequest) -> serve_app.PortraitAnswer:
-        raise BackPressureError(num_queued_requests=32, max_queued_requests=32)
-
-    answer = TestClient(serve_app.http_app(full)).post("/portraits", json=QUICK)
-    assert answer.status_code == 503
-    assert answer.headers["Retry-After"] == "5"
-
-
-def test_the_model_scales_with_the_load() -> None:
-    api = serve_app.build(max_replicas=3)._bound_deployment
-    assert api.name == "Api"
-    model = api.init_args[0]._bound_deployment
-    scaling = model._deployment_config.autoscaling_config
-    assert (scaling.min_replicas, scaling.max_replicas) == (1, 3)
-    assert model.max_queued_requests > 0
+def test_many_jobs_under_two_dispatchers_are_each_done_once(deployed: Deployed) -> None:
+    body = {"prompt": "a portrait of a smiling woman", "size_px": 128}
+    jobs = [deployed.client.post("/v1/portraits", json={**body, "seed": seed}).json() for seed in (1, 2, 3, 1)]
+    give_up_s = time.monotonic() + 60
+    while any(job["state"] in ("queued", "running") for job in jobs):
+        assert time.monotonic() < give_up_s, jobs
+        time.sleep(0.2)
+        jobs = [deployed.client.get(f"/v1/jobs/{job['id']}").json() for job in jobs]
+    assert {job["state"] for job in jobs} == {"succeeded"}, jobs
+    assert [job["attempts"] for job in jobs] == [1] * 4
+    pictures = [decode_portrait(deployed.client.get(f"/v1/jobs/{job['id']}/images/0").content)[0] for job in jobs]
+    digests = [hashlib.sha256(rgb_u8.tobytes()).hexdigest() for rgb_u8 in pictures]
+    assert digests[0] == digests[3]
+    assert len(set(digests)) == 3

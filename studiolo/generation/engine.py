@@ -8,7 +8,7 @@ and its noise comes from a CPU generator seeded by the order's seed, the identit
 
 import copy
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -54,7 +54,7 @@ class Engine:
         self._controlnets = {name: _cast(network, dtype) for name, network in (controlnets or {}).items()}
         own_unet = with_own_hooks(unet) if unet.dtype == dtype else _cast(unet, dtype)
         self._batcher = Batcher(pipeline, own_unet, self._controlnets, slots, rank_budget)
-        """Belongs to the thread."""
+        """Belongs to the thread, but for what may be called from any."""
         self._adapters, self._tokenizer = Adapters(pipeline, rank_budget=rank_budget), copy.deepcopy(pipeline.tokenizer)
         self._reading = threading.Lock()
         """Guards the two above."""
@@ -81,6 +81,20 @@ class Engine:
         image_13HW = (torch.tensor(rgb_u8).permute(2, 0, 1)[None] / 127.5 - 1).to(vae.device, vae.dtype)
         latents: Tensor = vae.encode(image_13HW).latent_dist.mode()[0] * vae.config.scaling_factor
         return latents.float()
+
+    @torch.inference_mode()
+    def decode(self, latents_CHW: Tensor) -> NDArray[np.uint8]:
+        """The picture [H, W, 3] of latents, such as those of a `Step`."""
+        return self._batcher.decode(latents_CHW[None])[0]
+
+    def forget(self, lora_sha256s: Collection[str]) -> dict[str, int]:
+        """Drop LoRAs, by the sha256 of their files, and the embeddings of all prompts; how many were kept of each.
+
+        Slots keep nothing of an order that has ended.
+        """
+        with self._reading:
+            adapters = self._adapters.forget(lora_sha256s)
+        return {"adapters": adapters, "prompts": self._batcher.forget_prompts()}
 
     def submit(self, order: Order) -> "Events":
         """Steps as they happen and portraits as they are finished, by rising index.

@@ -1,0 +1,76 @@
+"""The finishing actor: drawn candidates in, finished and judged portraits out, for people whose references lie in the
+store.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studiolo.perception.similarity import Similarity
+from studiolo.perception.suite import open_suite
+from studiolo.portraits.finishing import Finished, Finisher
+from studiolo.portraits.fusion import in_look
+from studiolo.settings import GenerationSettings, PerceptionSettings
+from studiolo.storage.store import Store
+
+SEEING = PerceptionSettings(min_side_px=32, min_face_px=24)
+"""How portraits are looked at: they are small, and their faces are where we put them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sitter:
+    """The person of a portrait as their references show them."""
+
+    identity_id: str
+    crop_paths: tuple[str, ...] = ()
+    """PNGs in the store."""
+    quality_scores: tuple[float, ...] = ()
+    """Of each."""
+    embeddings_ND: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 128), np.float32))
+    """Of each; none of a person of the base."""
+
+    def version(self) -> str:
+        """Stands for the references."""
+        digest = hashlib.sha256(self.embeddings_ND.tobytes())
+        for path, score in zip(self.crop_paths, self.quality_scores, strict=True):
+            digest.update(f"\0{path}\0{score}".encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How a candidate is finished."""
+
+    style_words: str
+    grey: bool
+    upscale: int
+    """1, 2 or 4."""
+
+
+class PortraitFinisher:
+    """Finishes and judges with the models of `suite`; templates of the last `people` persons are kept."""
+
+    def __init__(self, store: Store, suite: str, settings: GenerationSettings, people: int = 16) -> None:
+        self.store, self.suite_name, self.settings, self.people = store, suite, settings, people
+
+    def open(self) -> None:
+        """Load the perception suite and the upscaler."""
+        suite, similarity = open_suite(self.suite_name), Similarity.load(self.suite_name)
+        self._finisher = Finisher(suite, similarity, self.settings, SEEING, self.people)
+
+    def finish(self, rgb_u8: NDArray[np.uint8], sitter: Sitter, how: Finish) -> Finished:
+        """The portrait of a picture [H, W, 3], as the bulk job makes it; from any thread, one at a time."""
+        references = [*zip(sitter.crop_paths, sitter.quality_scores, strict=True)] if self.settings.fusion else []
+        known = self._finisher.templates(
+            sitter.identity_id,
+            sitter.version(),
+            lambda: [(self.store.read_bytes(path), score) for path, score in references],
+        )
+        templates = in_look(known, how.style_words)
+        return self._finisher(rgb_u8, templates, sitter.embeddings_ND, grey=how.grey, upscale=how.upscale)
+
+    def forget(self, identity_id: str) -> dict[str, int]:
+        """Drop what is kept of a person; how much of what."""
+        return {"templates": self._finisher.forget(identity_id)}
