@@ -10,7 +10,6 @@ import math
 import os
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,10 +25,10 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
+from ray.util import metrics
 
 from actors.dispatcher import Dispatcher
 from actors.finisher import Finish, PortraitFinisher, Sitter
-from actors.sampler import Sampler
 from studiolo.errors import DatabaseError, WorkersAwayError
 from studiolo.portraits.finishing import Finished
 from studiolo.portraits.rounds import Draft, Drawing, Drawn
@@ -37,6 +36,8 @@ from studiolo.service.database import Database
 from studiolo.service.endpoint import EndpointSettings
 from studiolo.service.erasure import Elsewhere
 from studiolo.service.live import Progress
+from studiolo.service.logs import configure
+from studiolo.service.metrics import TABLE, Meters, Metric
 from studiolo.service.queue import JobQueue
 from studiolo.service.records import Kind
 from studiolo.service.service import Service
@@ -66,7 +67,8 @@ class IngressReplica:
         sampler: DeploymentHandle,
         finisher: DeploymentHandle,
     ) -> None:
-        self._settings, self._service = settings, Service.open(settings)
+        configure()
+        self._settings, self._service = settings, Service.open(settings, RayMeters())
         self._live, self._elsewhere = LiveFar(dispatcher), elsewhere(sampler, finisher)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -77,15 +79,18 @@ class SamplerReplica:
     """A sampler that streams, says how fast it is, and counts what waits for it."""
 
     def __init__(self, settings: EndpointSettings) -> None:
-        self._sampler = Sampler(Store(settings.store), settings.base, settings.generation)
+        from actors.sampler import Sampler  # torch and diffusers, which the other replicas need not load
+
+        configure()
+        self._sampler = Sampler(Store(settings.store), settings.base, settings.generation, RayMeters())
         self._sampler.open("cuda" if settings.sampler.gpus > 0 else "cpu")
         database = Database(settings.database, patience_s=settings.database_patience_s)
         self._queue = JobQueue(database, settings.queue)
         # Of the two threads for each draft one waits for what comes of it, the other may have to stop it.
         self._threads = ThreadPoolExecutor(2 * _drafts(settings), thread_name_prefix="draft")
         self._stop = threading.Event()
-        speeds, name = Speeds(database, settings.admission), f"sampler-{uuid.uuid4().hex[:12]}"
-        self._reporter = threading.Thread(target=self._sampler.report, args=(speeds, name, self._stop), daemon=True)
+        reporting = Speeds(database, settings.admission), self._stop
+        self._reporter = threading.Thread(target=self._sampler.report, args=reporting, daemon=True)
         self._reporter.start()
 
     async def sample(self, draft: Draft) -> AsyncIterator[Drawing | Drawn]:
@@ -125,6 +130,7 @@ class FinisherReplica(PortraitFinisher):
     """A finisher with its models open."""
 
     def __init__(self, settings: EndpointSettings) -> None:
+        configure()
         super().__init__(Store(settings.store), settings.suite, settings.generation)
         self.open()
 
@@ -133,11 +139,12 @@ class DispatcherReplica:
     """A dispatcher whose samplers and finishers are deployments."""
 
     def __init__(self, settings: EndpointSettings, sampler: DeploymentHandle, finisher: DeploymentHandle) -> None:
+        configure()
         self._sampler, self._finisher = sampler.options(stream=True), finisher
         self._drain_s = settings.dispatcher.drain_s
         jobs = settings.dispatcher.jobs * settings.sampler.max_replicas
         self._dispatcher = Dispatcher(
-            Service.open(settings),
+            Service.open(settings, RayMeters()),
             settings,
             lambda draft: DrawingsFar(self._sampler, draft),
             self._finish,
@@ -161,6 +168,31 @@ class DispatcherReplica:
 
     def __del__(self) -> None:
         self._dispatcher.drain(self._drain_s)
+
+
+class RayMeters(Meters):
+    """Metrics as Ray's own: Prometheus fetches them from the port of each node, with `ray_` before their names."""
+
+    def __init__(self) -> None:
+        self._families = {metric.name: _family(metric) for metric in TABLE}
+
+    def record(self, metric: Metric, value: float, labels: dict[str, str]) -> None:
+        """As `Meters` says."""
+        family = self._families[metric.name]
+        if isinstance(family, metrics.Counter):
+            family.inc(value, labels)
+        elif isinstance(family, metrics.Gauge):
+            family.set(value, labels)
+        else:
+            family.observe(value, labels)
+
+
+def _family(metric: Metric) -> metrics.Counter | metrics.Gauge | metrics.Histogram:
+    if metric.kind == "histogram":
+        return metrics.Histogram(metric.name, metric.help, boundaries=list(metric.buckets), tag_keys=metric.labels)
+    if metric.kind == "gauge":
+        return metrics.Gauge(metric.name, metric.help, tag_keys=metric.labels)
+    return metrics.Counter(metric.name.removesuffix("_total"), metric.help, tag_keys=metric.labels)  # Ray puts it back
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -48,6 +48,7 @@ from studiolo.portraits.styles import Style
 from studiolo.service.endpoint import EndpointSettings
 from studiolo.service.erasure import Elsewhere
 from studiolo.service.live import Candidate, LiveMemory, Progress
+from studiolo.service.logs import working_on
 from studiolo.service.records import JobReason, Kind, Lease
 from studiolo.service.service import Service
 
@@ -81,6 +82,8 @@ class _Hand:
     given_up: bool = False
     """It is to be given back."""
     drawings: Drawings | None = None
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """That its stages took."""
     steps_before: int = 0
     """Done in earlier rounds."""
     steps_done: int = 0
@@ -207,7 +210,12 @@ class Dispatcher:
 
     def _work(self, hand: _Hand) -> None:
         """One job, to its end or until it is lost."""
+        with working_on(hand.lease.job):
+            self._attempt(hand)
+
+    def _attempt(self, hand: _Hand) -> None:
         queue, lease = self.service.queue, hand.lease
+        log.info("an attempt begins", extra={"attempt": lease.attempt, "worker": self.name})
         try:
             self._settle(hand, self._outcome(hand))
         except _Stopped:
@@ -232,7 +240,9 @@ class Dispatcher:
         try:
             plan = self._plan(lease)
             outcome = self._made(hand, plan)
-            result = self._result(hand, plan, outcome)
+            with _timed(hand, "store"):
+                result = self._result(hand, plan, outcome)
+            self._measure(hand, plan, outcome)
         except SettingsError as error:
             sentence = str(error)
             return lambda: queue.fail(lease, "request", sentence)
@@ -297,17 +307,21 @@ class Dispatcher:
                 raise _Stopped
             deadline_s = max(1.0, job.deadline_at - time.time())
             hand.steps_before = hand.steps_done
-            draft = Draft(order, style, plan.subject, count, first_index, deadline_s, _PREVIEW_S)
-            return hand.hold(self.draw(draft))
+            draft = Draft(order, style, plan.subject, count, first_index, deadline_s, _PREVIEW_S, job.request_id)
+            yield from hand.hold(self.draw(draft))
 
         def finish(rgb_u8: NDArray[np.uint8]) -> Finished:
             if hand.stopped:
                 raise _Stopped
             self._tell(hand, "finish", hand.steps_done)
-            return self.finish(rgb_u8, plan.sitter, how)
+            with _timed(hand, "finish"):
+                return self.finish(rgb_u8, plan.sitter, how)
 
+        began_s = time.monotonic()
         acceptance = acceptance_of(order, likeness=plan.subject.lora_path is not None)
-        return work_off(order, acceptance, draw, finish, watch=lambda news: self._hear(hand, news))
+        outcome = work_off(order, acceptance, draw, finish, watch=lambda news: self._hear(hand, news))
+        hand.seconds["sample"] += time.monotonic() - began_s - hand.seconds["finish"]
+        return outcome
 
     def _hear(self, hand: _Hand, news: Drawing | Judged) -> None:
         if isinstance(news, Judged):
@@ -353,6 +367,18 @@ class Dispatcher:
         ]
         return PortraitsResult(images=tuple(images), rejected=tuple(rejected))
 
+    def _measure(self, hand: _Hand, plan: _Plan, outcome: Outcome) -> None:
+        meters = self.service.meters
+        for stage, seconds in hand.seconds.items():
+            meters.observe("studiolo_job_seconds", seconds, kind=Kind.PORTRAITS, stage=stage)
+        for item in outcome.ranked:
+            if item.rank:
+                meters.count("studiolo_candidates_accepted_total")
+            else:
+                meters.count("studiolo_candidates_rejected_total", reason=item.reason.value)
+            if plan.subject.lora_path is not None:
+                meters.observe("studiolo_candidate_similarity", item.candidate.similarity)
+
     def _throw_away(self, lease: Lease) -> None:
         """Remove the files of an attempt that counts no more; what is missed goes with the job, or as an orphan."""
         with suppress(StudioloError):
@@ -365,6 +391,14 @@ def _reason(error: Exception) -> tuple[str, str]:
     if isinstance(error, StoreError):
         return "store", "The place where pictures are kept could not be reached."
     return JobReason.GAVE_UP, JobReason.GAVE_UP.sentence()
+
+
+@contextmanager
+def _timed(hand: _Hand, stage: str) -> Iterator[None]:
+    """What is done within is time of a stage, if it succeeds."""
+    began_s = time.monotonic()
+    yield
+    hand.seconds[stage] += time.monotonic() - began_s
 
 
 @contextmanager

@@ -7,22 +7,27 @@ import logging
 import tempfile
 import threading
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 from PIL import Image
 
 from studiolo.errors import DatabaseError, StudioloError, WeightsError
 from studiolo.generation.base import load_base
-from studiolo.generation.engine import Engine, Events, Portrait, Step
+from studiolo.generation.engine import Engine, Events, Portrait, Step, Work
 from studiolo.generation.engine import Order as EngineOrder
 from studiolo.portraits.orders import to_engine
 from studiolo.portraits.rounds import Draft, Drawing, Drawn
 from studiolo.portraits.styles import style_lora_path
+from studiolo.service.logs import answering
+from studiolo.service.metrics import Meters, NoMeters
 from studiolo.service.records import Kind
 from studiolo.service.speeds import Speeds
 from studiolo.settings import GenerationSettings
@@ -79,53 +84,22 @@ class FaceLoras:
         return copied
 
 
-class Pace:
-    """Steps done, and seconds in which there was something to do."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside, self._steps, self._busy_s, self._since = 0, 0, 0.0, time.monotonic()
-
-    def begin(self) -> None:
-        """A draft comes in."""
-        self._account(inside=1)
-
-    def step(self, steps: int) -> None:
-        """So many steps of a draft were done."""
-        self._account(steps=steps)
-
-    def end(self) -> None:
-        """A draft is over."""
-        self._account(inside=-1)
-
-    def take(self) -> tuple[int, float]:
-        """(steps, busy seconds) since the last call."""
-        self._account()
-        with self._lock:
-            taken = self._steps, self._busy_s
-            self._steps, self._busy_s = 0, 0.0
-        return taken
-
-    def _account(self, inside: int = 0, steps: int = 0) -> None:
-        with self._lock:
-            now = time.monotonic()
-            self._busy_s += now - self._since if self._inside else 0.0
-            self._since = now
-            self._inside += inside
-            self._steps += steps
-
-
 class Sampler:
     """Draws drafts with the base `base` (a card's id), their face-LoRAs taken from `store`."""
 
-    def __init__(self, store: Store, base: str, settings: GenerationSettings) -> None:
+    def __init__(self, store: Store, base: str, settings: GenerationSettings, meters: Meters | None = None) -> None:
         self.store, self.base, self.settings = store, base, settings
-        self.pace = Pace()
+        self.meters = meters or NoMeters()
+        self.name = f"sampler-{uuid.uuid4().hex[:12]}"
         self._faults = 0
 
     def open(self, device: str = "cpu") -> None:
         """Load the base on a device."""
-        self.engine = Engine.configured(load_base(pull(self.base), device=device), self.settings)
+        self.use(load_base(pull(self.base), device=device))
+
+    def use(self, pipeline: StableDiffusionPipeline) -> None:
+        """Draw with this base."""
+        self.engine = Engine.configured(pipeline, self.settings)
         self._loras, self._reading = FaceLoras(self.store), threading.Lock()
 
     def sample(self, draft: Draft) -> "Sampling":
@@ -134,6 +108,8 @@ class Sampler:
         Raises `SettingsError` for what cannot be drawn, `WeightsError` and `StoreError` for a face-LoRA that cannot be
         had, and `UsageError` when the sampler is closed.
         """
+        with answering(draft.request_id) if draft.request_id else nullcontext():
+            log.info("a draft begins", extra={"candidates": draft.count, "worker": self.name})
         subject, style_lora = draft.subject, style_lora_path(draft.style)
         with self._reading:  # a file may go when another is fetched, but not before the engine has read it
             face_lora = None
@@ -168,19 +144,25 @@ class Sampler:
         if self._faults >= _FAULTS:
             raise WeightsError(f"sampler: {self._faults} drafts failed one after another; start it again")
 
-    def report(self, speeds: Speeds, worker: str, stop: threading.Event, every_s: float = 2.0) -> None:
-        """Say how fast this sampler is, idle or not, until `stop`; then leave."""
-        steps, busy_s = 0, 0.0
+    def report(self, speeds: Speeds, stop: threading.Event, every_s: float = 2.0) -> None:
+        """Say what this sampler does and how fast, idle or not, until `stop`; then leave."""
+        told = told_speed = Work(0, 0, 0.0)
         while not stop.wait(every_s):
-            more_steps, more_busy_s = self.pace.take()
-            steps, busy_s = steps + more_steps, busy_s + more_busy_s
+            work = self.engine.work()
+            turns, steps = work.turns - told.turns, work.steps - told.steps
+            self.meters.count("studiolo_denoising_steps_total", steps, worker=self.name)
+            share = steps / (turns * self.settings.slots) if turns else 0.0
+            self.meters.gauge("studiolo_slot_occupancy", share, worker=self.name)
+            told = work
             try:
-                speeds.report(worker, Kind.PORTRAITS, steps, busy_s)
+                busy_s = work.busy_s - told_speed.busy_s
+                speeds.report(self.name, Kind.PORTRAITS, work.steps - told_speed.steps, busy_s)
             except DatabaseError as error:
                 log.warning("the speed is not reported: %s", error)
             else:
-                steps, busy_s = 0, 0.0
-        speeds.leave(worker)
+                told_speed = work
+        with suppress(DatabaseError):
+            speeds.leave(self.name)
 
     def close(self) -> None:
         """End all drafts after the step in hand."""
@@ -192,34 +174,24 @@ class Sampling(Iterator[Drawing | Drawn]):
 
     def __init__(self, sampler: Sampler, events: Events, prompt: str, preview_s: float) -> None:
         self._sampler, self._events, self._prompt, self._preview_s = sampler, events, prompt, preview_s
-        self._done, self._over = 0, threading.Lock()
         self._previewed_s = time.monotonic() - preview_s
-        sampler.pace.begin()
 
     def __next__(self) -> Drawing | Drawn:
         try:
             event = next(self._events)
         except StopIteration:
-            self._end(None)
+            self._sampler.note(None)
             raise
         except Exception as error:
-            self._end(error)
+            self._sampler.note(error)
             raise
         if isinstance(event, Portrait):
             return Drawn(event.index, event.seed, self._prompt, event.rgb_u8)
-        self._sampler.pace.step(event.done - self._done)
-        self._done = event.done
         return Drawing(event.done, event.total, self._preview(event))
 
     def close(self) -> None:
         """Stop it; returns when nothing of it is left in the engine."""
         self._events.close()
-        self._end(None)
-
-    def _end(self, error: Exception | None) -> None:
-        if self._over.acquire(blocking=False):  # once, whoever is first
-            self._sampler.pace.end()
-            self._sampler.note(error)
 
     def _preview(self, step: Step) -> bytes | None:
         """A small PNG of the first candidate of the step, when one is due."""

@@ -13,23 +13,25 @@ import httpx
 import pytest
 import yaml
 from ray import serve
+from ray.serve._private.autoscaling_state import _resolve_policy_callable
+from ray.serve._private.common import DeploymentID
+from ray.serve.autoscaling_policy import _apply_autoscaling_config
+from ray.serve.config import AutoscalingConfig, AutoscalingContext
 from ray.serve.schema import ServeDeploySchema
 
 import serve_app
-from actors.perceiver import png_bytes
-from benchmarks.workloads import write_loras
+from studiolo.errors import SettingsError
 from studiolo.generation.base import load_base
-from studiolo.identities.learned import LearnedReference, LearnedVersion
-from studiolo.perception.suite import open_suite
 from studiolo.portraits.files import decode_portrait
 from studiolo.service.endpoint import EndpointSettings
-from studiolo.service.records import Consent, Kind, NewJob, Person, new_id
 from studiolo.service.service import Service
-from studiolo.weights.fetch import pull, sha256_of
-from tests.portraits.test_fusion import crop_of
+from studiolo.weights.fetch import pull
+from tests.service.learned import learn
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.usefixtures("weights"), pytest.mark.timeout(240)]
+WHOLE = pytest.mark.slow
+"""Needs the cluster and the replicas, which take a minute to start."""
 
 
 def small(folder: Path) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def small(folder: Path) -> dict[str, Any]:
         "store": str(folder / "store"),
         "tracking_uri": None,
         "receipt_key": str(folder / "receipts.pem"),
-        "generation": {"steps": 3, "slots": 2, "accept_similarity": 0.0, "face_share": (0.05, 1.0)},
+        "generation": {"steps": 10, "slots": 2, "accept_similarity": 0.0, "face_share": (0.05, 1.0)},
         "web": {"poll_s": 0.05, "cpus": 0.1},
         "sampler": {"min_replicas": 0, "cpus": 0.5},
         "finisher": {"cpus": 0.2},
@@ -54,35 +56,6 @@ class Deployed:
     client: httpx.Client
     service: Service
     tenant_id: str
-
-    def learned(self, photo: Path) -> str:
-        """An identity with a face-LoRA of its own and one reference; its id."""
-        identity_id, store = new_id("id"), self.service.store
-        (lora,) = write_loras(load_base(pull("embedded-base")), photo.parent, 1)
-        store.write_bytes(f"identities/{identity_id}/lora.safetensors", lora.read_bytes())
-        crop = crop_of(photo, open_suite("embedded"), 0.35, 512)[0]
-        store.write_bytes(f"identities/{identity_id}/references/a.png", png_bytes(crop))
-        reference = LearnedReference(
-            photo=1,
-            crop_path=f"identities/{identity_id}/references/a.png",
-            quality_score=0.9,
-            verdict="same",
-            embedding=(0.0,) * 128,
-        )
-        version = LearnedVersion(
-            lora_path=f"identities/{identity_id}/lora.safetensors",
-            lora_sha256=sha256_of(lora),
-            steps=1,
-            trigger="a handsome man",
-            references=(reference,),
-        )
-        person = Person(name="Anna", consent=Consent(given_by="Anna", statement="Yes.", given_at=0.0))
-        new = NewJob(kind=Kind.IDENTITY, request={}, steps=1, identity_id=identity_id, person=person)
-        self.service.queue.submit(self.tenant_id, new)
-        (lease,) = self.service.queue.lease([Kind.IDENTITY], "trainer", 60)
-        within = self.service.identities.learned(lease, version.model_dump(mode="json"))
-        self.service.queue.complete(lease, {}, within=within)
-        return identity_id
 
     def events(self, job_id: str) -> list[tuple[str, dict[str, Any]]]:
         """All events of a job, until its end."""
@@ -119,8 +92,11 @@ def deployed(ray_cluster: float, weights: Path, tmp_path_factory: pytest.TempPat
         serve.shutdown()
 
 
+@WHOLE
 def test_a_job_from_a_request_to_its_portraits_with_progress(deployed: Deployed, people: Path) -> None:
-    identity_id = deployed.learned(people / "P001" / "portrait.jpg")
+    identity_id = learn(
+        deployed.service, deployed.tenant_id, people / "P001" / "portrait.jpg", load_base(pull("embedded-base"))
+    )
     body = {"identity_id": identity_id, "style": "studio", "count": 2, "seed": 7}
     accepted = deployed.client.post("/v1/portraits", json=body)
     assert accepted.status_code == 202, accepted.text
@@ -128,7 +104,7 @@ def test_a_job_from_a_request_to_its_portraits_with_progress(deployed: Deployed,
     names = [name for name, _ in events]
     job = events[-1][1]
     assert (names[-1], job["state"]) == ("end", "succeeded"), job
-    assert {"progress", "preview", "candidate"} <= set(names)
+    assert {"progress", "preview", "candidate"} <= set(names), names
     assert len(job["images"]) == 2
     assert all(image["similarity"] is not None for image in job["images"])
     for number, image in enumerate(job["images"]):
@@ -143,6 +119,7 @@ def test_a_job_from_a_request_to_its_portraits_with_progress(deployed: Deployed,
     assert deployed.client.get(f"/v1/jobs/{job['id']}").status_code == 404
 
 
+@WHOLE
 def test_many_jobs_under_two_dispatchers_are_each_done_once(deployed: Deployed) -> None:
     body = {"prompt": "a portrait of a smiling woman", "size_px": 128}
     jobs = [deployed.client.post("/v1/portraits", json={**body, "seed": seed}).json() for seed in (1, 2, 3, 1)]
@@ -157,3 +134,73 @@ def test_many_jobs_under_two_dispatchers_are_each_done_once(deployed: Deployed) 
     digests = [hashlib.sha256(rgb_u8.tobytes()).hexdigest() for rgb_u8 in pictures]
     assert digests[0] == digests[3]
     assert len(set(digests)) == 3
+
+
+def context(replicas: int, steps: dict[str, float], requests: float = 0.0) -> AutoscalingContext:
+    """What Serve tells the policy."""
+    return AutoscalingContext(
+        deployment_id=DeploymentID("Sampler", "studiolo"),
+        deployment_name="Sampler",
+        app_name="studiolo",
+        current_num_replicas=replicas,
+        target_num_replicas=replicas,
+        running_replicas=[],
+        total_num_requests=requests,
+        total_queued_requests=0.0,
+        aggregated_metrics={"steps": steps} if steps else {},
+        raw_metrics={},
+        capacity_adjusted_min_replicas=0,
+        capacity_adjusted_max_replicas=8,
+        policy_state={},
+        last_scale_up_time=None,
+        last_scale_down_time=None,
+        current_time=0.0,
+        config=AutoscalingConfig(min_replicas=0, max_replicas=8, upscale_delay_s=0, downscale_delay_s=0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("replicas", "steps", "requests", "wanted"),
+    [
+        (1, {"a": 0}, 0, 0),
+        (1, {"a": 1}, 0, 1),
+        (1, {"a": 100}, 4, 1),
+        (1, {"a": 101}, 4, 2),
+        (2, {"a": 730, "b": 650}, 9, 8),  # all report the same queue; the newest count is the largest under load
+        (3, {}, 0, 3),  # nobody has reported yet
+        (1, {"a": 0}, 1, 1),  # the last job is being finished
+        (0, {}, 1, 1),  # a call waits for the first
+        (0, {}, 0, 0),
+    ],
+)
+def test_there_are_as_many_samplers_as_the_queued_steps_want(
+    replicas: int, steps: dict[str, float], requests: float, wanted: int
+) -> None:
+    """The policy as Serve's controller gets it: pickled, made from its settings, with Serve's own rules around it."""
+    policy = sampler_options()["autoscaling_config"].policy
+    called = _apply_autoscaling_config(_resolve_policy_callable(policy))
+    assert called(context(replicas, steps, requests))[0] == wanted
+
+
+def sampler_options() -> dict[str, Any]:
+    """Of the sampler's deployment, with 100 steps for each replica."""
+    ingress = serve_app.build({"sampler": {"target_steps": 100, "min_replicas": 0, "max_replicas": 8}})
+    sampler = ingress._bound_deployment.init_args[2]._bound_deployment
+    return {"autoscaling_config": sampler._deployment_config.autoscaling_config}
+
+
+def test_the_application_is_built_of_a_file_or_of_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "endpoint.yaml"
+    config.write_text("web: {replicas: 3}\nstore: here\ndatabase: sqlite:///here.db\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(serve_app.CONFIG, str(config))
+    for built in (serve_app.app, serve_app.build({"config": str(config)})):
+        settings = built._bound_deployment.init_args[0]
+        assert (built._bound_deployment.num_replicas, settings.store) == (3, str(tmp_path / "here"))
+        assert settings.database == f"sqlite:///{tmp_path}/here.db"  # replicas stand elsewhere
+    more = serve_app.build({"config": str(config), "web": {"replicas": 2}})
+    assert more._bound_deployment.num_replicas == 2
+    with pytest.raises(SettingsError, match="did you mean 'sampler'"):
+        serve_app.build({"smapler": {}})
+    with pytest.raises(AttributeError, match="no 'apps'"):
+        _ = serve_app.apps

@@ -60,6 +60,8 @@ class Batcher:
         self._slots, self._rank_budget = slots, rank_budget
         self._prompts = PromptEncoder(pipeline, rank_budget)
         self._lanes: dict[LaneKey, Lane] = {}
+        self.steps = 0
+        """Of all candidates, done so far."""
 
     def turn(self, requests: Sequence[Request]) -> None:
         """One step of the lane of the request that is due first, its free slots filled before, the first due first."""
@@ -170,6 +172,7 @@ class Batcher:
         for request in requests:
             order = request.order
             request.steps_done += len(request.active)
+            self.steps += len(request.active)
             shown = request.active.values() if order.previews else ()
             total = order.count * (order.steps - skipped_steps(order.steps, order.strength))
             request.events.put(Step(request.steps_done, total, {i: slot.latents[0].cpu() for i, slot in shown}))

@@ -8,8 +8,9 @@ and its noise comes from a CPU generator seeded by the order's seed, the identit
 
 import copy
 import threading
+import time
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +28,17 @@ from studiolo.generation.order import Control, Order, Portrait, Step, candidate_
 from studiolo.generation.schedulers import make_scheduler
 from studiolo.settings import GenerationSettings
 
-__all__ = ["Control", "Engine", "Events", "Order", "Portrait", "Step", "candidate_seed"]
+__all__ = ["Control", "Engine", "Events", "Order", "Portrait", "Step", "Work", "candidate_seed"]
+
+
+class Work(NamedTuple):
+    """What an engine has done since it was made."""
+
+    turns: int
+    """Times that a lane was denoised by one step."""
+    steps: int
+    """Denoising steps, of all candidates together."""
+    busy_s: float
 
 
 class Engine:
@@ -63,11 +74,16 @@ class Engine:
         self._requests: list[Request] = []
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._turns, self._busy_s = 0, 0.0
 
     @classmethod
     def configured(cls, pipeline: StableDiffusionPipeline, settings: GenerationSettings) -> "Engine":
         """An engine as the settings want it."""
         return cls(pipeline, settings.slots, rank_budget=settings.rank_budget, precision=settings.precision)
+
+    def work(self) -> "Work":
+        """What has been done so far; from any thread."""
+        return Work(self._turns, self._batcher.steps, self._busy_s)
 
     def fits(self, prompt: str) -> bool:
         """Whether the base reads `prompt` to its end."""
@@ -157,7 +173,9 @@ class Engine:
         """The thread: turn by turn until no order is inside."""
         try:
             while requests := self._inside():
+                began_s = time.monotonic()
                 self._batcher.turn(requests)
+                self._turns, self._busy_s = self._turns + 1, self._busy_s + time.monotonic() - began_s
         except BaseException as error:
             with self._changed:
                 for request in self._requests:

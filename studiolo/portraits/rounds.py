@@ -54,6 +54,8 @@ class Draft:
     """Seconds from now: the draft with the least left is served first."""
     preview_s: float = 0.0
     """Seconds between two previews; 0: none are made."""
+    request_id: str | None = None
+    """Of the HTTP request it is for, for the log."""
 
 
 @dataclass(frozen=True)

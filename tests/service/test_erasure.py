@@ -214,6 +214,8 @@ def test_a_database_that_cannot_be_compacted_gives_no_receipt(
         with pytest.raises(DatabaseError, match="somebody reads"):
             erasure.erase(A, gone)
     assert erasure.unfinished() == [(A, gone)]
+    identities = Identities(queue.database)  # nothing is left to be shown of her
+    assert (identities.get(A, gone), identities.page(A).items) == (None, [])
     erased = erasure.erase(A, gone)
     assert erased is not None
     assert erased.receipt is not None
