@@ -128,7 +128,8 @@ def test_the_dashboard_is_one():
     for panel in BOARD["panels"]:
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24
-        own = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+        columns, rows = (range(place[a], place[a] + place[b]) for a, b in (("x", "w"), ("y", "h")))
+        own = {(x, y) for x in columns for y in rows}
         assert not cells & own, panel["title"]
         cells |= own
     for panel in PANELS:
