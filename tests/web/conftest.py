@@ -28,9 +28,10 @@ _ON_POSTGRESQL = frozenset({"test_events", "test_gate", "test_identities", "test
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The core is tried on both databases."""
+    """The core is tried on both databases; of tests with a table, whose rows differ in the request alone, nothing."""
     if "database_kind" in metafunc.fixturenames:
-        both = metafunc.module.__name__.rpartition(".")[2] in _ON_POSTGRESQL
+        rows = any(metafunc.definition.iter_markers("parametrize"))
+        both = not rows and metafunc.module.__name__.rpartition(".")[2] in _ON_POSTGRESQL
         kinds = ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)] if both else ["sqlite"]
         metafunc.parametrize("database_kind", kinds)
 
