@@ -101,14 +101,18 @@ class Erasure:
         return replace(found, files=[*found.files, *(path for folder in folders for path in self.store.list(folder))])
 
     def _note(self, identity_id: str, counts: dict[str, int], session: Session) -> None:
-        """Write down how much there was, before any of it goes."""
-        row = session.get_one(IdentityRow, identity_id, with_for_update=True)
+        """Write down how much there was, before any of it goes; who is not alone may have seen less of it."""
+        row = session.get(IdentityRow, identity_id, with_for_update=True)
+        if row is None:
+            return  # another was faster
         rows = {
             "rows of jobs": sa.select(sa.func.count()).select_from(JobRow).filter_by(identity_id=identity_id),
             "rows of versions": sa.select(sa.func.count()).select_from(VersionRow).filter_by(identity_id=identity_id),
         }
         counts = counts | {name: session.scalars(query).one() for name, query in rows.items()}
-        row.erasing = {**(row.erasing or {}), "counts": counts}
+        seen: dict[str, int] = (row.erasing or {}).get("counts") or {}
+        most = {name: max(count, seen.get(name, 0)) for name, count in (seen | counts).items()}
+        row.erasing = {**(row.erasing or {}), "counts": most}
 
     def _delete_rows(self, identity_id: str, session: Session) -> None:
         """All but the mark, with nothing of the person in it."""
@@ -116,8 +120,9 @@ class Erasure:
         session.execute(sa.delete(DeliveryRow).where(DeliveryRow.job_id.in_(jobs)))
         for table in (VersionRow, JobRow):
             session.execute(sa.delete(table).where(table.identity_id == identity_id))
-        row = session.get_one(IdentityRow, identity_id)
-        row.name, row.consent = "", {}
+        row = session.get(IdentityRow, identity_id)
+        if row is not None:
+            row.name, row.consent = "", {}
 
     def _finish(self, tenant_id: str, identity_id: str, session: Session) -> dict[str, Any]:
         done = session.get(ReceiptRow, identity_id)

@@ -1,7 +1,9 @@
 """What is left of an identity after its erasure: a receipt, and no byte of what was hers."""
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -200,6 +202,23 @@ def test_killed_at_any_moment_and_asked_again_it_is_complete(
         assert (counts["photos"], counts["rows of jobs"], counts["tracked runs"]) == (2, 3, 1)
         assert traces(tmp_path, "MARKGONE") == []
         assert verify_receipt(erased.receipt, erasure.key.public_pem)
+
+
+def test_several_may_erase_at_once_and_all_say_the_same(queue: JobQueue, store: Store, erasure: Erasure):
+    gone = learned(queue, store, "MARKGONE")
+    together, adapters = threading.Barrier(3, timeout=30), iter([1, 0, 0])
+
+    def elsewhere(identity_id: str) -> dict[str, int]:
+        together.wait()  # all have begun
+        return {"adapters": next(adapters)}
+
+    with ThreadPoolExecutor(3) as pool:
+        erased = [*pool.map(lambda _: erasure.erase(A, gone, elsewhere), range(3))]
+    receipts = [one.receipt for one in erased if one is not None]
+    assert receipts[0] is not None
+    assert receipts == [receipts[0]] * 3
+    assert receipts[0]["erased"]["adapters"] == 1
+    assert receipts[0]["erased"]["photos"] == 2
 
 
 def test_a_database_that_cannot_be_compacted_gives_no_receipt(

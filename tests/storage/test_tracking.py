@@ -213,3 +213,12 @@ def test_erased_runs_leave_neither_rows_nor_files(tracker: MlflowTracker) -> Non
     contents = [path.read_bytes() for path in tracker.artifact_root.rglob("references.png")]
     assert b"carl" in contents
     assert names[0].encode() not in contents
+
+
+@pytest.mark.slow
+def test_processes_that_open_a_new_database_at_once_do_it_no_harm(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    script = f"from studiolo.storage.tracking import MlflowTracker; print(MlflowTracker({uri!r}).runs_of(['anna']))"
+    openers = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(4)]
+    assert [opener.communicate(timeout=120)[0] for opener in openers] == [b"{}\n"] * 4
+    assert MlflowTracker(uri).start("job-1", "studio", {})
