@@ -79,9 +79,9 @@ class SamplerReplica:
     """A sampler that streams, says how fast it is, and counts what waits for it."""
 
     def __init__(self, settings: EndpointSettings) -> None:
+        configure()
         from actors.sampler import Sampler  # torch and diffusers, which the other replicas need not load
 
-        configure()
         self._sampler = Sampler(Store(settings.store), settings.base, settings.generation, RayMeters())
         self._sampler.open("cuda" if settings.sampler.gpus > 0 else "cpu")
         database = Database(settings.database, patience_s=settings.database_patience_s)
@@ -192,7 +192,7 @@ def _family(metric: Metric) -> metrics.Counter | metrics.Gauge | metrics.Histogr
         return metrics.Histogram(metric.name, metric.help, boundaries=list(metric.buckets), tag_keys=metric.labels)
     if metric.kind == "gauge":
         return metrics.Gauge(metric.name, metric.help, tag_keys=metric.labels)
-    return metrics.Counter(metric.name.removesuffix("_total"), metric.help, tag_keys=metric.labels)  # Ray puts it back
+    return metrics.Counter(metric.name, metric.help, tag_keys=metric.labels)
 
 
 @contextmanager
