@@ -22,6 +22,7 @@ URL = "http://127.0.0.1:8000"
 _LOOK_S = 0.2
 _AFTER_DRAIN_S = 45.0
 _OBJECT_STORE_MIB = 256
+_MEMORY = Path("/dev/shm")
 
 _HELP = """\
 The endpoint starts (a minute, the first time longer). It takes requests when `curl {url}/readyz` says so. Then:
@@ -70,8 +71,9 @@ def environment() -> dict[str, str]:
         "RAY_ADDRESS": "local",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(_OBJECT_STORE_MIB * 2**20),
-        "RAY_automatic_object_spilling_enabled": "0",  # pictures pass through Ray's memory, and go to no disk
     }
+    if _MEMORY.is_dir():
+        usual["RAY_object_spilling_directory"] = str(_MEMORY)  # pictures pass through Ray's store, and go to no disk
     if os.environ.get("RAY_ADDRESS", "local") == "local":
         usual["RAY_AUTH_MODE"] = "disabled"  # nothing outside this machine reaches it
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
