@@ -13,6 +13,7 @@ from jobs.samples import samples
 from jobs.studio import studio
 from jobs.synthesise import synthesise
 from jobs.train import train
+from jobs.trainer import trainer
 from studiolo.errors import StudioloError, UsageError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app.command()(deliver)
 app.command()(retain)
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
+app.command()(trainer)
 app.command()(base)
 app.command()(samples)
 app.command()(synthesise)

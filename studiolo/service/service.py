@@ -58,15 +58,16 @@ class Service:
             expiry=Expiry(queue, store),
         )
 
-    def tend(self, elsewhere: Elsewhere | None = None) -> dict[str, int]:
+    def tend(self, elsewhere: Elsewhere | None = None, erasures: bool = True) -> dict[str, int]:
         """What has to be done now and then: call it every second or so, in any number of processes.
 
-        Leases that ran out, webhooks that are due, results that are over, erasures that were begun. Returns how many of
-        each.
+        Leases that ran out, webhooks that are due, results that are over, erasures that were begun; a process that
+        cannot reach what the samplers hold leaves these to those that can. Returns how many of each.
         """
         counts = {"swept": self.queue.sweep(), "webhooks": self.webhooks.deliver()}
         counts["expired"] = self.expiry.expire_results()
-        erased = [self.erasure.erase(tenant, identity, elsewhere) for tenant, identity in self.erasure.unfinished()]
+        begun = self.erasure.unfinished() if erasures else []
+        erased = [self.erasure.erase(tenant, identity, elsewhere) for tenant, identity in begun]
         return counts | {"erased": sum(1 for one in erased if one is not None and one.receipt is not None)}
 
     def close(self) -> None:

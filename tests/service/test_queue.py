@@ -188,6 +188,22 @@ def test_a_lease_that_ran_out_is_given_away_and_the_attempt_counts(queue: JobQue
     assert done.result == {"by": "quick"}
 
 
+def test_a_fresh_lease_stops_before_a_job_that_was_begun_before(queue: JobQueue, clock: Clock):
+    first, begun, last = (submit(queue, deadline_s=seconds) for seconds in (70, 80, 90))
+    submit(queue, deadline_s=60)
+    drained = lease(queue)  # the one of 60 seconds: given back untried it is as fresh as before
+    queue.release(drained)
+    early, crashed = queue.lease([Kind.PORTRAITS], "w", 1, 2)
+    assert (early.job.id, crashed.job.id) == (drained.job.id, first.id)
+    queue.complete(early, {})
+    clock.move(2)
+    assert queue.lease([Kind.PORTRAITS], "w", 10, 3, fresh=True) == []
+    again = lease(queue)
+    assert (again.job.id, again.attempt) == (first.id, 2)
+    fresh = queue.lease([Kind.PORTRAITS], "w", 10, 3, fresh=True)
+    assert [one.job.id for one in fresh] == [begun.id, last.id]
+
+
 def test_who_is_slow_and_not_replaced_may_still_deliver(queue: JobQueue, clock: Clock):
     job = submit(queue)
     slow = lease(queue, for_s=10)
