@@ -21,7 +21,7 @@ from studiolo.identities.learned import LearnedVersion, photo_verdicts
 from studiolo.service.endpoint import EndpointSettings
 from studiolo.service.holding import Held, LeaseKeeper
 from studiolo.service.identities import album_folder, photo_path
-from studiolo.service.metrics import Meters, NoMeters
+from studiolo.service.logs import working_on
 from studiolo.service.records import Job, JobReason, Kind, State
 from studiolo.service.regularly import regularly
 from studiolo.service.service import Service
@@ -87,17 +87,13 @@ class LeasedTrainer:
         service: Service,
         settings: EndpointSettings,
         worker: str,
-        meters: Meters | None = None,
         watch: Watch = lambda limit_s: nullcontext(lambda: None),
     ) -> None:
         self.service, self.settings, self.worker, self.watch = service, settings, worker, watch
-        self.meters = meters or NoMeters()
         self.keeper = LeaseKeeper(service.queue, worker, settings.trainer.lease_s)
         self.effort = Effort()
         self.perceiver = AlbumPerceiver(service.store, settings.suite, settings.perception, settings.selection)
         self.perceiver.part = self._part
-        assert settings.face_lora.slots is not None, "resolve_slots comes before"
-        self.slots = settings.face_lora.slots
         self._draining = threading.Event()
         self._pupils: dict[Learner, _Pupil] = {}
         self._looked_s = 0.0
@@ -181,7 +177,8 @@ class LeasedTrainer:
             try:
                 self.training.stepped(learner, writes=pupil.held.sure)
             except StoreError as error:  # the next checkpoint may succeed, and none is needed without a crash
-                _log.warning("job %s: no checkpoint: %s", pupil.held.lease.job.id, error)
+                with working_on(pupil.held.lease.job):
+                    _log.warning("no checkpoint: %s", error)
 
     def _more(self) -> bool:
         return time.monotonic() - self._looked_s > self.settings.trainer.poll_s
@@ -211,7 +208,7 @@ class LeasedTrainer:
             else:
                 begun = self.training.begin(self.trainer.needed(perceived))
                 if isinstance(begun, Learner):
-                    _log.info("job %s: learned from step %d", held.lease.job.id, len(begun.losses))
+                    _log.info("learned from step %d", len(begun.losses))
                     self._pupils[begun] = _Pupil(held, perceived, time.monotonic())
                     return begun
                 self._settle(held, perceived, begun)
@@ -226,34 +223,34 @@ class LeasedTrainer:
         lease, version = held.lease, LearnedVersion.of(perceived, face_lora).model_dump(mode="json")
         result, within = {"photos": version["photos"]}, self.service.identities.learned(lease, version)
         self._insist(lambda: self.service.queue.complete(lease, result, within=within))
-        _log.info("job %s: learned", lease.job.id)
+        _log.info("learned")
 
     def _fail(self, held: Held, perceived: Row, reason: str) -> None:
         """End the job with a reason that no other attempt would change, and what is to be said of each photo."""
         result = {"photos": [verdict.model_dump(mode="json") for verdict in photo_verdicts(perceived["photos"])]}
         sentence = Reason(reason).sentence()
         self._insist(lambda: self.service.queue.fail(held.lease, reason, sentence, result))
-        _log.info("job %s: failed (%s)", held.lease.job.id, reason)
+        _log.info("failed (%s)", reason)
         self._clear(held.lease.job)
 
     @contextmanager
     def _answering_for(self, held: Held) -> Iterator[None]:
         """What is raised inside is this job's, and the others go on."""
-        job_id = held.lease.job.id
-        try:
-            yield
-        except _Drained:
-            with suppress(DatabaseError):  # then its lease runs out
-                self.service.queue.release(held.lease)
-            _log.info("job %s: given back", job_id)
-        except LeaseLostError as lost:
-            self._lost(lost, held.lease.job)
-        except Exception:
-            _log.exception("job %s: attempt %d came to grief", job_id, held.lease.attempt)
-            self._put_off(held)
+        with working_on(held.lease.job):
+            try:
+                yield
+            except _Drained:
+                with suppress(DatabaseError):  # then its lease runs out
+                    self.service.queue.release(held.lease)
+                _log.info("given back")
+            except LeaseLostError as lost:
+                self._lost(lost, held.lease.job)
+            except Exception:
+                _log.exception("attempt %d came to grief", held.lease.attempt)
+                self._put_off(held)
 
     def _lost(self, lost: LeaseLostError, job: Job) -> None:
-        _log.info("job %s: no longer ours (%s)", job.id, lost.reason)
+        _log.info("no longer ours (%s)", lost.reason)
         if lost.reason in ("cancelled", "erased"):  # else somebody goes on with it, or has ended it
             self._clear(job)
 
@@ -284,20 +281,19 @@ class LeasedTrainer:
             for path in files:
                 store.remove(path)
         except (DatabaseError, StoreError) as error:
-            _log.warning("job %s: files may be left of it: %s", job.id, error)
+            _log.warning("files may be left: %s", error)
 
     # Beside the work
 
     def _report(self) -> None:
         self.keeper.extend_all()
         steps, busy_s = self.effort.take()
-        self.meters.count("studiolo_training_steps_total", steps)
-        self.meters.gauge("studiolo_slot_occupancy", len(self._pupils) / self.slots, worker=self.worker)
+        self.service.meters.count("studiolo_training_steps_total", steps)
         self.service.speeds.report(self.worker, Kind.IDENTITY, steps, busy_s)
 
     def _took(self, stage: str, began_s: float) -> None:
         seconds = time.monotonic() - began_s
-        self.meters.observe("studiolo_job_seconds", seconds, kind=Kind.IDENTITY, stage=stage)
+        self.service.meters.observe("studiolo_job_seconds", seconds, kind=Kind.IDENTITY, stage=stage)
 
     def _queued(self) -> bool:
         try:

@@ -13,6 +13,7 @@ from actors.leased_trainer import LeasedTrainer
 from jobs.machine import with_slots
 from pipelines.watchdog import Watchdog
 from studiolo.service.endpoint import EndpointSettings
+from studiolo.service.logs import configure
 from studiolo.service.metrics import PrometheusMeters
 from studiolo.service.service import Service
 
@@ -21,8 +22,7 @@ _log = logging.getLogger(__name__)
 
 def run(settings: EndpointSettings, once: bool = False) -> None:
     """Work until SIGTERM or SIGINT; with `once` until nothing is queued. Raises `StudioloError`."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("actors").setLevel(logging.INFO)
+    configure()
     settings = settings.model_copy(update={"face_lora": with_slots(settings.face_lora, settings.base)})
     torch.set_num_threads(settings.face_lora.cpus_per_worker)
     watchdog = Watchdog(settings.face_lora.memory_limit_mib)
@@ -31,8 +31,8 @@ def run(settings: EndpointSettings, once: bool = False) -> None:
         return watchdog.watching(limit_s, lambda why: _log.error("the trainer ends itself: it %s", why))
 
     meters, port = PrometheusMeters(), settings.trainer.metrics_port
-    with meters.serve(port) if port else nullcontext(), closing(Service.open(settings)) as service:
-        trainer = LeasedTrainer(service, settings, worker_name(), meters, watch)
+    with meters.serve(port) if port else nullcontext(), closing(Service.open(settings, meters)) as service:
+        trainer = LeasedTrainer(service, settings, worker_name(), watch)
         with told_to_end(trainer.drain):
             trainer.open()
             trainer.work(once)

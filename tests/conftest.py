@@ -4,9 +4,13 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import fsspec
 import pytest
+
+if TYPE_CHECKING:
+    from tests.service.postgresql import Cluster
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -59,6 +63,15 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     fsspec.filesystem("s3").mkdir(bucket)
     yield f"s3://{bucket}"
     type(fsspec.filesystem("s3")).clear_instance_cache()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator["Cluster"]:
+    """A private PostgreSQL server."""
+    from tests.service.postgresql import Cluster
+
+    with Cluster.started() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,10 @@ class FailedError(RefusedError):
 
 
 def answer(request: Request, error: Exception) -> Response:
-    """The response that says `error`; what nobody foresaw is a 500 that gives nothing away, and is logged."""
+    """The response that says `error`; what nobody foresaw is a 500 that gives nothing away, and is logged.
+
+    The gate counts it by the reason that is left in `request.state.refusal`.
+    """
     headers: dict[str, str] = {}
     errors: list[FieldError] | None = None
     retry_after_s: float | None = None
@@ -84,12 +87,13 @@ def answer(request: Request, error: Exception) -> Response:
         status, headers = error.status_code, dict(error.headers or {})
         reason, detail = HTTPStatus(status).name.lower(), str(error.detail)
     elif isinstance(error, DatabaseError | StoreError):
-        log.error("%s: %s", request.state.request_id, error)
+        log.error("a part of the service is away: %s", error)
         status, reason, retry_after_s = 503, "away", _AWAY_S
         detail = "A part of the service is away; nothing was lost, try again."
     else:
-        log.exception("%s: a fault of ours", request.state.request_id, exc_info=error)
+        log.exception("a fault of ours", exc_info=error)
         status, reason, detail = 500, "fault", "A fault of ours; it was logged under the request's id."
+    request.state.refusal = reason
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     problem = Problem(

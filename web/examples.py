@@ -8,6 +8,7 @@ from fastapi.openapi.models import Example
 JOB_ID = "job_019a0000000000000000000000000000"
 IDENTITY_ID = "id_019a0000000000000000000000000000"
 _KEY_ID = "key_019a0000000000000000000000000000"
+_REQUEST_ID = "8c1f0f6e3a0c4b0e9d5a7b2f4c6d8e10"
 
 PORTRAITS: dict[str, Example] = {
     "in a style": {"value": {"style": "studio", "count": 2, "seed": 7}},
@@ -39,6 +40,7 @@ ALBUM = {
 
 JOB: dict[str, Any] = {
     "id": JOB_ID,
+    "request_id": _REQUEST_ID,
     "kind": "portraits",
     "state": "succeeded",
     "reason": "",
@@ -127,7 +129,7 @@ PROBLEM = {
     "status": 429,
     "detail": "There is too much to do before this deadline; try again later.",
     "reason": "backlog",
-    "request_id": "8c1f0f6e3a0c4b0e9d5a7b2f4c6d8e10",
+    "request_id": _REQUEST_ID,
     "retry_after_s": 12,
 }
 

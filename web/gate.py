@@ -8,7 +8,6 @@ import logging
 import re
 import time
 import uuid
-from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
@@ -17,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from studiolo.errors import TooLargeError, UnauthorisedError, UnsupportedError
 from studiolo.service.endpoint import EndpointSettings
 from studiolo.service.keys import Caller
+from studiolo.service.logs import answering
 from studiolo.service.service import Service
 from web.errors import REQUEST_ID, TooSlowError, answer
 
@@ -27,6 +27,7 @@ STREAMED = frozenset({"/v1/identities"})
 _PROTECTED = "/v1/"
 _SOUND_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+_METHODS = _WITH_BODY | {"GET", "HEAD", "DELETE", "OPTIONS"}
 
 
 class Gate:
@@ -52,16 +53,32 @@ class Gate:
                 message["headers"] = [*message["headers"], (b"x-request-id", request.state.request_id.encode())]
             await send(message)
 
-        try:
-            await self.app(scope, await self._admitted(request, receive), named)
-        except ClientDisconnect:
-            pass  # nobody is there to be answered
-        except Exception as error:
-            if status:  # the answer has begun: only breaking it off tells the client
-                raise
-            await answer(request, error)(scope, receive, named)
-        finally:
-            log.info("request", extra={"request": _summary(request, status, time.monotonic() - began_s)})
+        with answering(request.state.request_id):
+            try:
+                await self.app(scope, await self._admitted(request, receive), named)
+            except ClientDisconnect:
+                pass  # nobody is there to be answered
+            except Exception as error:
+                if status:  # the answer has begun: only breaking it off tells the client
+                    raise
+                await answer(request, error)(scope, receive, named)
+            finally:
+                self._tell(request, status, time.monotonic() - began_s)
+
+    def _tell(self, request: Request, status: int, seconds: float) -> None:
+        """The log's line and the figures of one request: no path but the route's, no query, no body, no key."""
+        route = getattr(request.scope.get("route"), "path", "none")
+        method = request.method if request.method in _METHODS else "other"
+        said = str(status) if status else "gone"
+        key_id = getattr(getattr(request.state, "caller", None), "key_id", None)
+        fields = {"method": method, "route": route, "status": status, "ms": round(1000 * seconds, 1), "key_id": key_id}
+        log.info("request", extra=fields)
+        meters = self.service.meters
+        meters.count("studiolo_requests_total", method=method, route=route, status=said)
+        meters.observe("studiolo_request_seconds", seconds, method=method, route=route)
+        reason = getattr(request.state, "refusal", None)
+        if reason is not None:
+            meters.count("studiolo_refusals_total", status=said, reason=reason)
 
     async def _admitted(self, request: Request, receive: Receive) -> Receive:
         """What the app reads the request from. Raises `RefusedError` and `DatabaseError`."""
@@ -119,16 +136,3 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return waiting.pop() if waiting else await receive()
 
     return replay
-
-
-def _summary(request: Request, status: int, seconds: float) -> dict[str, Any]:
-    """One request for the log: who, what, how it went; no query, no body, no key."""
-    caller = getattr(request.state, "caller", None)
-    return {
-        "request_id": request.state.request_id,
-        "key_id": None if caller is None else caller.key_id,
-        "method": request.method,
-        "route": getattr(request.scope.get("route"), "path", None),
-        "status": status,
-        "seconds": round(seconds, 4),
-    }

@@ -12,6 +12,7 @@ from studiolo.errors import NotFoundError, RefusedError, UnacceptableError
 from studiolo.identities.learned import LearnedVersion
 from studiolo.service.identities import Identity, Version
 from studiolo.service.keys import Caller
+from studiolo.service.logs import current_request
 from studiolo.service.records import Consent, Job, Kind, NewJob, Person, new_id
 from studiolo.service.webhooks import check_url
 from web import examples
@@ -109,6 +110,7 @@ def _submit(here: Endpoint, who: Caller, album: Album, idempotency_key: str | No
         deadline_s=texts.deadline_s,
         idempotency_key=idempotency_key,
         webhook_url=texts.webhook_url,
+        request_id=current_request(),
     )
     return here.service.admission.submit(who, new)
 

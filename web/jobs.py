@@ -78,10 +78,11 @@ def job_view(here: Endpoint, request: Request, job: Job, position: int | None = 
     """A job as its tenant sees it."""
     result = result_of(job)
     portraits = job.kind == Kind.PORTRAITS
-    same = ("id", "kind", "state", "reason", "sentence", "identity_id", "request", "steps", "steps_done", "attempts")
+    same = ("id", "request_id", "kind", "state", "reason", "sentence", "identity_id", "request")
+    steps = ("steps", "steps_done", "attempts")
     times = ("created_at", "deadline_at", "started_at", "finished_at")
     return JobView(
-        **{name: getattr(job, name) for name in (*same, *times)},
+        **{name: getattr(job, name) for name in (*same, *steps, *times)},
         expires_at=job.result_until,
         position=position,
         seed=PortraitRequest.model_validate(job.request).job_seed(job.id) if portraits else None,

@@ -12,6 +12,7 @@ from studiolo.portraits.requests import PortraitRequest
 from studiolo.portraits.styles import all_styles
 from studiolo.service.identities import IdentityState
 from studiolo.service.keys import Caller
+from studiolo.service.logs import current_request
 from studiolo.service.records import Job, Kind, NewJob
 from studiolo.service.webhooks import check_url
 from web import examples
@@ -114,6 +115,7 @@ def accept(
         deadline_s=deadline_s,
         idempotency_key=idempotency_key,
         webhook_url=webhook_url,
+        request_id=current_request(),
     )
     return service.admission.submit(who, new)
 

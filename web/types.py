@@ -43,6 +43,8 @@ class JobView(View):
     """A job."""
 
     id: str
+    request_id: str | None
+    """Id of the request that made it, as in that answer's `X-Request-ID`."""
     kind: Kind
     state: State
     """The last three are final."""

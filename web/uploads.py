@@ -73,6 +73,7 @@ async def receive_album(request: Request, here: Endpoint, identity_id: str, fiel
         if isinstance(error, TimeoutError):
             raise TooSlowError("too_slow", f"The album did not come in {time_s:g} s.") from None
         raise
+    here.service.meters.count("studiolo_upload_bytes_total", sum(photo["bytes"] for photo in album.photos))
     return album
 
 

@@ -64,13 +64,13 @@ def group_faces(
 ) -> dict[tuple[str, int], Member]:
     """Name of every face -> its person and verdict.
 
-    The owner is the group with the most good faces; ties go to more faces, larger faces, then the first name. A face
-    outside the owner's group that is `same` or `unsure` by its mean distance to it joins as `unsure`, unless its photo
-    already shows the owner (then the closest one counts).
+    The owner is the group with the most good faces; ties go to more faces, larger faces, then the first name. Of
+    `people` wanted, the others are the next groups by the same rank that have `references` usable faces; there may be
+    fewer. Who is person 1, 2 ... does not depend on how many are wanted.
 
-    Of `people` wanted, the others are the next groups by the same rank that have `references` usable faces; there may
-    be fewer. Such a group takes in only faces that are alone: two faces that are surely one person are rather a further
-    person (measured, see docs/LOG.md). Who is person 1, 2 ... does not depend on how many are wanted.
+    A face that is alone, and `same` or `unsure` by its mean distance to a person's group, joins it as `unsure`, unless
+    its photo already shows that person (then the closest one counts). Two faces that are surely one person are rather a
+    further person (measured, see docs/LOG.md).
     """
     ordered = sorted(faces, key=lambda face: face.name)
     if not ordered:
@@ -153,8 +153,8 @@ def _next_person(
 ) -> tuple[list[int], set[int]] | None:
     """The group of `person`, the first of `groups` that may be, and what it adopts; None without one."""
     for group in groups:
-        others = [other for other in groups if other is not group and (person == OWNER or len(other) == 1)]
-        adopted = _adopt(faces, distances, group, [i for other in others for i in other], similarity)
+        alone = [other[0] for other in groups if other is not group and len(other) == 1]
+        adopted = _adopt(faces, distances, group, alone, similarity)
         if person == OWNER or sum(faces[i].usable for i in (*group, *adopted)) >= references:
             return group, adopted
     return None

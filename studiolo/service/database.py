@@ -70,6 +70,11 @@ class Database:
                 session.info["now"] = time.time()
         return float(session.info["now"])
 
+    @staticmethod
+    def when_kept(session: Session, tell: Callable[[], None]) -> None:
+        """Call `tell` when the transaction is kept: not for one that is given up, and once for one that is repeated."""
+        event.listen(session, "after_commit", lambda _session: tell(), once=True)
+
     def compact(self) -> None:
         """Write the files anew without what was deleted, so that its bytes are gone; waits for who reads or writes.
 

@@ -3,11 +3,12 @@
 from functools import partial
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from studiolo.service.queue import JobQueue
 from studiolo.service.records import is_id, made_at, result_folder
-from studiolo.service.tables import IdentityRow, JobRow
+from studiolo.service.tables import ChoreRow, IdentityRow, JobRow
 from studiolo.storage.store import Store
 
 _OWNERS: dict[str, type[IdentityRow] | type[JobRow]] = {
@@ -16,10 +17,14 @@ _OWNERS: dict[str, type[IdentityRow] | type[JobRow]] = {
     "results": JobRow,
 }
 """Folders of the store, and the rows whose ids name the folders in them."""
+_ORPHANS = "orphans"
+_DAY_S = 86_400.0
+_TAKES_S = 3600.0
+"""After so long, who has begun is taken to be dead."""
 
 
 class Expiry:
-    """Throws away what is over in a database and a store; call both methods now and then."""
+    """Throws away what is over in a database and a store."""
 
     def __init__(self, queue: JobQueue, store: Store) -> None:
         self.database, self.store = queue.database, store
@@ -47,6 +52,35 @@ class Expiry:
         for path in removed:
             self.store.remove(path)
         return removed
+
+    def remove_orphans_daily(self) -> int:
+        """`remove_orphans`, once a day whatever the number of processes that call this; how many files went.
+
+        One that is killed meanwhile is followed by another after an hour.
+        """
+        if not self.database.read(self._orphans_due) or not self.database.write(self._begin_orphans):
+            return 0
+        removed = self.remove_orphans()
+        self.database.write(self._end_orphans)
+        return len(removed)
+
+    def _orphans_due(self, session: Session) -> bool:
+        row = session.get(ChoreRow, _ORPHANS)
+        return row is None or row.next_at <= self.database.now(session)
+
+    def _begin_orphans(self, session: Session) -> bool:
+        """Whether it is ours to do: the first one moves the next date, and the others find it moved."""
+        dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+        session.execute(dialect.insert(ChoreRow).values(name=_ORPHANS, next_at=0.0).on_conflict_do_nothing())
+        row, now = session.get_one(ChoreRow, _ORPHANS, with_for_update=True), self.database.now(session)
+        ours = row.next_at <= now
+        if ours:
+            row.next_at = now + _TAKES_S
+        return ours
+
+    def _end_orphans(self, session: Session) -> None:
+        row = session.get_one(ChoreRow, _ORPHANS, with_for_update=True)
+        row.next_at = self.database.now(session) + _DAY_S
 
     def _due(self, count: int, session: Session) -> list[str]:
         over = JobRow.result_until < self.database.now(session)

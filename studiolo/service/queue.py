@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from studiolo.errors import ConflictError, LeaseLostError, NotFoundError, UnacceptableError
 from studiolo.service.database import Database
+from studiolo.service.metrics import NO_REASON, Meters, NoMeters
 from studiolo.service.records import Backlog, Job, JobReason, Kind, Lease, NewJob, Page, State, is_id, new_id
 from studiolo.service.settings import QueueSettings
 from studiolo.service.tables import DeliveryRow, IdentityRow, JobRow
@@ -27,11 +28,18 @@ Check = Callable[[Session, float], None]
 
 
 class JobQueue:
-    """The queue in `database`; can be pickled."""
+    """The queue in `database`; can be pickled, without the `meters` of its process.
 
-    def __init__(self, database: Database, settings: QueueSettings | None = None) -> None:
+    They are told how long each job waited, how each ended, and how long those took that succeeded.
+    """
+
+    def __init__(self, database: Database, settings: QueueSettings | None = None, meters: Meters | None = None) -> None:
         self.database = database
         self.settings = settings or QueueSettings()
+        self.meters = meters or NoMeters()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.database, self.settings)
 
     def submit(self, tenant_id: str, new: NewJob, *, key_id: str | None = None, check: Check | None = None) -> Job:
         """Accept a job, durably; the same request under the same idempotency key is the same job.
@@ -241,6 +249,18 @@ class JobQueue:
 
         return self.database.read(count)
 
+    def measure(self) -> None:
+        """Tell the meters what is still to be done; one process that does so every few seconds is enough."""
+        for kind in Kind:
+            backlog = self.backlog(kind)
+            for state, jobs, steps in (
+                (State.QUEUED, backlog.queued, backlog.queued_steps),
+                (State.RUNNING, backlog.running, backlog.running_steps),
+            ):
+                self.meters.gauge("studiolo_queue_jobs", jobs, kind=kind, state=state)
+                self.meters.gauge("studiolo_queue_steps", steps, kind=kind, state=state)
+            self.meters.gauge("studiolo_queue_oldest_wait_seconds", backlog.oldest_wait_s, kind=kind)
+
     def _submit(
         self, job_id: str, tenant_id: str, new: NewJob, key_id: str | None, check: Check | None, session: Session
     ) -> Job:
@@ -285,6 +305,7 @@ class JobQueue:
             for row, token in zip(rows, tokens, strict=False):
                 row.state, row.attempts, row.started_at = State.RUNNING, row.attempts + 1, now
                 row.lease_owner, row.lease_until, row.attempt_token = worker, now + for_s, token
+                self._tell_stage(session, row.kind, "queued", now - row.ready_at)
         return [Lease(Job.of(row), worker, row.attempt_token or "", row.lease_until or 0.0) for row in rows]
 
     def _sweep(self, session: Session) -> int:
@@ -325,8 +346,17 @@ class JobQueue:
         if row.webhook_url is not None:
             body = {"id": row.id, "kind": row.kind, "state": state, "reason": reason, "sentence": sentence}
             delivery = DeliveryRow(id=new_id("hook"), job_id=row.id, url=row.webhook_url, attempts=0, error="")
-            delivery.body, delivery.next_at = {**body, "finished_at": now}, now
+            delivery.body = {**body, "finished_at": now, "request_id": row.request_id}
+            delivery.next_at = now
             session.add(delivery)
+        ended = {"kind": row.kind, "state": str(state), "reason": reason or NO_REASON}
+        self.database.when_kept(session, lambda: self.meters.count("studiolo_jobs_ended_total", **ended))
+        if state == State.SUCCEEDED:
+            self._tell_stage(session, row.kind, "whole", now - row.created_at)
+
+    def _tell_stage(self, session: Session, kind: str, stage: str, seconds: float) -> None:
+        tell = partial(self.meters.observe, "studiolo_job_seconds", max(0.0, seconds), kind=kind, stage=stage)
+        self.database.when_kept(session, tell)
 
 
 def _row(session: Session, tenant_id: str, job_id: str, with_for_update: bool = False) -> JobRow | None:

@@ -109,6 +109,8 @@ class NewJob(pydantic.BaseModel):
     """The caller's name for this request."""
     webhook_url: str | None = pydantic.Field(None, pattern=r"^https?://[\x21-\x7e]{1,2000}$")
     """Told when the job has ended."""
+    request_id: str | None = pydantic.Field(None, pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """The name of the HTTP request that asks for it."""
 
     @pydantic.model_validator(mode="after")
     def _fresh(self) -> "NewJob":
@@ -117,7 +119,7 @@ class NewJob(pydantic.BaseModel):
         return self
 
     def sha256(self) -> str:
-        """What makes it the same request: all but deadline, webhook, a fresh identity's id, and the key itself."""
+        """What makes it the same request: not deadline, webhook, key, HTTP request, nor the id of a fresh person."""
         same = self.model_dump(mode="json", include={"kind", "request", "steps", "units", "identity_id", "person"})
         if self.person is not None:
             del same["identity_id"]
@@ -130,6 +132,8 @@ class Job:
 
     id: str
     tenant_id: str
+    request_id: str | None
+    """The HTTP request that made it."""
     kind: Kind
     state: State
     reason: str

@@ -162,6 +162,8 @@ class JobRow(Base):
     """Beginning of the newest attempt."""
     finished_at: Mapped[float | None]
     idempotency_key: Mapped[str | None]
+    request_id: Mapped[str | None] = mapped_column(String(64))
+    """The HTTP request that it was asked for in."""
     attempts: Mapped[int]
     lease_owner: Mapped[str | None]
     lease_until: Mapped[float | None]
@@ -200,6 +202,16 @@ class SpeedRow(Base):
     steps_per_s: Mapped[float | None]
     """Of busy time, moving; null before it has done any."""
     reported_at: Mapped[float]
+
+
+class ChoreRow(Base):
+    """Work that is done now and then by one process of all."""
+
+    __tablename__ = "chores"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    next_at: Mapped[float]
+    """Not begun before; whoever begins it moves this first."""
 
 
 class ReceiptRow(Base):

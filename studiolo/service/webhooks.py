@@ -23,6 +23,7 @@ from studiolo.errors import UnacceptableError
 from studiolo.keys import canonical_json
 from studiolo.service.addresses import Resolve, public_address, resolve
 from studiolo.service.database import Database
+from studiolo.service.metrics import Meters, NoMeters
 from studiolo.service.records import is_id
 from studiolo.service.settings import WebhookSettings
 from studiolo.service.tables import DeliveryRow, JobRow, TenantRow
@@ -56,14 +57,19 @@ class _Due:
 
 
 class Webhooks:
-    """The webhooks in `database` that are to be sent; can be pickled."""
+    """The webhooks in `database` that are to be sent."""
 
     def __init__(
-        self, database: Database, settings: WebhookSettings | None = None, resolver: Resolve = resolve
+        self,
+        database: Database,
+        settings: WebhookSettings | None = None,
+        resolver: Resolve = resolve,
+        meters: Meters | None = None,
     ) -> None:
         self.database = database
         self.settings = settings or WebhookSettings()
         self.resolver = resolver
+        self.meters = meters or NoMeters()
 
     def get(self, tenant_id: str, job_id: str) -> Delivery | None:
         """Of the tenant's job; None while it has not ended, without a webhook, and for another's."""
@@ -113,9 +119,12 @@ class Webhooks:
         now = self.database.now(session)
         if error is None:
             row.delivered_at, row.next_at, row.error = now, None, ""
+            outcome = "delivered"
         else:
             final = error.final or row.attempts >= self.settings.attempts
             row.next_at, row.error = None if final else now + self._pause_s(row.attempts), error.text
+            outcome = "given_up" if final else "failed"
+        self.database.when_kept(session, lambda: self.meters.count("studiolo_webhooks_total", outcome=outcome))
 
     def _pause_s(self, attempts: int) -> float:
         return min(self.settings.first_pause_s * 4.0 ** (attempts - 1), self.settings.longest_pause_s)

@@ -131,8 +131,8 @@ def test_an_album_becomes_what_the_bulk_job_makes_of_it(service: Service, people
     words = b"\xff\xd8\xff\xe0these are words"
     photos = [*album(people, count=2), words]
     job = submit(service, 1, [*photos, photos[0]])
-    trainer, meters = trainer_of(service), MemoryMeters()
-    trainer.meters = meters
+    meters = MemoryMeters()
+    trainer = trainer_of(replace(service, meters=meters))
     trainer.work(once=True)
     trainer._report()
 

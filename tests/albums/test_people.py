@@ -188,17 +188,17 @@ def test_somebody_of_whom_no_photo_can_be_used_is_passed_over() -> None:
     assert persons(family(), 3, references=3) == [0, 0, 0, 3, 3, 4, 4]
 
 
-def test_of_doubtful_faces_the_owner_takes_all_and_others_those_alone() -> None:
+def test_doubtful_faces_join_a_person_when_they_are_alone() -> None:
     owner = [face(f"a{i}", [0, i / 100]) for i in range(4)]
     second = [face(f"b{i}", [5, i / 100]) for i in range(3)]
     alone, pair = [face("d", [5.6, 0])], [face(f"e{i}", [4.4, i / 100]) for i in range(2)]
     members = group_faces([*owner, *second, *alone, *pair], BANDS, 2)
     assert (members["d", 0].person, members["d", 0].verdict) == (1, Verdict.UNSURE)
     assert {members[one.name].person for one in pair} == {2}
-    members = group_faces([*owner, *(face(one.photo_id, [one.embedding[0] - 5, 0]) for one in pair)], BANDS, 2)
-    assert {(member.person, member.verdict) for name, member in members.items() if name[0][0] == "e"} == {
-        (0, Verdict.UNSURE)
-    }
+    near_owner = [face(one.photo_id, [one.embedding[0] - 5, 0]) for one in (*alone, *pair)]
+    members = group_faces([*owner, *near_owner], BANDS)
+    assert (members["d", 0].person, members["d", 0].verdict) == (OWNER, Verdict.UNSURE)
+    assert {(members[one.name].person, members[one.name].verdict) for one in pair} == {(1, Verdict.DIFFERENT)}
 
 
 @pytest.mark.parametrize("count", [1, 400])

@@ -12,13 +12,6 @@ from tests.service.postgresql import Cluster
 from tests.service.rows import add_tenant
 
 
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[Cluster]:
-    """A private PostgreSQL server."""
-    with Cluster.started() as cluster:
-        yield cluster
-
-
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database."""

@@ -16,6 +16,8 @@ from sqlalchemy.orm import Session
 
 from studiolo.errors import DatabaseError, SettingsError
 from studiolo.service.database import Database, migrate
+from studiolo.service.queue import JobQueue
+from studiolo.service.records import Kind
 from studiolo.service.tables import Base, BucketRow, TenantRow
 from tests.processes import ROOT, started
 from tests.service.clock import Clock
@@ -36,10 +38,33 @@ def test_migrations_make_the_tables_of_the_models(url: str):
         return compare_metadata(MigrationContext.configure(session.connection(), opts=options), Base.metadata)
 
     assert database.read(compare) == []
-    assert len(Base.metadata.tables) == 10
+    assert len(Base.metadata.tables) == 11
     add_tenant(database, "kept")
     migrate(url)
     assert names(database) == ["kept"]
+    database.close()
+
+
+def test_jobs_of_the_first_version_stay_and_have_no_request(url: str):
+    from alembic import command
+    from alembic.config import Config
+
+    database, config = Database(url), Config()
+    config.set_main_option("script_location", str(ROOT / "studiolo/service/migrations"))
+
+    def first(session: Session) -> None:
+        config.attributes["connection"] = session.connection()
+        command.upgrade(config, "0001")
+        session.execute(sa.text("INSERT INTO tenants VALUES ('ten_a', 'a', 's', 0)"))
+        values = "'ten_a', 'portraits', 'queued', '', '', '{}', '', 1, 30, 0, 0, 0, 9e9, 0"
+        columns = "tenant_id, kind, state, reason, sentence, request, request_sha256, units, steps, steps_done"
+        columns += ", created_at, ready_at, deadline_at, attempts"
+        session.execute(sa.text(f"INSERT INTO jobs (id, {columns}) VALUES ('job_{'0' * 32}', {values})"))
+
+    database.write(first)
+    migrate(url)
+    (lease,) = JobQueue(database).lease([Kind.PORTRAITS], "w", 10)
+    assert (lease.job.id, lease.job.request_id) == ("job_" + "0" * 32, None)
     database.close()
 
 

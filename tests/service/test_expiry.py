@@ -1,5 +1,6 @@
 """Results that are over, and files of nobody."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,50 @@ def test_files_of_nobody_go_when_they_are_old(queue: JobQueue, store: Store, clo
     assert store.list() == sorted(kept)
     clock.move(2)
     assert Expiry(queue, store).remove_orphans() == [fresh]
+
+
+def test_files_of_nobody_go_once_a_day_whoever_asks(queue: JobQueue, store: Store, clock: Clock):
+    old = "id_" + "0" * 32
+    first, second = Expiry(queue, store), Expiry(queue, store)
+
+    def leave(number: int) -> None:
+        store.write_bytes(f"{album_folder(old)}/{number:03d}", b"x")
+
+    leave(1)
+    assert [first.remove_orphans_daily(), second.remove_orphans_daily()] == [1, 0]
+    leave(2)
+    clock.move(86_400 - 1)
+    assert [first.remove_orphans_daily(), second.remove_orphans_daily()] == [0, 0]
+    clock.move(2)
+    assert [second.remove_orphans_daily(), first.remove_orphans_daily()] == [1, 0]
+
+
+def test_who_dies_over_it_is_followed_by_another(
+    queue: JobQueue, store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    store.write_bytes(f"{album_folder('id_' + '0' * 32)}/001", b"x")
+    with monkeypatch.context() as patch:
+        patch.setattr(Expiry, "remove_orphans", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            Expiry(queue, store).remove_orphans_daily()
+    assert Expiry(queue, store).remove_orphans_daily() == 0  # the other may be at it still
+    clock.move(3601)
+    assert Expiry(queue, store).remove_orphans_daily() == 1
+
+
+def test_of_many_at_once_one_does_it(queue: JobQueue, store: Store, monkeypatch: pytest.MonkeyPatch):
+    begun: list[int] = []
+    monkeypatch.setattr(Expiry, "remove_orphans", lambda _self: begun.append(1) or begun)
+    threads = [threading.Thread(target=Expiry(queue, store).remove_orphans_daily) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(begun) == 1
+
+
+def _killed(_self: Expiry) -> list[str]:
+    raise KeyboardInterrupt
 
 
 def _made_s(path: str) -> float:

@@ -74,3 +74,19 @@ def test_without_a_database_it_is_neither_sure_nor_lost(queue: JobQueue, monkeyp
     keeper.for_s = 60
     keeper.extend_all()
     assert held.sure
+
+
+def test_a_fresh_lease_stops_before_a_job_that_was_begun_before(queue: JobQueue, clock: Clock):
+    first, begun, last = (queue.submit(A, portraits(deadline_s=seconds)) for seconds in (70, 80, 90))
+    queue.submit(A, portraits(deadline_s=60))
+    (drained,) = queue.lease([Kind.PORTRAITS], "w", 10)
+    queue.release(drained)  # given back untried it is as fresh as before
+    early, crashed = queue.lease([Kind.PORTRAITS], "w", 1, 2)
+    assert (early.job.id, crashed.job.id) == (drained.job.id, first.id)
+    queue.complete(early, {})
+    clock.move(2)
+    assert queue.lease([Kind.PORTRAITS], "w", 10, 3, fresh=True) == []
+    (again,) = queue.lease([Kind.PORTRAITS], "w", 10)
+    assert (again.job.id, again.attempt) == (first.id, 2)
+    fresh = queue.lease([Kind.PORTRAITS], "w", 10, 3, fresh=True)
+    assert [one.job.id for one in fresh] == [begun.id, last.id]

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from studiolo.errors import SettingsError, UnacceptableError
 from studiolo.service.database import Database
 from studiolo.service.keys import Caller, Keys
+from studiolo.service.metrics import MemoryMeters
 from studiolo.service.queue import JobQueue
 from studiolo.service.records import Job
 from studiolo.service.settings import ServiceSettings, WebhookSettings
@@ -60,13 +61,14 @@ def test_the_end_of_a_job_is_told_once_and_signed(
     queue: JobQueue, tenant: tuple[Caller, str], receiver: Receiver, clock: Clock
 ):
     webhooks = Webhooks(queue.database, SETTINGS)
-    job = queue.submit(tenant[0].tenant_id, portraits(webhook_url=local(receiver)))
+    job = queue.submit(tenant[0].tenant_id, portraits(webhook_url=local(receiver), request_id="r-1"))
     assert (webhooks.deliver(), webhooks.get(job.tenant_id, job.id)) == (0, None)
     queue.cancel(job.tenant_id, job.id)
     assert (webhooks.deliver(), webhooks.deliver()) == (1, 0)
     ((headers, body),) = receiver.posts
     told = json.loads(body)
     assert (told["id"], told["state"], told["reason"]) == (job.id, "cancelled", "cancelled")
+    assert told["request_id"] == "r-1"
     assert verify(tenant[1], headers, body, clock.now)
     assert (headers["content-type"], headers["host"]) == ("application/json", f"127.0.0.1:{receiver.port}")
     done = delivery(webhooks, job)
@@ -97,7 +99,8 @@ def test_the_signature_is_the_standards_own():
 def test_it_is_tried_again_with_growing_pauses_and_then_given_up(
     queue: JobQueue, tenant: tuple[Caller, str], receiver: Receiver, clock: Clock
 ):
-    webhooks = Webhooks(queue.database, SETTINGS)
+    meters = MemoryMeters()
+    webhooks = Webhooks(queue.database, SETTINGS, meters=meters)
     job = ended(queue, tenant, local(receiver))
     receiver.answers = [500, 429, 503]
     for attempt, pause_s in ((1, 10), (2, 40)):
@@ -111,6 +114,8 @@ def test_it_is_tried_again_with_growing_pauses_and_then_given_up(
     assert (delivery(webhooks, job).next_at, delivery(webhooks, job).error) == (None, "HTTP 503")
     clock.move(1e6)
     assert webhooks.deliver() == 0
+    outcomes = {name: meters.total("studiolo_webhooks_total", outcome=name) for name in ("failed", "given_up")}
+    assert outcomes == {"failed": 2, "given_up": 1}
     assert len({headers["webhook-id"] for headers, _ in receiver.posts}) == 1
     assert len({headers["webhook-timestamp"] for headers, _ in receiver.posts}) == 3
 
@@ -118,13 +123,15 @@ def test_it_is_tried_again_with_growing_pauses_and_then_given_up(
 def test_what_fails_at_first_is_delivered_later(
     queue: JobQueue, tenant: tuple[Caller, str], receiver: Receiver, clock: Clock
 ):
-    webhooks = Webhooks(queue.database, SETTINGS)
+    meters = MemoryMeters()
+    webhooks = Webhooks(queue.database, SETTINGS, meters=meters)
     job = ended(queue, tenant, local(receiver))
     receiver.answers = [500]
     webhooks.deliver()
     clock.move(10)
     webhooks.deliver()
     assert delivery(webhooks, job).delivered_at == clock.now
+    assert [one["outcome"] for one in meters.series("studiolo_webhooks_total")] == ["failed", "delivered"]
 
 
 def test_a_receiver_that_is_gone_is_left_alone(queue: JobQueue, tenant: tuple[Caller, str], receiver: Receiver):
