@@ -52,7 +52,9 @@ TABLE = (
         _JOB_SECONDS,
     ),
     Metric("studiolo_denoising_steps_total", "counter", "Steps of candidates that a sampler did.", ("worker",)),
-    Metric("studiolo_slot_occupancy", "gauge", "Share of a sampler's slots that held a candidate.", ("worker",)),
+    Metric(
+        "studiolo_slot_occupancy", "gauge", "Share of the slots of a sampler or trainer that are taken.", ("worker",)
+    ),
     Metric("studiolo_training_steps_total", "counter", "Steps of identities that trainers did."),
     Metric("studiolo_candidates_accepted_total", "counter", "Candidates that became portraits."),
     Metric("studiolo_candidates_rejected_total", "counter", "Candidates that were not good enough.", ("reason",)),
