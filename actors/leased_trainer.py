@@ -288,7 +288,9 @@ class LeasedTrainer:
     def _report(self) -> None:
         self.keeper.extend_all()
         steps, busy_s = self.effort.take()
+        occupancy = len(self._pupils) / len(self.training.pack.slots)
         self.service.meters.count("studiolo_training_steps_total", steps)
+        self.service.meters.gauge("studiolo_slot_occupancy", occupancy, worker=self.worker)
         self.service.speeds.report(self.worker, Kind.IDENTITY, steps, busy_s)
 
     def _took(self, stage: str, began_s: float) -> None:
