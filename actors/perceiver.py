@@ -80,6 +80,10 @@ class Perceiver:
         listed = {name: value for name, value in row.items() if (name, value) != ("people", 1)}
         return unit_key("album", [listed], {"perception": self.perception, "selection": self.selection}, {})
 
+    def fetch(self, place: str) -> bytes:
+        """The file at an absolute uri; raises `PhotoError` for a photo that cannot be read."""
+        return read_bytes(place)
+
     def crashed(self, row: Row, detail: str) -> pa.Table:
         """An album that ended its workers: nothing of it can be used."""
         failure = {"status": Status.FAILED.value, "stage": "perceive", "reason": Reason.CRASHED_WORKER.value}
@@ -148,7 +152,7 @@ class Perceiver:
         with self.part(place):
             content = self._kept.get(place)
             if content is None:
-                content = read_bytes(place)
+                content = self.fetch(place)
                 if len(content) + sum(map(len, self._kept.values())) <= KEPT_BYTES:
                     self._kept[place] = content
             return content

@@ -66,8 +66,8 @@ class Work:
 
 
 class Trainer:
-    """Rows of `IDENTITY_SCHEMA` in, rows of `FACE_LORA_SCHEMA` out; weights go to the store, curves
-    and two small sheets to the tracker.
+    """Rows of `IDENTITY_SCHEMA` in, rows of `FACE_LORA_SCHEMA` with the curve of the loss out; weights go to the store,
+    curves and two small sheets to the tracker.
 
     `settings.slots` must be a number. An identity that the ledger calls done is not trained again; in a new job it gets
     a run of its own all the same. An interrupted training goes on from its checkpoint, to the same weights. Training
@@ -158,42 +158,24 @@ class Trainer:
 
         `finished` gets the row of each, in whatever order they end; `tick` is called after each step of the pack.
         """
-        pack = Pack(self.pipeline, self.settings, self._slots)
-        works: dict[Learner, Work] = {}
+        training = Training(self)
 
         def join(free: int) -> Iterator[Learner]:
             while free and (rows := take(free)):
                 for row in rows:
-                    photos = self._photos(row)
-                    key = self.key(row, photos)
-                    if found := self._done(row, photos, key):  # its worker died before it could say so
-                        finished(found)
-                        continue
-                    work = self._work(row, photos, key)
-                    try:
-                        learner = pack.learner(
-                            row["identity_id"], work.photos, self.seed, row["trigger"], work.reference_diversity
-                        )
-                    except TrainingError as error:
-                        finished(self._close(work, self._failed(row, Reason.TRAINING_FAILED, str(error))))
-                        continue
-                    resume(learner, work.checkpoint)
-                    works[learner] = work
-                    free -= 1
-                    yield learner
-
-        def leave(learner: Learner) -> None:
-            work = works.pop(learner)
-            finished(self._close(work, self._result(pack, learner, work)))
+                    begun = training.begin(row)
+                    if isinstance(begun, Learner):
+                        free -= 1
+                        yield begun
+                    else:
+                        finished(begun)
 
         def step_done() -> None:
-            for learner, work in works.items():
-                if learner.due:
-                    learner.judge(self._validate(pack, learner, work))
-                keep(learner, work.checkpoint)
+            for learner in training.works:
+                training.stepped(learner)
             tick()
 
-        pack.run(join, leave, step_done)
+        training.pack.run(join, lambda learner: finished(training.end(learner)), step_done)
 
     def _load(self, device: str) -> StableDiffusionPipeline:
         return load_base(pull(self.base), device=device)
@@ -242,6 +224,7 @@ class Trainer:
             samples = self._samples(work.identity, str(file))
         path = lora_path(name)
         self.store.write_bytes(path, content)
+        losses = thinned([*enumerate(learner.losses, 1)])
         row: Row = {
             "identity_id": name,
             "status": Status.OK.value,
@@ -253,8 +236,9 @@ class Trainer:
             "final_loss": lora.final_loss,
             "seconds": time.monotonic() - work.started_s,
             "resumed": False,
+            "curve": losses,
         }
-        metrics: dict[str, float | Curve] = {"loss": thinned([*enumerate(learner.losses, 1)]), **_finals(row)}
+        metrics: dict[str, float | Curve] = {"loss": losses, **_finals(row)}
         if learner.curve:
             metrics["likeness"] = [(step, value) for step, value, _ in learner.curve]
             metrics["diversity"] = [(step, value) for step, _, value in learner.curve]
@@ -314,6 +298,54 @@ class Trainer:
             face_lora=(lora_file, 1.0),
         )
         return [event.rgb_u8 for event in self.engine.submit(order) if isinstance(event, Portrait)]
+
+
+class Training:
+    """One pack of a trainer, and the work of each identity in it."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.pack = Pack(trainer.pipeline, trainer.settings, trainer._slots)
+        self.works: dict[Learner, Work] = {}
+
+    def begin(self, identity: Row) -> Learner | Row:
+        """The learner of a row of `IDENTITY_SCHEMA`, on from its checkpoint; at once its result's row when an earlier
+        run finished it, or nothing can be learned from it."""
+        trainer = self.trainer
+        photos = trainer._photos(identity)
+        key = trainer.key(identity, photos)
+        if found := trainer._done(identity, photos, key):  # its worker died before it could say so
+            return found
+        work = trainer._work(identity, photos, key)
+        name, trigger = identity["identity_id"], identity["trigger"]
+        try:
+            learner = self.pack.learner(name, work.photos, trainer.seed, trigger, work.reference_diversity)
+        except TrainingError as error:
+            return trainer._close(work, trainer._failed(identity, Reason.TRAINING_FAILED, str(error)))
+        resume(learner, work.checkpoint)
+        self.works[learner] = work
+        return learner
+
+    def stepped(self, learner: Learner, writes: bool = True) -> None:
+        """After a step of the pack: the learner's validation and, if it `writes`, its checkpoint, when they are due."""
+        work = self.works[learner]
+        if learner.due:
+            learner.judge(self.trainer._validate(self.pack, learner, work))
+        if writes:
+            keep(learner, work.checkpoint)
+
+    def save(self, learner: Learner) -> None:
+        """Make a checkpoint now."""
+        self.works[learner].checkpoint.save(learner.state_dict())
+
+    def abandon(self, learner: Learner) -> None:
+        """Let one go that is not finished; its run has failed, if nobody takes it up again."""
+        self.trainer.tracker.finish(self.works.pop(learner).run, ok=False)
+
+    def end(self, learner: Learner) -> Row:
+        """The row of one that is finished or has failed; all it leaves is in the store."""
+        work = self.works.pop(learner)
+        return self.trainer._close(work, self.trainer._result(self.pack, learner, work))
 
 
 def _finals(row: Row) -> dict[str, float | Curve]:

@@ -14,6 +14,7 @@ from jobs.serve import serve
 from jobs.studio import studio
 from jobs.synthesise import synthesise
 from jobs.train import train
+from jobs.trainer import trainer
 from studiolo.errors import StudioloError, UsageError
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app.command()(retain)
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
 app.command()(serve)
+app.command()(trainer)
 app.command()(base)
 app.command()(samples)
 app.command()(synthesise)

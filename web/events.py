@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from studiolo.errors import DatabaseError, NotFoundError
 from studiolo.service.live import Progress
-from studiolo.service.records import JobReason, State
+from studiolo.service.records import JobReason, Kind, State
 from web import examples
 from web.endpoint import Endpoint, Here, TheJob
 from web.jobs import current_view
@@ -43,7 +43,7 @@ async def job_events(job: TheJob, here: Here, request: Request) -> AsyncIterator
             yield ServerSentEvent(event="end", data={**gone, "sentence": JobReason.ERASED.sentence()})
             return
         if view is not None:
-            news = None if view.state.final else await here.live.look(job.id)
+            news = None if view.state.final else await here.live.look(job.id) or _of_training(view)
             for name, data in _events(view, news):
                 if seen.get(name) != data:
                     seen[name] = data
@@ -60,6 +60,13 @@ async def _view(here: Endpoint, request: Request, tenant_id: str, job_id: str) -
         return await run_in_threadpool(current_view, here, request, tenant_id, job_id)
     except DatabaseError:
         return None
+
+
+def _of_training(view: JobView) -> Progress | None:
+    """A training's progress, which its trainer writes with its lease, in the job's row; None for any other job."""
+    if view.kind != Kind.IDENTITY or view.state != State.RUNNING:
+        return None
+    return Progress(view.attempts, "train", view.steps_done, view.steps)
 
 
 def _events(view: JobView, news: Progress | None) -> list[tuple[str, Any]]:

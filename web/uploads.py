@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from studiolo.errors import StoreError, UnacceptableError, UnsupportedError
-from studiolo.service.identities import album_folder
+from studiolo.service.identities import album_folder, photo_path
 from studiolo.service.uploads import AlbumMeter, check_photo
 from studiolo.storage.store import Store
 from web.endpoint import Endpoint
@@ -43,7 +43,7 @@ class Album:
 
     def path(self, number: int) -> str:
         """Where photo `number`, from 1, lies in the store."""
-        return f"{album_folder(self.identity_id)}/{number:03d}"
+        return photo_path(self.identity_id, number)
 
 
 @dataclass

@@ -1,7 +1,11 @@
 """What the service knows of a face-LoRA that it has learned: the record of one version of an identity."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import pydantic
 
+from studiolo.albums.records import Reason
 from studiolo.settings import Section
 
 
@@ -17,7 +21,19 @@ class PhotoVerdict(Section):
     reason: str = ""
     """Why it was not used, a word for programs."""
     sentence: str = ""
-    """The same for people."""
+    """The same for people; of a photo that is used, what its tenant should know all the same."""
+
+    @classmethod
+    def of(cls, photo: Mapping[str, Any]) -> "PhotoVerdict":
+        """The verdict in a row of `records.PHOTO` that is called by its number."""
+        sentence = photo["detail"] if photo["apparent_minor"] else Reason(photo["reason"]).sentence()
+        same = {name: photo[name] for name in ("status", "stage", "reason")}
+        return cls(number=int(photo["uri"]), sentence=sentence, **same)
+
+
+def photo_verdicts(photos: Iterable[Mapping[str, Any]]) -> tuple[PhotoVerdict, ...]:
+    """The verdicts on an album, by number."""
+    return tuple(sorted(map(PhotoVerdict.of, photos), key=lambda verdict: verdict.number))
 
 
 class LearnedReference(Section):
@@ -51,3 +67,22 @@ class LearnedVersion(Section):
     """Every photo of the album, used or not."""
     curve: tuple[tuple[int, float], ...] = ()
     """(step, loss), rising in step."""
+
+    @classmethod
+    def of(cls, perceived: Mapping[str, Any], face_lora: Mapping[str, Any]) -> "LearnedVersion":
+        """From a row of `PERCEIVED_SCHEMA` whose photos are called by their numbers, and the trainer's row."""
+        numbers = {photo["photo_id"]: int(photo["uri"]) for photo in perceived["photos"]}
+        same = ("crop_path", "quality_score", "verdict", "embedding")
+        return cls(
+            lora_path=face_lora["path"],
+            lora_sha256=face_lora["sha256"],
+            steps=face_lora["steps"],
+            trigger=perceived["trigger"],
+            common_tags=tuple(perceived["common_tags"]),
+            references=tuple(
+                LearnedReference(photo=numbers[row["photo_id"]], **{name: row[name] for name in same})
+                for row in perceived["references"]
+            ),
+            photos=photo_verdicts(perceived["photos"]),
+            curve=face_lora["curve"],
+        )

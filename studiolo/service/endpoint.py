@@ -90,6 +90,8 @@ class TrainerSettings(Section):
     """Pause between two looks at an empty queue."""
     device: str = "cpu"
     """Torch's name of the device to learn on."""
+    metrics_port: int = pydantic.Field(0, ge=0, lt=65_536)
+    """Port at which Prometheus finds this process's metrics; 0 for none."""
 
 
 class EndpointSettings(ServiceSettings):

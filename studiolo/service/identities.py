@@ -61,6 +61,11 @@ def album_folder(identity_id: str) -> str:
     return f"albums/{identity_id}"
 
 
+def photo_path(identity_id: str, number: int) -> str:
+    """Where photo `number` of the album lies, from 1 in the order they were sent."""
+    return f"{album_folder(identity_id)}/{number:03d}"
+
+
 class Identities:
     """The identities in `database`; can be pickled. They are made by a job with a `Person`, see `NewJob`."""
 

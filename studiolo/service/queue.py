@@ -7,6 +7,7 @@ called by any number of processes at once.
 import secrets
 from collections.abc import Callable, Collection
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import sqlalchemy as sa
@@ -128,15 +129,19 @@ class JobQueue:
             self._end(session, row, State.CANCELLED, JobReason.ERASED, JobReason.ERASED.sentence())
         return max(held_until)
 
-    def lease(self, kinds: Collection[Kind], worker: str, for_s: float, count: int = 1) -> list[Lease]:
+    def lease(
+        self, kinds: Collection[Kind], worker: str, for_s: float, count: int = 1, fresh: bool = False
+    ) -> list[Lease]:
         """Begin an attempt at up to `count` jobs of `kinds`, earliest deadline first; empty when none waits.
 
         Nobody else gets them for `for_s`, see `extend`. Jobs of workers that let theirs run out are given back first.
+        With `fresh` it ends before the first job that was begun before: who works on several at once takes such a one
+        alone, since it may have ended its worker.
         """
         if not self.database.read(partial(self._something_to_do, kinds)):
             return []  # no turn as a writer is taken for nothing
         tokens = [secrets.token_hex(16) for _ in range(count)]
-        return self.database.write(partial(self._lease, kinds, worker, for_s, tokens))
+        return self.database.write(partial(self._lease, kinds, worker, for_s, tokens, fresh))
 
     def extend(self, lease: Lease, for_s: float, steps_done: int | None = None) -> Lease:
         """Hold the job for `for_s` from now, and say how far it is.
@@ -288,7 +293,7 @@ class JobQueue:
         return Job.of(row)
 
     def _lease(
-        self, kinds: Collection[Kind], worker: str, for_s: float, tokens: list[str], session: Session
+        self, kinds: Collection[Kind], worker: str, for_s: float, tokens: list[str], fresh: bool, session: Session
     ) -> list[Lease]:
         rows = session.scalars(sa.select(JobRow).where(JobRow.attempt_token.in_(tokens))).all()
         if not rows:  # else the answer to an earlier try was lost
@@ -296,6 +301,7 @@ class JobQueue:
             now = self.database.now(session)
             query = sa.select(JobRow).where(self._ready(kinds, now)).order_by(JobRow.deadline_at, JobRow.id)
             rows = session.scalars(query.limit(len(tokens)).with_for_update(skip_locked=True)).all()
+            rows = [*takewhile(lambda row: row.attempts == 0, rows)] if fresh else rows
             for row, token in zip(rows, tokens, strict=False):
                 row.state, row.attempts, row.started_at = State.RUNNING, row.attempts + 1, now
                 row.lease_owner, row.lease_until, row.attempt_token = worker, now + for_s, token

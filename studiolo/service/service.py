@@ -65,15 +65,17 @@ class Service:
             expiry=Expiry(queue, store),
         )
 
-    def tend(self, elsewhere: Elsewhere | None = None) -> dict[str, int]:
+    def tend(self, elsewhere: Elsewhere | None = None, erasures: bool = True) -> dict[str, int]:
         """What has to be done now and then: call it every second or so, in any number of processes.
 
         Leases that ran out, webhooks that are due, results that are over, erasures that were begun, and once a day, by
-        one process of all, files of nobody. Returns how many of each. The meters are told what is still to be done.
+        one process of all, files of nobody. A process that cannot reach what the samplers hold leaves `erasures` to
+        those that can. Returns how many of each. The meters are told what is still to be done.
         """
         counts = {"swept": self.queue.sweep(), "webhooks": self.webhooks.deliver()}
         counts["expired"] = self.expiry.expire_results()
-        erased = [self.erasure.erase(tenant, identity, elsewhere) for tenant, identity in self.erasure.unfinished()]
+        begun = self.erasure.unfinished() if erasures else []
+        erased = [self.erasure.erase(tenant, identity, elsewhere) for tenant, identity in begun]
         counts["erased"] = sum(1 for one in erased if one is not None and one.receipt is not None)
         counts["orphans"] = self.expiry.remove_orphans_daily()
         self.queue.measure()

@@ -1,6 +1,9 @@
 """How fast the samplers and trainers are, as they report it themselves."""
 
 import math
+import threading
+import time
+from collections.abc import Callable
 from functools import partial
 
 import sqlalchemy as sa
@@ -61,6 +64,40 @@ class Speeds:
             row.steps_per_s = moved(row.steps_per_s, steps, busy_s)
         long_ago = sa.and_(SpeedRow.reported_at < now - _KEPT_S, SpeedRow.worker != worker)
         session.execute(sa.delete(SpeedRow).where(long_ago))
+
+
+class Effort:
+    """Steps and busy seconds of one worker since they were last asked for; of any threads."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._lock = clock, threading.Lock()
+        self._steps, self._busy_s = 0, 0.0
+        self._busy_since_s: float | None = None
+
+    def work(self, steps: int = 0) -> None:
+        """The worker is busy from now on, if it was not, and has done `steps` more."""
+        with self._lock:
+            self._steps += steps
+            self._count(self._clock())
+
+    def rest(self) -> None:
+        """The worker waits for something to do."""
+        with self._lock:
+            self._count(None)
+
+    def take(self) -> tuple[int, float]:
+        """Steps and busy seconds; they are counted from 0 again."""
+        with self._lock:
+            if self._busy_since_s is not None:
+                self._count(self._clock())
+            taken = self._steps, self._busy_s
+            self._steps, self._busy_s = 0, 0.0
+            return taken
+
+    def _count(self, busy_since_s: float | None) -> None:
+        if self._busy_since_s is not None:
+            self._busy_s += self._clock() - self._busy_since_s
+        self._busy_since_s = busy_since_s
 
 
 def moved(before: float | None, steps: int, busy_s: float) -> float:

@@ -270,6 +270,46 @@ class MlflowTracker:
             raise StoreError(f"tracking {self.uri}: cannot {doing}: {reason}; {advice}") from error
 
 
+class LenientTracker:
+    """`tracker`, for work that goes on without it: what it cannot do is logged, and of a run that it could not open it
+    hears nothing more.
+    """
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+
+    def start(self, key: str, name: str, params: Mapping[str, object], parent: str | None = None) -> str:
+        """The run's id, empty when it could not be opened."""
+        with self._passing_over():
+            return self.tracker.start(key, name, params, parent)
+        return ""
+
+    def log_metrics(self, run: str, metrics: Mapping[str, float | Curve]) -> None:
+        """As `Tracker` says."""
+        with self._passing_over():
+            if run:
+                self.tracker.log_metrics(run, metrics)
+
+    def log_artifact(self, run: str, path: str, content: bytes) -> None:
+        """As `Tracker` says."""
+        with self._passing_over():
+            if run:
+                self.tracker.log_artifact(run, path, content)
+
+    def finish(self, run: str, ok: bool) -> None:
+        """As `Tracker` says."""
+        with self._passing_over():
+            if run:
+                self.tracker.finish(run, ok)
+
+    @contextmanager
+    def _passing_over(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreError as error:
+            logging.getLogger(__name__).warning("not tracked: %s", error)
+
+
 def _silence() -> None:
     """Keep MLflow from talking to its makers, into the progress panel and into the workers' logs."""
     for name, value in {

@@ -70,11 +70,11 @@ class UnitCheckpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Put `state` (tensors and plain values) in the place of the last one."""
+        self._saved_s = time.monotonic()  # also of one that fails: a store that is away is not asked at every step
         buffer = io.BytesIO()
         torch.save(state, buffer)
         saved = buffer.getvalue()
         self._store.write_bytes(self._path, self._digest(saved) + saved)
-        self._saved_s = time.monotonic()
 
     def remove(self) -> None:
         """The unit is done with it; no error when there is none."""

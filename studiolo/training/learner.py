@@ -78,11 +78,14 @@ class Learner:
         """By step: the masters of the validated steps that may be the result."""
         self.error: TrainingError | None = None
         """Why it cannot go on."""
+        self.withdrawn = False
+        """Set by whoever does not want it any more: it leaves its pack before the next step."""
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to do: its budget is spent, it failed, or it no longer becomes better."""
-        return self.error is not None or len(self.losses) >= self.settings.steps or self._stale
+        """Whether there is nothing left to do: its budget is spent, it failed, it no longer becomes better, or nobody
+        wants it."""
+        return self.withdrawn or self.error is not None or len(self.losses) >= self.settings.steps or self._stale
 
     @property
     def due(self) -> bool:

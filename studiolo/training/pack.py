@@ -94,21 +94,30 @@ class Pack:
         )
 
     def run(
-        self, take: Callable[[int], Iterable[Learner]], done: Callable[[Learner], None], tick: Callable[[], None]
+        self,
+        take: Callable[[int], Iterable[Learner]],
+        done: Callable[[Learner], None],
+        tick: Callable[[], None],
+        more: Callable[[], bool] = lambda: False,
     ) -> None:
         """Train all that `take` gives; returns when it gives nothing and no slot is busy.
 
-        `take(free)` gives at most `free` learners; when it gives fewer it is asked again once a slot falls free.
-        `done` gets each that is finished or has failed (its `error` says why), `tick` is called after each step. Raises
-        `DeviceMemoryError` when the accelerator's memory does not hold them.
+        `take(free)` gives at most `free` learners; when it gives fewer it is asked again once a slot falls free, or
+        `more` says after a step that it may have some by now. `done` gets each that is finished, has failed (its
+        `error` says why) or was withdrawn, `tick` is called after each step. Raises `DeviceMemoryError` when the
+        accelerator's memory does not hold them.
         """
         try:
-            self._run(take, done, tick)
+            self._run(take, done, tick, more)
         except torch.OutOfMemoryError as error:
             raise self._too_large(error) from error
 
     def _run(
-        self, take: Callable[[int], Iterable[Learner]], done: Callable[[Learner], None], tick: Callable[[], None]
+        self,
+        take: Callable[[int], Iterable[Learner]],
+        done: Callable[[Learner], None],
+        tick: Callable[[], None],
+        more: Callable[[], bool],
     ) -> None:
         asked = False
         while True:
@@ -122,6 +131,7 @@ class Pack:
             if not any(learner is not None and learner.finished for learner in self.slots):
                 self.step()
                 tick()
+                asked = asked and not more()
             for slot, learner in enumerate(self.slots):
                 if learner is not None and learner.finished:
                     self.slots[slot], asked = None, False

@@ -46,5 +46,18 @@ def test_revoke_ends_a_key(url: str):
     assert isinstance(run("revoke", "x", "--database", url).exception, SettingsError)
 
 
+def test_the_settings_file_says_where_they_lie(url: str, tmp_path: Path):
+    config = tmp_path / "endpoint.yaml"
+    config.write_text(f"database: {url}\nreceipt_key: {tmp_path}/receipts.pem\ntrainer: {{lease_s: 5}}\n")
+    token = run("create", "a", "--config", str(config)).stdout.splitlines()[-1]
+    assert Keys(Database(url)).authenticate(token)
+    assert run("list", "--config", str(config)).stdout == run("list", "--database", url).stdout
+    assert "PUBLIC KEY" in run("receipts", "--config", str(config)).stdout
+    assert (tmp_path / "receipts.pem").is_file()
+    assert run("revoke", token.split("_")[1], "--config", str(config)).exit_code == 0
+    config.write_text("databse: x")
+    assert isinstance(run("list", "--config", str(config)).exception, SettingsError)
+
+
 def test_a_database_of_another_kind_is_refused():
     assert isinstance(run("list", "--database", "mysql://host/x").exception, SettingsError)

@@ -11,7 +11,7 @@ import pytest
 
 from studiolo.errors import SettingsError, StoreError
 from studiolo.storage.store import Store
-from studiolo.storage.tracking import CURVE_POINTS, MlflowTracker, Tracker, thinned
+from studiolo.storage.tracking import CURVE_POINTS, LenientTracker, MlflowTracker, Tracker, thinned
 
 
 @pytest.fixture(scope="module")
@@ -222,3 +222,22 @@ def test_processes_that_open_a_new_database_at_once_do_it_no_harm(tmp_path: Path
     openers = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(4)]
     assert [opener.communicate(timeout=120)[0] for opener in openers] == [b"{}\n"] * 4
     assert MlflowTracker(uri).start("job-1", "studio", {})
+
+
+def test_work_that_can_do_without_its_tracker_goes_on_when_it_is_away(
+    tmp_path: Path, tracker: MlflowTracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    away, there = LenientTracker(MlflowTracker(f"sqlite:///{tmp_path}/file/mlflow.db")), LenientTracker(tracker)
+    assert away.start("identity-1", "anna", {}, parent="x") == ""
+    assert "not tracked: tracking sqlite" in caplog.text
+    for one in (away, there):
+        one.log_metrics("", {"loss": 1.0})
+        one.log_artifact("", "sheet.jpg", b"")
+        one.finish("", ok=True)
+    run = there.start("lenient", "anna", {"rank": 4})
+    there.log_metrics(run, {"loss": 0.5})
+    there.finish(run, ok=True)
+    found = _run(tracker, run)
+    assert (found.info.status, found.data.metrics["loss"]) == ("FINISHED", 0.5)
+    there.finish("gone", ok=False)

@@ -320,6 +320,22 @@ def test_a_slot_is_refilled_at_once_and_nothing_else_waits(base: StableDiffusion
     assert at_work == [{"person 0", "person 1"}] * 2 + [{"person 0", "person 2"}] * 3 + [{"person 0"}]
 
 
+def test_who_comes_later_joins_beside_who_is_there_and_the_withdrawn_leave(base: StableDiffusionPipeline) -> None:
+    pack = Pack(base, SETTINGS, 2)
+    unwanted, late = (learner_of(pack, index, budget(6)) for index in range(2))
+    waiting, finished, at_work = [unwanted], list[Learner](), list[set[str]]()
+
+    def tick() -> None:
+        at_work.append({learner.identity_id for learner in pack.slots if learner})
+        if len(at_work) == 2:
+            waiting.append(late)
+        unwanted.withdrawn = len(at_work) == 4
+
+    pack.run(lambda free: [waiting.pop(0) for _ in range(min(free, len(waiting)))], finished.append, tick, lambda: True)
+    assert at_work == [{"person 0"}] * 2 + [{"person 0", "person 1"}] * 2 + [{"person 1"}] * 4
+    assert (finished, len(unwanted.losses), len(late.losses)) == ([unwanted, late], 4, 6)
+
+
 def budget(steps: int) -> FaceLoraSettings:
     return SETTINGS.model_copy(update={"steps": steps})
 

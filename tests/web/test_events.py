@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from studiolo.errors import DatabaseError
 from studiolo.service.live import Candidate, Progress
 from studiolo.service.queue import JobQueue
+from studiolo.service.records import Kind
 from tests.web.server import served
 from tests.web.world import LiveMemory, World
 
@@ -105,6 +106,18 @@ def test_news_of_an_attempt_that_is_over_are_not_told(world: World, live: LiveMe
     listener.wait_for("end", state="cancelled")
     listener.join()
     assert [data["attempt"] for name, data in listener.events if name == "progress"] == [2]
+
+
+def test_a_trainings_progress_is_what_its_lease_says(world: World, url: str) -> None:
+    world.identity(ready=False)
+    lease = world.lease(Kind.IDENTITY)
+    listener = Listener(url, world.tokens["anna"], lease.job.id)
+    listener.wait_for("progress", stage="train", attempt=1, done=0, total=8)
+    world.service.queue.extend(lease, 60, steps_done=5)
+    listener.wait_for("progress", stage="train", done=5, total=8)
+    world.service.queue.complete(lease, {"photos": []})
+    listener.wait_for("end", state="succeeded")
+    listener.join()
 
 
 def test_who_comes_late_hears_the_end_at_once(world: World, url: str) -> None:

@@ -1,0 +1,25 @@
+"""`python -m jobs trainer`: the process that learns identities for the endpoint."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from studiolo.service.endpoint import EndpointSettings
+
+
+def trainer(
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with the endpoint's settings, the same for all its processes.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="End when nothing is queued any more.")] = False,
+) -> None:
+    """Learn the identities that the endpoint has accepted, until the process is told to end (SIGTERM).
+
+    Then, and after a crash, the trainings go on from their last checkpoints in whichever trainer takes them up. Any
+    number of trainers may run at once.
+    """
+    settings = EndpointSettings.load(config, {})
+    from jobs.trainer_job import run  # loads torch, which nobody waits for who only asks for help
+
+    run(settings, once)

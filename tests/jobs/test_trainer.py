@@ -1,0 +1,68 @@
+"""`python -m jobs trainer` over an album that came in by HTTP, on the real models; and its signals."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from fastapi.testclient import TestClient
+
+from jobs.trainer_job import told_to_end, worker_name
+from studiolo.service.identities import IdentityState
+from studiolo.service.live import LiveMemory
+from studiolo.service.metrics import LABELS
+from studiolo.service.records import State
+from tests.actors.leased import album, endpoint_settings, opened_service
+from tests.processes import run
+from web.app import create_app
+
+FORM = {
+    "name": "Anna",
+    "consent_given_by": "Anna",
+    "consent_statement": "Portraits of me may be made.",
+    "consent_given_at": "1700000000",
+}
+
+
+@pytest.mark.usefixtures("weights")
+@pytest.mark.timeout(600)
+def test_an_album_that_was_posted_is_an_identity_once_the_trainer_has_run(people: Path, tmp_path: Path) -> None:
+    settings = endpoint_settings(tmp_path, steps=3, batch_size=1, slots=1, precision="bfloat16")
+    config = tmp_path / "endpoint.yaml"
+    config.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
+    service = opened_service(settings)
+    headers = {"Authorization": f"Bearer {service.keys.create('shop').token}"}
+    with TestClient(create_app(service, settings, LiveMemory()), headers=headers) as client:
+        photos = [("photos", (f"{number}.jpg", content)) for number, content in enumerate(album(people, count=2))]
+        accepted = client.post("/v1/identities", data=FORM, files=photos)
+        assert accepted.status_code == 202, accepted.text
+        ended = run([sys.executable, "-m", "jobs", "trainer", "--config", str(config), "--once"], limit_s=400)
+        assert ended.returncode == 0, ended.stderr
+        job = client.get(f"/v1/jobs/{accepted.json()['id']}").json()
+        identity = client.get(f"/v1/identities/{job['identity_id']}").json()
+    service.close()
+    assert (job["state"], job["steps_done"], len(job["photos"])) == (State.SUCCEEDED, 3, 2)
+    (version,) = identity["versions"]
+    assert (identity["state"], version["steps"]) == (IdentityState.READY, 3)
+    assert [point["step"] for point in version["curve"]] == [1, 2, 3]
+    assert {reference["photo"] for reference in version["references"]} == {1, 2}
+
+
+def test_signals_ask_it_to_end_and_are_put_back() -> None:
+    asked: list[str] = []
+    before = signal.getsignal(signal.SIGTERM)
+    with told_to_end(lambda: asked.append("end")):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+    assert asked == ["end", "end"]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_each_process_has_a_name_of_its_own() -> None:
+    import re
+
+    names = {worker_name() for _ in range(3)}
+    assert len(names) == 3
+    assert all(re.fullmatch(LABELS["worker"], name) for name in names)
