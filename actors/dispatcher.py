@@ -10,7 +10,7 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,6 +50,7 @@ from studiolo.service.erasure import Elsewhere
 from studiolo.service.live import Candidate, LiveMemory, Progress
 from studiolo.service.logs import working_on
 from studiolo.service.records import JobReason, Kind, Lease
+from studiolo.service.regularly import regularly
 from studiolo.service.service import Service
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ _PREVIEW_S = 1.0
 _PAUSE_S = 1.0
 """Before what may pass is tried again."""
 _TEND_S = 1.0
+_SILENT_S = 120.0
+"""Longer than any database is waited for."""
 
 DrawFar = Callable[[Draft], Drawings]
 """Has a draft drawn. Raises `WorkersAwayError` when there is no sampler, `Exception` when it died."""
@@ -144,25 +147,26 @@ class Dispatcher:
         self._changed = threading.Condition()
         """Guards the set of jobs in hand."""
         self._draining, self._over = threading.Event(), threading.Event()
-        loops = {"lease": self._lease, "keep": self._keep, "tend": self._tend}
-        self._loops = [threading.Thread(target=loop, name=name, daemon=True) for name, loop in loops.items()]
+        self._loops = ExitStack()
+        self._looked_s = time.monotonic()
 
     def start(self) -> None:
         """Begin to lease jobs."""
-        for thread in self._loops:
-            thread.start()
+        settings = self.settings.dispatcher
+        self._loops.enter_context(regularly("tend", _TEND_S, lambda: self.service.tend(self.elsewhere)))
+        self._loops.enter_context(regularly("extend leases", settings.lease_s / 3, self._keep))
+        self._loops.enter_context(regularly("lease", settings.poll_s, self._lease))
 
     def check(self) -> None:
-        """Raises `RuntimeError` when a part of it has ended."""
-        dead = [thread.name for thread in self._loops if not thread.is_alive()]
-        if dead and not self._draining.is_set():
-            raise RuntimeError(f"dispatcher: its threads {', '.join(dead)} have ended; start it again")
+        """Raises `RuntimeError` when it has not looked for jobs for long."""
+        silent_s = time.monotonic() - self._looked_s
+        if silent_s > _SILENT_S:
+            raise RuntimeError(f"dispatcher: it has not looked for jobs for {silent_s:.0f} s; start it again")
 
     def drain(self, for_s: float) -> None:
         """Lease no more, let jobs in hand end for so long, and give the rest back untried."""
         self._draining.set()
         with self._changed:
-            self._changed.notify_all()
             self._changed.wait_for(lambda: not self._hands, for_s)
             left = list(self._hands)
         for hand in left:
@@ -170,43 +174,31 @@ class Dispatcher:
         with self._changed:
             self._changed.wait_for(lambda: not self._hands, 10)
         self._over.set()
+        self._loops.close()
 
     def _lease(self) -> None:
-        settings = self.settings.dispatcher
-        while not self._draining.is_set():
+        """Take as many jobs as there is room for."""
+        self._looked_s = time.monotonic()
+        with self._changed:
+            free = self.jobs - len(self._hands)
+        if free <= 0 or self._draining.is_set():
+            return
+        for lease in self.service.queue.lease([Kind.PORTRAITS], self.name, self.settings.dispatcher.lease_s, free):
+            hand = _Hand(lease)
             with self._changed:
-                free = self.jobs - len(self._hands)
-            leases: list[Lease] = []
-            if free > 0:
-                with _not_the_end("leasing"):
-                    leases = self.service.queue.lease([Kind.PORTRAITS], self.name, settings.lease_s, free)
-            for lease in leases:
-                hand = _Hand(lease)
-                with self._changed:
-                    self._hands.add(hand)
-                threading.Thread(target=self._work, args=(hand,), name=lease.job.id, daemon=True).start()
-            if not leases:
-                with self._changed:
-                    self._changed.wait(settings.poll_s)
+                self._hands.add(hand)
+            threading.Thread(target=self._work, args=(hand,), name=lease.job.id, daemon=True).start()
 
     def _keep(self) -> None:
         """Extend the leases of all jobs in hand."""
-        lease_s = self.settings.dispatcher.lease_s
-        while not self._over.wait(lease_s / 3):
-            with self._changed:
-                hands = list(self._hands)
-            with _not_the_end("extending leases"):
-                for hand in hands:
-                    try:
-                        self.service.queue.extend(hand.lease, lease_s, hand.steps_done)
-                    except LeaseLostError as error:
-                        log.info("%s", error)
-                        hand.stop(error.reason)
-
-    def _tend(self) -> None:
-        while not self._over.wait(_TEND_S):
-            with _not_the_end("tending"):
-                self.service.tend(self.elsewhere)
+        with self._changed:
+            hands = list(self._hands)
+        for hand in hands:
+            try:
+                self.service.queue.extend(hand.lease, self.settings.dispatcher.lease_s, hand.steps_done)
+            except LeaseLostError as error:
+                log.info("%s", error)
+                hand.stop(error.reason)
 
     def _work(self, hand: _Hand) -> None:
         """One job, to its end or until it is lost."""
@@ -399,17 +391,3 @@ def _timed(hand: _Hand, stage: str) -> Iterator[None]:
     began_s = time.monotonic()
     yield
     hand.seconds[stage] += time.monotonic() - began_s
-
-
-@contextmanager
-def _not_the_end(doing: str) -> Iterator[None]:
-    """What goes wrong within is logged, and a pause is made: the loop around it goes on."""
-    try:
-        yield
-    except StudioloError as error:
-        log.warning("%s: %s", doing, error)
-    except Exception:
-        log.exception("%s", doing)
-    else:
-        return
-    time.sleep(_PAUSE_S)

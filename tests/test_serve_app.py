@@ -24,6 +24,7 @@ from studiolo.errors import SettingsError
 from studiolo.generation.base import load_base
 from studiolo.portraits.files import decode_portrait
 from studiolo.service.endpoint import EndpointSettings
+from studiolo.service.metrics import TABLE
 from studiolo.service.service import Service
 from studiolo.weights.fetch import pull
 from tests.service.learned import learn
@@ -206,3 +207,12 @@ def test_the_application_is_built_of_a_file_or_of_values(tmp_path: Path, monkeyp
         serve_app.build({"smapler": {}})
     with pytest.raises(AttributeError, match="no 'apps'"):
         _ = serve_app.apps
+
+
+def test_every_metric_of_the_table_is_one_of_rays() -> None:
+    meters = serve_app.RayMeters()
+    labels = {"kind": "portraits", "state": "queued", "stage": "sample", "reason": "none", "worker": "sampler-1"}
+    labels |= {"method": "GET", "route": "none", "status": "200", "outcome": "delivered"}
+    for metric in TABLE:
+        tell = {"counter": meters.count, "gauge": meters.gauge, "histogram": meters.observe}[metric.kind]
+        tell(metric.name, 1, **{label: labels[label] for label in metric.labels})

@@ -358,13 +358,16 @@ def test_an_erased_person_is_stopped_for_and_forgotten_everywhere(house: House, 
     assert house.finisher.forget(identity_id) == {"templates": 0}
 
 
-def test_a_part_that_ended_is_told_by_the_health_check(house: House) -> None:
+def test_a_dispatcher_that_looks_for_no_jobs_is_not_well(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     dispatcher = house.dispatcher()
     dispatcher.check()
-    dispatcher._over.set()
-    until(lambda: not dispatcher._loops[1].is_alive())
-    with pytest.raises(RuntimeError, match="keep"):
+    stuck = threading.Event()
+    monkeypatch.setattr("actors.dispatcher._SILENT_S", 0.2)
+    monkeypatch.setattr(house.service.queue, "lease", lambda *_: stuck.wait(30) and [])
+    time.sleep(0.5)
+    with pytest.raises(RuntimeError, match="start it again"):
         dispatcher.check()
+    stuck.set()
 
 
 def test_a_person_of_the_base_has_no_references_to_be_like(house: House) -> None:
