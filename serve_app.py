@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,14 @@ CONFIG = "STUDIOLO_ENDPOINT"
 """Environment variable with the path of the settings file for `app`."""
 _LOOK_S = 1.0
 _FORGET_S = 20.0
+_FINISH_S = 600.0
+"""Longest that is waited for a candidate to be finished, and for a replica that does it."""
 _TOLD_S = 0.2
 """Between two messages about the steps of a draft."""
 _OPEN_REQUESTS = 1000
 _HEALTH_S = 5.0
+_LOOK_BACK_S = 11.0
+"""Statistics of samplers are averaged over so long; Serve wants more than the 10 s after which replicas send theirs."""
 
 
 class IngressReplica:
@@ -134,6 +138,10 @@ class FinisherReplica(PortraitFinisher):
         super().__init__(Store(settings.store), settings.suite, settings.generation)
         self.open()
 
+    def check_health(self) -> None:
+        """Raises when a candidate hangs."""
+        self.check()
+
 
 class DispatcherReplica:
     """A dispatcher whose samplers and finishers are deployments."""
@@ -155,7 +163,7 @@ class DispatcherReplica:
 
     def _finish(self, rgb_u8: NDArray[np.uint8], sitter: Sitter, how: Finish) -> Finished:
         with _told():
-            finished: Finished = self._finisher.finish.remote(rgb_u8, sitter, how).result()
+            finished: Finished = self._finisher.finish.remote(rgb_u8, sitter, how).result(timeout_s=_FINISH_S)
         return finished
 
     async def look(self, job_id: str) -> Progress | None:
@@ -222,7 +230,8 @@ class DrawingsFar:
 
     def close(self) -> None:
         """Stop it, wherever it is."""
-        self._response.cancel()
+        with suppress(Exception):  # whoever is gone has stopped
+            self._response.cancel()
 
 
 class LiveFar:
@@ -312,6 +321,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         autoscaling_config=AutoscalingConfig(
             min_replicas=sampling.min_replicas,
             max_replicas=max(sampling.max_replicas, sampling.min_replicas),
+            look_back_period_s=max(_LOOK_BACK_S, sampling.up_after_s),
             upscale_delay_s=sampling.up_after_s,
             downscale_delay_s=sampling.down_after_s,
             policy=AutoscalingPolicy(policy_function=BySteps, policy_kwargs={"target_steps": sampling.target_steps}),

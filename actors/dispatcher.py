@@ -61,6 +61,7 @@ TRIGGER = "a person"
 _PREVIEW_S = 1.0
 _PAUSE_S = 1.0
 """Before what may pass is tried again."""
+_STORE_PAUSES_S = (0.2, 1.0)
 _TEND_S = 1.0
 _SILENT_S = 120.0
 """Longer than any database is waited for."""
@@ -292,7 +293,7 @@ class Dispatcher:
 
     def _made(self, hand: _Hand, plan: _Plan) -> Outcome:
         order, style, job = plan.order, plan.style, hand.lease.job
-        how = Finish(style.words, style.greyscale, order.generation.upscale)
+        how = Finish(style.words, style.greyscale, order.generation.upscale, job.request_id)
 
         def draw(count: int, first_index: int) -> Iterator[Drawing | Drawn]:
             if hand.stopped:
@@ -340,7 +341,7 @@ class Dispatcher:
             rgb_u8, score = made.portrait.rgb_u8, made.portrait.score
             inside = settings_inside(plan.order, plan.style, made, index, self.settings.base, plan.subject.lora_sha256)
             content, path = encode_portrait(rgb_u8, inside), f"{lease.folder}/{index:03d}.png"
-            self.service.store.write_bytes(path, content)
+            self._store(path, content)
             images.append(
                 ResultImage(
                     path=path,
@@ -358,6 +359,17 @@ class Dispatcher:
             for reason, count in sorted(reasons.items())
         ]
         return PortraitsResult(images=tuple(images), rejected=tuple(rejected))
+
+    def _store(self, path: str, content: bytes) -> None:
+        """A fault of the store that passes soon does not cost the pictures, which took so much longer to make."""
+        for pause_s in _STORE_PAUSES_S:
+            try:
+                self.service.store.write_bytes(path, content)
+                return
+            except StoreError as error:
+                log.warning("%s", error)
+                time.sleep(pause_s)
+        self.service.store.write_bytes(path, content)
 
     def _measure(self, hand: _Hand, plan: _Plan, outcome: Outcome) -> None:
         meters = self.service.meters

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 _PREVIEW_PX = 256
 _FAULTS = 3
 """So many drafts that failed one after another by no fault of their own, and the sampler is not well."""
+_STALL_S = 120.0
+"""Longest that a step may take."""
 
 
 @dataclass
@@ -92,6 +94,8 @@ class Sampler:
         self.meters = meters or NoMeters()
         self.name = f"sampler-{uuid.uuid4().hex[:12]}"
         self._faults = 0
+        self._moved = 0, time.monotonic()
+        """Turns of the engine, and when they were last seen to be others, or none was wanted."""
 
     def open(self, device: str = "cpu") -> None:
         """Load the base on a device."""
@@ -143,6 +147,11 @@ class Sampler:
         """Raises `WeightsError` when nothing comes of drafts any more, such as after a fault of the device."""
         if self._faults >= _FAULTS:
             raise WeightsError(f"sampler: {self._faults} drafts failed one after another; start it again")
+        turns, now = self.engine.work().turns, time.monotonic()
+        if turns != self._moved[0] or not self.engine.busy:
+            self._moved = turns, now
+        if now - self._moved[1] > _STALL_S:
+            raise WeightsError(f"sampler: no step was done in {_STALL_S:g} s, though drafts are inside; start it again")
 
     def report(self, speeds: Speeds, stop: threading.Event, every_s: float = 2.0) -> None:
         """Say what this sampler does and how fast, idle or not, until `stop`; then leave."""

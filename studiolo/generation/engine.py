@@ -85,6 +85,11 @@ class Engine:
         """What has been done so far; from any thread."""
         return Work(self._turns, self._batcher.steps, self._busy_s)
 
+    @property
+    def busy(self) -> bool:
+        """Whether there are orders inside."""
+        return bool(self._requests)
+
     def fits(self, prompt: str) -> bool:
         """Whether the base reads `prompt` to its end."""
         with self._reading:

@@ -14,7 +14,7 @@ from actors.dispatcher import Dispatcher
 from actors.finisher import Finish, PortraitFinisher, Sitter
 from actors.portraitist import ORDER_INPUT, Portraitist
 from actors.sampler import Sampler
-from studiolo.errors import WorkersAwayError
+from studiolo.errors import StoreError, WeightsError, WorkersAwayError
 from studiolo.generation.base import load_base
 from studiolo.generation.tiny import tiny_base
 from studiolo.identities.learned import LearnedVersion
@@ -368,6 +368,37 @@ def test_a_dispatcher_that_looks_for_no_jobs_is_not_well(house: House, monkeypat
     with pytest.raises(RuntimeError, match="start it again"):
         dispatcher.check()
     stuck.set()
+
+
+def test_writes_that_fail_now_and_then_cost_no_attempt(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, count = house.service.store.write_bytes, iter(range(100))
+
+    def failing(path: str, content: bytes) -> None:
+        if next(count) % 3 != 2:
+            raise StoreError("now and then")
+        write(path, content)
+
+    monkeypatch.setattr("actors.dispatcher._STORE_PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(house.service.store, "write_bytes", failing)
+    house.dispatcher()
+    done = house.ended(house.order({**NOBODY, "count": 2}, steps=8))
+    assert (done.state, done.attempts) == ("succeeded", 1)
+    assert len(house.pictures(done)) == 2
+
+
+def test_a_finisher_that_hangs_is_not_well(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    grey, go_on = np.full((64, 64, 3), 128, np.uint8), threading.Event()
+    monkeypatch.setattr("actors.finisher._STALL_S", 0.1)
+    monkeypatch.setattr(house.finisher, "_finish", lambda *_: go_on.wait(30))
+    hanging = threading.Thread(target=house.finisher.finish, args=(grey, Sitter("anonymous"), Finish("", False, 1)))
+    hanging.start()
+    until(lambda: house.finisher._begun)
+    time.sleep(0.2)
+    with pytest.raises(WeightsError, match="start it again"):
+        house.finisher.check()
+    go_on.set()
+    hanging.join(30)
+    house.finisher.check()
 
 
 def test_a_person_of_the_base_has_no_references_to_be_like(house: House) -> None:

@@ -191,6 +191,15 @@ def test_of_an_album_that_shows_nobody_each_photo_has_its_reason(
     assert version_of(service, good).photos
 
 
+def test_a_photo_that_hangs_its_decoder_is_a_verdict(service: Service, people: Path) -> None:
+    job = submit(service, 1, album(people))
+    trainer_of(service, perception={"decode_seconds": 1e-4}).work(once=True)
+    ended = job_of(service, job)
+    assert (ended.state, ended.reason, ended.attempts) == (State.FAILED, Reason.NOTHING_USABLE, 1)
+    assert ended.result is not None
+    assert [photo["reason"] for photo in ended.result["photos"]] == [Reason.TOO_SLOW]
+
+
 def test_apparent_minors_are_refused_where_the_settings_say_so(service: Service, people: Path) -> None:
     job = submit(service, 1, album(people))
     trainer_of(service, selection={"minors": "refuse", "adult_age": 80.0}).work(once=True)

@@ -169,3 +169,19 @@ def test_it_is_not_well_after_draft_upon_draft_failed(sampler: Sampler, monkeypa
             next(sampler.sample(draft()))
     with pytest.raises(WeightsError, match="start it again"):
         sampler.check()
+
+
+def test_it_is_not_well_when_a_step_hangs(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.sampler._STALL_S", 0.1)
+    go_on, turn = threading.Event(), sampler.engine._batcher.turn
+    time.sleep(0.2)
+    sampler.check()  # it has nothing to do
+    monkeypatch.setattr(sampler.engine._batcher, "turn", lambda requests: go_on.wait(30) and turn(requests))
+    sampling = sampler.sample(draft())
+    sampler.check()
+    time.sleep(0.3)
+    with pytest.raises(WeightsError, match="no step"):
+        sampler.check()
+    go_on.set()
+    assert [*sampling]
+    sampler.check()
