@@ -56,6 +56,8 @@ _FINISH_S = 600.0
 _TOLD_S = 0.2
 """Between two messages about the steps of a draft."""
 _OPEN_REQUESTS = 1000
+_LOGGING = {"encoding": "JSON", "enable_access_log": False}
+"""The gate writes a line for each request, and none is wanted for each call between replicas."""
 _HEALTH_S = 5.0
 _LOOK_BACK_S = 11.0
 """Statistics of samplers are averaged over so long; Serve wants more than the 10 s after which replicas send theirs."""
@@ -329,6 +331,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         max_ongoing_requests=_drafts(settings),
         graceful_shutdown_timeout_s=drain_s,
         health_check_period_s=_HEALTH_S,
+        logging_config=_LOGGING,
         ray_actor_options={"num_cpus": sampling.cpus, "num_gpus": sampling.gpus},
     ).bind(settings)
     finishing = settings.finisher
@@ -342,6 +345,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         ),
         max_ongoing_requests=settings.dispatcher.jobs,
         graceful_shutdown_timeout_s=drain_s,
+        logging_config=_LOGGING,
         ray_actor_options={"num_cpus": finishing.cpus},
     ).bind(settings)
     dispatcher = serve.deployment(
@@ -351,6 +355,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         max_ongoing_requests=_OPEN_REQUESTS,
         graceful_shutdown_timeout_s=drain_s + 15,
         health_check_period_s=_HEALTH_S,
+        logging_config=_LOGGING,
         ray_actor_options={"num_cpus": settings.dispatcher.cpus},
     ).bind(settings, sampler, finisher)
     ingress = serve.deployment(
@@ -358,6 +363,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         name="Ingress",
         num_replicas=settings.web.replicas,
         max_ongoing_requests=_OPEN_REQUESTS,
+        logging_config=_LOGGING,
         ray_actor_options={"num_cpus": settings.web.cpus},
     )
     return ingress.bind(settings, dispatcher, sampler, finisher)

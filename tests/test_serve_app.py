@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import ray
 import yaml
 from ray import serve
 from ray.serve._private.autoscaling_state import _resolve_policy_callable
@@ -113,6 +114,8 @@ def test_a_job_from_a_request_to_its_portraits_with_progress(deployed: Deployed,
         rgb_u8, inside = decode_portrait(content)
         assert rgb_u8.shape == (256, 256, 3)
         assert inside["seed"] == image["seed"]
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    assert [*session.glob("ray_spilled_objects*/*")] == []  # no picture went from Ray's memory to a disk
     give_up_s = time.monotonic() + 60
     while (erased := deployed.client.delete(f"/v1/identities/{identity_id}")).status_code in (202, 503):
         assert time.monotonic() < give_up_s, erased.text
