@@ -25,6 +25,7 @@ from tests.jobs.finished_job import empty_database
 from tests.service.clock import Clock
 from tests.service.postgresql import Cluster
 from tests.service.rows import add_tenant, portraits
+from tests.service.traces import traces
 
 A, B = "ten_a", "ten_b"
 
@@ -74,12 +75,6 @@ def learned(queue: JobQueue, store: Store, mark: str, tenant: str = A) -> str:
         store.write_bytes(f"{lease.folder}/000.png", mark.encode() * 100)
         queue.complete(lease, {"path": f"{lease.folder}/000.png", "note": mark})
     return identity_id
-
-
-def traces(folder: Path, *marks: str) -> list[str]:
-    """Files whose name or bytes hold one of the marks."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return [str(path) for path in files for mark in marks if mark in str(path) or mark.encode() in path.read_bytes()]
 
 
 def test_no_byte_of_it_is_left_and_the_others_stay(
