@@ -3,7 +3,9 @@ at a time.
 """
 
 import io
+import itertools
 import logging
+import os
 import tempfile
 import threading
 import time
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from diffusers import StableDiffusionPipeline
@@ -47,24 +50,26 @@ _STALL_S = 120.0
 class _File:
     identity_id: str
     path: Path
+    copy: BinaryIO | None = None
+    """What `path` leads to, in memory, unless that is the store's own file."""
 
 
 class FaceLoras:
-    """Face-LoRAs of `store` as verified files of this disk, the `kept` used last; not for several threads."""
+    """Face-LoRAs of `store` as verified files, the `kept` used last; not for several threads.
+
+    Where the store has no files on this disk, there are copies in memory: of a process that is killed none is left.
+    """
 
     def __init__(self, store: Store, kept: int = 16) -> None:
         self._store, self._kept = store, kept
         self._folder = tempfile.TemporaryDirectory(prefix="face-loras-")
+        self._numbers = itertools.count()
         self._files: OrderedDict[str, _File] = OrderedDict()
         """By sha256."""
 
     def get(self, identity_id: str, path: str, sha256: str) -> Path:
         """The file at `path` of the store. Raises `WeightsError` when it is not the one with `sha256`, `StoreError`."""
-        local = self._store.local_path(path)
-        if local is None and sha256 not in self._files:
-            local = Path(self._folder.name) / f"{sha256}.safetensors"
-            local.write_bytes(self._store.read_bytes(path))
-        found = self._files.pop(sha256, None) or _File(identity_id, local or Path())
+        found = self._files.pop(sha256, None) or self._open(identity_id, path)
         if not found.path.is_file() or sha256_of(found.path) != sha256:
             self._remove(found)
             raise WeightsError(f"face-LoRA {path}: not the file with the sha256 {sha256[:12]}...; train it again")
@@ -78,12 +83,24 @@ class FaceLoras:
         gone = [sha256 for sha256, file in self._files.items() if file.identity_id == identity_id]
         return gone, sum(self._remove(self._files.pop(sha256)) for sha256 in gone)
 
-    def _remove(self, file: _File) -> bool:
+    def _open(self, identity_id: str, path: str) -> _File:
+        local = self._store.local_path(path)
+        if local is not None:
+            return _File(identity_id, local)
+        copy = os.fdopen(os.memfd_create("face-lora"), "wb", buffering=0)
+        copy.write(self._store.read_bytes(path))
+        link = Path(self._folder.name) / f"{next(self._numbers)}.safetensors"
+        link.symlink_to(f"/proc/{os.getpid()}/fd/{copy.fileno()}")
+        return _File(identity_id, link, copy)
+
+    @staticmethod
+    def _remove(file: _File) -> bool:
         """Whether there was a copy; the store's own files stay."""
-        copied = file.path.parent == Path(self._folder.name)
-        if copied:
-            file.path.unlink(missing_ok=True)
-        return copied
+        if file.copy is None:
+            return False
+        file.copy.close()
+        file.path.unlink(missing_ok=True)
+        return True
 
 
 class Sampler:

@@ -109,6 +109,7 @@ def test_face_loras_of_an_object_store_are_copied_checked_bounded_and_forgotten(
     loras = FaceLoras(store, kept=2)
     paths = {name: loras.get(name, f"{name}.safetensors", sha256) for name, sha256 in contents.items()}
     assert [path.exists() for path in paths.values()] == [False, True, True]
+    assert all(path.is_symlink() for path in paths["ben"].parent.iterdir())  # into memory: a kill leaves no copy
     store.remove("ben.safetensors")
     assert loras.get("ben", "ben.safetensors", contents["ben"]).read_bytes() == b"ben"
     assert loras.forget("ben") == ([contents["ben"]], 1)
