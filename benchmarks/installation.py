@@ -1,8 +1,5 @@
 """An installation of the endpoint on this machine, in a folder of its own, started as a user starts one."""
 
-import logging
-import os
-import re
 import shutil
 import signal
 import socket
@@ -10,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +17,11 @@ import httpx
 import psutil
 import yaml
 
-from benchmarks.report import ROOT
+from jobs.serve import environment
 from studiolo.service.endpoint import EndpointSettings
 
 APPLICATION = "studiolo"
 """What it is called in Serve's status."""
-OBJECT_STORE_MIB = 200
 
 
 @dataclass(frozen=True)
@@ -75,18 +71,16 @@ class Installation:
         return [sys.executable, "-m", "jobs", "trainer", "--config", str(self._config)]
 
     def environment(self, **more: str) -> dict[str, str]:
-        """For both; `more` goes before what this process has."""
+        """For both, as `python -m jobs serve` starts them; `more` goes before what this process has."""
         here = {
-            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "TMPDIR": str(self.folder / "tmp"),
             "RAY_TMPDIR": str(self.ray_folder),
+            "RAY_object_spilling_directory": str(self.ray_folder),
             "RAY_ADDRESS": "local",
             "RAY_AUTH_MODE": "disabled",  # nothing outside this machine reaches it
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(OBJECT_STORE_MIB * 2**20),
             "HF_HUB_OFFLINE": "1",
         }
-        return {**os.environ, **here, **more}
+        return {**environment(), **here, **more}
 
     def ready(self) -> bool:
         """Whether it takes requests."""
@@ -112,21 +106,6 @@ class Installation:
             yield process
         finally:
             end(process)
-
-    @contextmanager
-    def status(self, process: "subprocess.Popen[bytes]") -> Iterator[Callable[[], Any]]:
-        """Asks for Serve's status (`ray.serve.schema.ServeStatus`) of what `serving` gave."""
-        import ray
-        from ray import serve
-
-        commands = [" ".join(child.cmdline()) for child in psutil.Process(process.pid).children(recursive=True)]
-        addresses = [found[1] for command in commands if (found := re.search(r"--gcs-address=(\S+)", command))]
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        ray.init(addresses[0], namespace="serve", log_to_driver=False, logging_level=logging.ERROR)
-        try:
-            yield serve.status
-        finally:
-            ray.shutdown()
 
     @property
     def _config(self) -> Path:
