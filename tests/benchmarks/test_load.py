@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import httpx
-import pytest
 
 from benchmarks.load import Answer, Load, Outcome, ask_endpoint, summary, wanted
 from studiolo.generation.tiny import tiny_base
@@ -44,8 +43,7 @@ def test_figures_are_of_what_began_in_a_span_and_throughput_of_what_ended_in_it(
     found = summary(outcomes, 0, 10)
     assert (found["p50_s"], found["portraits_per_s"], found["refused_share"]) == (7.0, 0.2, 0.25)
     assert found["requests"] == {"error": 1, "refused": 1, "succeeded": 2}
-    with pytest.raises(RuntimeError, match="no request succeeded"):
-        summary(outcomes, 6, 7)
+    assert summary(outcomes, 6, 7)["p95_s"] is None
 
 
 def test_clients_get_their_portraits_and_a_refused_one_waits(tmp_path: Path) -> None:
