@@ -146,10 +146,11 @@ def test_everything_is_killed_and_begins_again_over_a_store_that_fails_each_tent
     world: World, photos: list[bytes]
 ) -> None:
     training = world.customer.learn(photos)
-    job_ids = world.orders(4)
     wait_for("the training begins", lambda: world.customer.job(training["id"])["state"] == "running")
+    job_ids = world.orders(6)
     world.processes.kill()
-    assert world.service.queue.backlog(Kind.PORTRAITS).queued > 0
+    backlog = world.service.queue.backlog(Kind.PORTRAITS)
+    assert backlog.queued > 0 < backlog.running
     world.processes.environment[EVERY] = EVERY_TENTH
     writes = Path(world.processes.environment[COUNT])
     before = writes.stat().st_size
@@ -174,6 +175,7 @@ def test_an_erased_person_leaves_no_byte(world: World, photos: list[bytes]) -> N
         world.customer.order(identity_id=identity_id, style="studio", prompt="MARKPROMPT", count=2) for _ in range(2)
     ]
     previews = [data["png"] for name, data in world.customer.events(job_ids[0]) if name == "preview"]
+    assert previews
     assert world.succeeded(job_ids)
     marks |= kept_of(world, identity_id) | {"exif": "MARKEXIF", "tail": "MARKTAIL"}
     assert [name for name, mark in marks.items() if not traces(folder, mark)] == []  # else nothing is looked for
