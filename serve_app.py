@@ -21,7 +21,7 @@ import numpy as np
 from fastapi import FastAPI
 from numpy.typing import NDArray
 from ray import serve
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
@@ -51,11 +51,11 @@ CONFIG = "STUDIOLO_ENDPOINT"
 """Environment variable with the path of the settings file for `app`."""
 _LOOK_S = 1.0
 _FORGET_S = 20.0
-_FINISH_S = 600.0
-"""Longest that is waited for a candidate to be finished, and for a replica that does it."""
 _TOLD_S = 0.2
 """Between two messages about the steps of a draft."""
 _OPEN_REQUESTS = 1000
+_SPARE = 8
+"""Calls that a sampler takes beside its drafts: an erasure does not wait for one of them to end."""
 _LOGGING = {"encoding": "JSON", "enable_access_log": False}
 """The gate writes a line for each request, and none is wanted for each call between replicas."""
 _HEALTH_S = 5.0
@@ -94,6 +94,7 @@ class SamplerReplica:
         self._queue = JobQueue(database, settings.queue)
         # Of the two threads for each draft one waits for what comes of it, the other may have to stop it.
         self._threads = ThreadPoolExecutor(2 * _drafts(settings), thread_name_prefix="draft")
+        self._places = asyncio.Semaphore(_drafts(settings))
         self._stop = threading.Event()
         reporting = Speeds(database, settings.admission), self._stop
         self._reporter = threading.Thread(target=self._sampler.report, args=reporting, daemon=True)
@@ -102,16 +103,17 @@ class SamplerReplica:
     async def sample(self, draft: Draft) -> AsyncIterator[Drawing | Drawn]:
         """What comes of a draft. A caller that goes away frees its slots."""
         loop, told_s = asyncio.get_running_loop(), 0.0
-        sampling = await loop.run_in_executor(self._threads, self._sampler.sample, draft)
-        try:
-            while (event := await loop.run_in_executor(self._threads, next, sampling, None)) is not None:
-                if isinstance(event, Drawing) and event.preview is None and event.done < event.total:
-                    if time.monotonic() < told_s + _TOLD_S:
-                        continue
-                    told_s = time.monotonic()
-                yield event
-        finally:
-            self._threads.submit(sampling.close)
+        async with self._places:
+            sampling = await loop.run_in_executor(self._threads, self._sampler.sample, draft)
+            try:
+                while (event := await loop.run_in_executor(self._threads, next, sampling, None)) is not None:
+                    if isinstance(event, Drawing) and event.preview is None and event.done < event.total:
+                        if time.monotonic() < told_s + _TOLD_S:
+                            continue
+                        told_s = time.monotonic()
+                    yield event
+            finally:
+                self._threads.submit(sampling.close)
 
     def forget(self, identity_id: str) -> dict[str, int]:
         """Drop what is kept of a person."""
@@ -152,21 +154,15 @@ class DispatcherReplica:
         configure()
         self._sampler, self._finisher = sampler.options(stream=True), finisher
         self._drain_s = settings.dispatcher.drain_s
-        jobs = settings.dispatcher.jobs * settings.sampler.max_replicas
         self._dispatcher = Dispatcher(
             Service.open(settings, RayMeters()),
             settings,
             lambda draft: DrawingsFar(self._sampler, draft),
-            self._finish,
-            jobs=jobs,
+            lambda rgb_u8, sitter, how: FinishingFar(self._finisher, rgb_u8, sitter, how),
+            jobs=settings.dispatcher.jobs,
             elsewhere=elsewhere(sampler, finisher),
         )
         self._dispatcher.start()
-
-    def _finish(self, rgb_u8: NDArray[np.uint8], sitter: Sitter, how: Finish) -> Finished:
-        with _told():
-            finished: Finished = self._finisher.finish.remote(rgb_u8, sitter, how).result(timeout_s=_FINISH_S)
-        return finished
 
     async def look(self, job_id: str) -> Progress | None:
         """How far a job in hand is; None for one that is not in ours."""
@@ -220,7 +216,8 @@ class DrawingsFar:
     """What comes of a draft, from a sampler elsewhere."""
 
     def __init__(self, sampler: DeploymentHandle, draft: Draft) -> None:
-        self._response = sampler.sample.remote(draft)
+        with _told():
+            self._response = sampler.sample.remote(draft)
 
     def __iter__(self) -> "DrawingsFar":
         return self
@@ -236,8 +233,31 @@ class DrawingsFar:
             self._response.cancel()
 
 
+class FinishingFar:
+    """A candidate that is being finished elsewhere."""
+
+    def __init__(self, finisher: DeploymentHandle, rgb_u8: NDArray[np.uint8], sitter: Sitter, how: Finish) -> None:
+        with _told():
+            self._response = finisher.finish.remote(rgb_u8, sitter, how)
+
+    def result(self, wait_s: float) -> Finished | None:
+        """As `Finishing` says."""
+        with _told():
+            try:
+                finished: Finished = self._response.result(timeout_s=wait_s)
+            except TimeoutError as error:
+                if isinstance(error, RayTaskError):  # the finisher raised it
+                    raise
+                return None
+        return finished
+
+    def close(self) -> None:
+        """Take it back, wherever it is."""
+        self._response.cancel()
+
+
 class LiveFar:
-    """Progress as the dispatchers know it."""
+    """Progress as the dispatchers know it; one that lost a job to another may still know of its own attempt."""
 
     def __init__(self, dispatcher: DeploymentHandle) -> None:
         self._dispatcher = dispatcher
@@ -250,7 +270,8 @@ class LiveFar:
         except Exception as error:
             log.debug("no news of %s: %r", job_id, error)
             return None
-        return next((one for one in found if isinstance(one, Progress)), None)
+        news = [one for one in found if isinstance(one, Progress)]
+        return max(news, key=lambda one: one.attempt, default=None)
 
 
 def elsewhere(*handles: DeploymentHandle) -> Elsewhere:
@@ -272,7 +293,7 @@ def elsewhere(*handles: DeploymentHandle) -> Elsewhere:
             for one in said:
                 if isinstance(one, dict):
                     counts.update(one)
-                elif not isinstance(one, RayActorError):
+                elif not isinstance(one, ActorDiedError):
                     raise DatabaseError(f"{handle.deployment_name}: did not forget {identity_id}: {one}")
         return counts
 
@@ -304,8 +325,8 @@ class BySteps:
 
 
 def _drafts(settings: EndpointSettings) -> int:
-    """Drafts a sampler works on at once."""
-    return settings.dispatcher.jobs
+    """Drafts a sampler works on at once: what all dispatchers may ask of it."""
+    return settings.dispatcher.jobs * settings.dispatcher.replicas
 
 
 def build(args: dict[str, Any]) -> serve.Application:
@@ -328,7 +349,7 @@ def build(args: dict[str, Any]) -> serve.Application:
             downscale_delay_s=sampling.down_after_s,
             policy=AutoscalingPolicy(policy_function=BySteps, policy_kwargs={"target_steps": sampling.target_steps}),
         ),
-        max_ongoing_requests=_drafts(settings),
+        max_ongoing_requests=_drafts(settings) + _SPARE,
         graceful_shutdown_timeout_s=drain_s,
         health_check_period_s=_HEALTH_S,
         logging_config=_LOGGING,

@@ -8,15 +8,18 @@ import logging
 import threading
 import time
 import uuid
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+import pydantic
 from numpy.typing import NDArray
 
 from actors.finisher import Finish, Sitter
+from actors.hand import Hand, Stopped
 from studiolo.albums.records import Reason
 from studiolo.errors import (
     DatabaseError,
@@ -63,58 +66,34 @@ _PAUSE_S = 1.0
 """Before what may pass is tried again."""
 _STORE_PAUSES_S = (0.2, 1.0)
 _TEND_S = 1.0
+_KEEP_S = 1.0
+_LOOK_S = 0.5
+"""Between two looks at whether a candidate that is being finished is still wanted."""
+_COUNT_S = 2.0
+"""Between two counts of samplers."""
+_END_S = 10.0
+"""For jobs that were stopped to come to their end."""
 _SILENT_S = 120.0
 """Longer than any database is waited for."""
 
 DrawFar = Callable[[Draft], Drawings]
 """Has a draft drawn. Raises `WorkersAwayError` when there is no sampler, `Exception` when it died."""
-FinishFar = Callable[[NDArray[np.uint8], Sitter, Finish], Finished]
+
+
+class Finishing(Protocol):
+    """A candidate that is being finished."""
+
+    def result(self, wait_s: float) -> Finished | None:
+        """The portrait, waited for so long; None when it is not there yet. Raises as `DrawFar` does."""
+        ...
+
+    def close(self) -> None:
+        """Nobody wants it any more."""
+        ...
+
+
+FinishFar = Callable[[NDArray[np.uint8], Sitter, Finish], Finishing]
 """Has a candidate finished; raises the same."""
-
-
-class _Stopped(Exception):
-    """Nobody wants the job's result any more, or not from us."""
-
-
-@dataclass(eq=False)
-class _Hand:
-    """A job in hand."""
-
-    lease: Lease
-    lost: str = ""
-    """Why it is no longer held, as `LeaseLostError` says; empty while it is."""
-    given_up: bool = False
-    """It is to be given back."""
-    drawings: Drawings | None = None
-    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """That its stages took."""
-    steps_before: int = 0
-    """Done in earlier rounds."""
-    steps_done: int = 0
-    candidates: tuple[Candidate, ...] = ()
-    preview: bytes | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def stopped(self) -> bool:
-        return bool(self.lost) or self.given_up
-
-    def stop(self, lost: str = "") -> None:
-        """Free its slots; the thread that works on it comes to an end. It is given back if it was not `lost`."""
-        with self.lock:
-            self.lost, self.given_up = self.lost or lost, self.given_up or not lost
-            drawings = self.drawings
-        if drawings is not None:
-            drawings.close()
-
-    def hold(self, drawings: Drawings) -> Drawings:
-        """Raises `_Stopped` when it was stopped before."""
-        with self.lock:
-            self.drawings, stopped = drawings, self.stopped
-        if stopped:
-            drawings.close()
-            raise _Stopped
-        return drawings
 
 
 @dataclass(frozen=True)
@@ -128,7 +107,7 @@ class _Plan:
 
 
 class Dispatcher:
-    """Works on up to `jobs` jobs of portraits at once, one thread each."""
+    """Works on up to `jobs` jobs of portraits at once for each sampler there is, one thread each."""
 
     def __init__(
         self,
@@ -144,74 +123,103 @@ class Dispatcher:
         self.draw, self.finish, self.jobs, self.elsewhere = draw, finish, jobs, elsewhere
         self.name = f"dispatcher-{uuid.uuid4().hex[:12]}"
         self.live = LiveMemory()
-        self._hands: set[_Hand] = set()
+        self._hands: set[Hand] = set()
         self._changed = threading.Condition()
         """Guards the set of jobs in hand."""
         self._draining, self._over = threading.Event(), threading.Event()
-        self._loops = ExitStack()
+        self._leasing, self._loops = ExitStack(), ExitStack()
         self._looked_s = time.monotonic()
+        self._samplers, self._counted_s = 1, -_COUNT_S
 
     def start(self) -> None:
         """Begin to lease jobs."""
         settings = self.settings.dispatcher
         self._loops.enter_context(regularly("tend", _TEND_S, lambda: self.service.tend(self.elsewhere)))
-        self._loops.enter_context(regularly("extend leases", settings.lease_s / 3, self._keep))
-        self._loops.enter_context(regularly("lease", settings.poll_s, self._lease))
+        self._loops.enter_context(regularly("keep", min(_KEEP_S, settings.lease_s / 3), self._keep))
+        self._leasing.enter_context(regularly("lease", settings.poll_s, self._lease))
 
     def check(self) -> None:
-        """Raises `RuntimeError` when it has not looked for jobs for long."""
+        """Raises `RuntimeError` when it has not looked for jobs for long, or a job in hand cannot be stopped."""
         silent_s = time.monotonic() - self._looked_s
         if silent_s > _SILENT_S:
             raise RuntimeError(f"dispatcher: it has not looked for jobs for {silent_s:.0f} s; start it again")
+        for hand in self._in_hand():
+            if hand.stopped and hand.silent_s > _SILENT_S:
+                raise RuntimeError(f"dispatcher: job {hand.lease.job.id} cannot be stopped; start it again")
 
     def drain(self, for_s: float) -> None:
         """Lease no more, let jobs in hand end for so long, and give the rest back untried."""
         self._draining.set()
+        self._leasing.close()  # what is leased in this moment is in hand then
         with self._changed:
             self._changed.wait_for(lambda: not self._hands, for_s)
-            left = list(self._hands)
-        for hand in left:
+        for hand in self._in_hand():
             hand.stop()
         with self._changed:
-            self._changed.wait_for(lambda: not self._hands, 10)
+            self._changed.wait_for(lambda: not self._hands, _END_S)
+        for hand in self._in_hand():  # it waits for somebody who does not answer
+            with suppress(DatabaseError):
+                self.service.queue.release(hand.lease)
         self._over.set()
         self._loops.close()
+
+    def _in_hand(self) -> list[Hand]:
+        with self._changed:
+            return list(self._hands)
 
     def _lease(self) -> None:
         """Take as many jobs as there is room for."""
         self._looked_s = time.monotonic()
-        with self._changed:
-            free = self.jobs - len(self._hands)
+        free = self._room() - len(self._in_hand())
         if free <= 0 or self._draining.is_set():
             return
-        for lease in self.service.queue.lease([Kind.PORTRAITS], self.name, self.settings.dispatcher.lease_s, free):
-            hand = _Hand(lease)
+        lease_s = self.settings.dispatcher.lease_s
+        for lease in self.service.queue.lease([Kind.PORTRAITS], self.name, lease_s, free):
+            hand = Hand(lease, lease_s)
             with self._changed:
                 self._hands.add(hand)
             threading.Thread(target=self._work, args=(hand,), name=lease.job.id, daemon=True).start()
 
-    def _keep(self) -> None:
-        """Extend the leases of all jobs in hand."""
-        with self._changed:
-            hands = list(self._hands)
-        for hand in hands:
-            try:
-                self.service.queue.extend(hand.lease, self.settings.dispatcher.lease_s, hand.steps_done)
-            except LeaseLostError as error:
-                log.info("%s", error)
-                hand.stop(error.reason)
+    def _room(self) -> int:
+        """Jobs that may be in hand: what cannot be drawn yet is left to the queue, which knows what is due first."""
+        if time.monotonic() > self._counted_s + _COUNT_S:
+            self._samplers = max(1, self.service.speeds.workers(Kind.PORTRAITS))
+            self._counted_s = time.monotonic()
+        return self.jobs * self._samplers
 
-    def _work(self, hand: _Hand) -> None:
+    def _keep(self) -> None:
+        """Extend the leases of jobs in hand, and stop those that are held in vain."""
+        for hand in sorted(self._in_hand(), key=lambda hand: hand.extended_s):
+            if hand.stopped:
+                continue
+            if hand.in_vain:
+                log.warning("job %s: no news for %.0f s; it is given back", hand.lease.job.id, hand.silent_s)
+                hand.stop()
+            elif time.monotonic() - hand.extended_s >= self.settings.dispatcher.lease_s / 3:
+                self._extend(hand)
+
+    def _extend(self, hand: Hand) -> None:
+        asked_s = time.monotonic()
+        try:
+            self.service.queue.extend(hand.lease, self.settings.dispatcher.lease_s, hand.steps_done)
+            hand.extended_s = asked_s
+        except LeaseLostError as error:
+            log.info("%s", error)
+            hand.stop(error.reason)
+        except DatabaseError as error:  # tried again in a moment, and the others now
+            log.warning("job %s: %s", hand.lease.job.id, error)
+
+    def _work(self, hand: Hand) -> None:
         """One job, to its end or until it is lost."""
         with working_on(hand.lease.job):
             self._attempt(hand)
 
-    def _attempt(self, hand: _Hand) -> None:
+    def _attempt(self, hand: Hand) -> None:
         queue, lease = self.service.queue, hand.lease
         log.info("an attempt begins", extra={"attempt": lease.attempt, "worker": self.name})
         try:
             self._settle(hand, self._outcome(hand))
-        except _Stopped:
+        except Stopped:
             pass
         except Exception as error:  # of a worker far away, too: anything
             log.exception("job %s", lease.job.id)
@@ -227,35 +235,32 @@ class Dispatcher:
                 self._hands.discard(hand)
                 self._changed.notify_all()
 
-    def _outcome(self, hand: _Hand) -> Callable[[], object]:
+    def _outcome(self, hand: Hand) -> Callable[[], object]:
         """What is to be said to the queue of a job; raises for what another attempt might change."""
         queue, lease = self.service.queue, hand.lease
         try:
             plan = self._plan(lease)
             outcome = self._made(hand, plan)
-            with _timed(hand, "store"):
+            with hand.timed("store"):
                 result = self._result(hand, plan, outcome)
             self._measure(hand, plan, outcome)
-        except SettingsError as error:
-            sentence = str(error)
-            return lambda: queue.fail(lease, "request", sentence)
         except UnacceptableError as error:
             reason, sentence = error.reason, error.sentence
             return lambda: queue.fail(lease, reason, sentence)
-        except Exception as error:
+        except Exception as error:  # `Stopped`, too
             if hand.stopped:
-                raise _Stopped from None
+                raise Stopped from None
             if self._draining.is_set() or isinstance(error, WorkersAwayError):
                 self._draining.wait(_PAUSE_S)
                 hand.stop()
-                raise _Stopped from None
+                raise Stopped from None
             raise
         content = result.model_dump(mode="json")
         if result.images:
             return lambda: queue.complete(lease, content)
         return lambda: queue.fail(lease, Reason.NONE_ACCEPTED, Reason.NONE_ACCEPTED.sentence(), content)
 
-    def _settle(self, hand: _Hand, say: Callable[[], object]) -> None:
+    def _settle(self, hand: Hand, say: Callable[[], object]) -> None:
         """Say it to the queue, however long the database is away, while the job is ours."""
         while not hand.lost:
             try:
@@ -266,15 +271,23 @@ class Dispatcher:
                 hand.lost = error.reason
             except DatabaseError as error:
                 log.warning("job %s: %s", hand.lease.job.id, error)
+                hand.move()
                 if self._over.wait(_PAUSE_S):
                     return
 
     def _plan(self, lease: Lease) -> _Plan:
-        """The bulk job's order of the same. Raises `SettingsError` and `UnacceptableError` for one there cannot be."""
+        """The bulk job's order of the same. Raises `UnacceptableError` for one there cannot be."""
         job, settings = lease.job, self.settings
-        wanted = PortraitRequest.model_validate(job.request)
-        style = wanted.look(settings.style_folder)
-        order = wanted.order(job.id, settings.generation)
+        try:
+            wanted = PortraitRequest.model_validate(job.request)
+            style = wanted.look(settings.style_folder)
+            order = wanted.order(job.id, settings.generation)
+        except pydantic.ValidationError:
+            raise UnacceptableError(
+                "request", "The request is not one that is understood here; send it anew."
+            ) from None
+        except SettingsError as error:
+            raise UnacceptableError("request", str(error)) from None
         order = order.model_copy(update={"unsafe_above": settings.selection.unsafe_above})
         if wanted.identity_id is None:
             return _Plan(order, style, Subject(TRIGGER), Sitter(order.identity_id))
@@ -291,24 +304,26 @@ class Dispatcher:
         )
         return _Plan(order, style, subject, sitter)
 
-    def _made(self, hand: _Hand, plan: _Plan) -> Outcome:
+    def _made(self, hand: Hand, plan: _Plan) -> Outcome:
         order, style, job = plan.order, plan.style, hand.lease.job
         how = Finish(style.words, style.greyscale, order.generation.upscale, job.request_id)
 
         def draw(count: int, first_index: int) -> Iterator[Drawing | Drawn]:
             if hand.stopped:
-                raise _Stopped
-            deadline_s = max(1.0, job.deadline_at - time.time())
+                raise Stopped
+            deadline_s = max(1.0, hand.left_s)
             hand.steps_before = hand.steps_done
             draft = Draft(order, style, plan.subject, count, first_index, deadline_s, _PREVIEW_S, job.request_id)
             yield from hand.hold(self.draw(draft))
+            if hand.stopped:  # what came is not all
+                raise Stopped
 
         def finish(rgb_u8: NDArray[np.uint8]) -> Finished:
             if hand.stopped:
-                raise _Stopped
+                raise Stopped
             self._tell(hand, "finish", hand.steps_done)
-            with _timed(hand, "finish"):
-                return self.finish(rgb_u8, plan.sitter, how)
+            with hand.timed("finish"):
+                return _awaited(hand, self.finish(rgb_u8, plan.sitter, how))
 
         began_s = time.monotonic()
         acceptance = acceptance_of(order, likeness=plan.subject.lora_path is not None)
@@ -316,7 +331,7 @@ class Dispatcher:
         hand.seconds["sample"] += time.monotonic() - began_s - hand.seconds["finish"]
         return outcome
 
-    def _hear(self, hand: _Hand, news: Drawing | Judged) -> None:
+    def _hear(self, hand: Hand, news: Drawing | Judged) -> None:
         if isinstance(news, Judged):
             verdict = Candidate(news.index, not news.reason, news.reason.value, news.reason.sentence())
             hand.candidates = (*hand.candidates, verdict)
@@ -326,22 +341,23 @@ class Dispatcher:
             hand.preview = news.preview or hand.preview
             self._tell(hand, "denoise", hand.steps_before + news.total)
 
-    def _tell(self, hand: _Hand, stage: str, total: int) -> None:
+    def _tell(self, hand: Hand, stage: str, total: int) -> None:
+        hand.move()
         lease, done = hand.lease, hand.steps_done
         total = max(total, lease.job.steps)
         self.live.tell(lease.job.id, Progress(lease.attempt, stage, done, total, hand.preview, hand.candidates))
 
-    def _result(self, hand: _Hand, plan: _Plan, outcome: Outcome) -> PortraitsResult:
+    def _result(self, hand: Hand, plan: _Plan, outcome: Outcome) -> PortraitsResult:
         """Store what was accepted, best first."""
         lease, images, likeness = hand.lease, [], plan.subject.lora_path is not None
         for item in (item for item in outcome.ranked if item.rank > 0):
             if hand.stopped:
-                raise _Stopped
+                raise Stopped
             index, made = item.candidate.index, outcome.made[item.candidate.index]
             rgb_u8, score = made.portrait.rgb_u8, made.portrait.score
             inside = settings_inside(plan.order, plan.style, made, index, self.settings.base, plan.subject.lora_sha256)
             content, path = encode_portrait(rgb_u8, inside), f"{lease.folder}/{index:03d}.png"
-            self._store(path, content)
+            self._store(hand, path, content)
             images.append(
                 ResultImage(
                     path=path,
@@ -360,8 +376,9 @@ class Dispatcher:
         ]
         return PortraitsResult(images=tuple(images), rejected=tuple(rejected))
 
-    def _store(self, path: str, content: bytes) -> None:
+    def _store(self, hand: Hand, path: str, content: bytes) -> None:
         """A fault of the store that passes soon does not cost the pictures, which took so much longer to make."""
+        hand.move()
         for pause_s in _STORE_PAUSES_S:
             try:
                 self.service.store.write_bytes(path, content)
@@ -371,7 +388,7 @@ class Dispatcher:
                 time.sleep(pause_s)
         self.service.store.write_bytes(path, content)
 
-    def _measure(self, hand: _Hand, plan: _Plan, outcome: Outcome) -> None:
+    def _measure(self, hand: Hand, plan: _Plan, outcome: Outcome) -> None:
         meters = self.service.meters
         for stage, seconds in hand.seconds.items():
             meters.observe("studiolo_job_seconds", seconds, kind=Kind.PORTRAITS, stage=stage)
@@ -390,16 +407,18 @@ class Dispatcher:
                 self.service.store.remove(path)
 
 
+def _awaited(hand: Hand, finishing: Finishing) -> Finished:
+    """Raises `Stopped` when nobody wants it any more."""
+    while (finished := finishing.result(_LOOK_S)) is None:
+        if hand.stopped:
+            with suppress(Exception):  # whoever is gone has stopped
+                finishing.close()
+            raise Stopped
+    return finished
+
+
 def _reason(error: Exception) -> tuple[str, str]:
     """What a job fails with when the last attempt ended so: a word and a sentence."""
     if isinstance(error, StoreError):
         return "store", "The place where pictures are kept could not be reached."
     return JobReason.GAVE_UP, JobReason.GAVE_UP.sentence()
-
-
-@contextmanager
-def _timed(hand: _Hand, stage: str) -> Iterator[None]:
-    """What is done within is time of a stage, if it succeeds."""
-    began_s = time.monotonic()
-    yield
-    hand.seconds[stage] += time.monotonic() - began_s

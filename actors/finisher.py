@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from studiolo.errors import WeightsError
+from studiolo.errors import UnacceptableError, WeightsError
 from studiolo.perception.similarity import Similarity
 from studiolo.perception.suite import open_suite
 from studiolo.portraits.finishing import Finished, Finisher
@@ -72,19 +72,30 @@ class PortraitFinisher:
         """Load the perception suite and the upscaler."""
         suite, similarity = open_suite(self.suite_name), Similarity.load(self.suite_name)
         self._finisher = Finisher(suite, similarity, self.settings, SEEING, self.people)
+        self._forgotten: set[str] = set()
         self._begun: dict[int, float] = {}
         """By thread: when the candidate at which it is was begun."""
 
     def finish(self, rgb_u8: NDArray[np.uint8], sitter: Sitter, how: Finish) -> Finished:
-        """The portrait of a picture [H, W, 3], as the bulk job makes it; from any thread, one at a time."""
+        """The portrait of a picture [H, W, 3], as the bulk job makes it; from any thread, one at a time.
+
+        Raises `UnacceptableError` for a person who was forgotten, and what the store raises.
+        """
+        self._require_known(sitter)
         began_s = self._begun[threading.get_ident()] = time.monotonic()
         try:
             finished = self._finish(rgb_u8, sitter, how)
+            self._require_known(sitter)
         finally:
             del self._begun[threading.get_ident()]
         with answering(how.request_id) if how.request_id else nullcontext():
             log.info("a candidate is finished", extra={"ms": round(1000 * (time.monotonic() - began_s), 1)})
         return finished
+
+    def _require_known(self, sitter: Sitter) -> None:
+        if sitter.identity_id in self._forgotten:
+            self._finisher.forget(sitter.identity_id)  # what was in work meanwhile
+            raise UnacceptableError("identity", "The person is not there any more.")
 
     def check(self) -> None:
         """Raises `WeightsError` when a candidate is not finished in any time it could take."""
@@ -102,5 +113,6 @@ class PortraitFinisher:
         return self._finisher(rgb_u8, templates, sitter.embeddings_ND, grey=how.grey, upscale=how.upscale)
 
     def forget(self, identity_id: str) -> dict[str, int]:
-        """Drop what is kept of a person; how much of what."""
+        """Take nothing more of a person, and drop what is kept of them; how much of what."""
+        self._forgotten.add(identity_id)
         return {"templates": self._finisher.forget(identity_id)}

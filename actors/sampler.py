@@ -10,7 +10,8 @@ import tempfile
 import threading
 import time
 import uuid
-from collections import OrderedDict
+import weakref
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 from PIL import Image
 
-from studiolo.errors import DatabaseError, StudioloError, WeightsError
+from studiolo.errors import DatabaseError, StudioloError, UnacceptableError, WeightsError
 from studiolo.generation.base import load_base
 from studiolo.generation.engine import Engine, Events, Portrait, Step, Work
 from studiolo.generation.engine import Order as EngineOrder
@@ -41,14 +42,13 @@ log = logging.getLogger(__name__)
 
 _PREVIEW_PX = 256
 _FAULTS = 3
-"""So many drafts that failed one after another by no fault of their own, and the sampler is not well."""
+"""So many faults one after another, by no fault of the drafts, and the sampler is not well."""
 _STALL_S = 120.0
 """Longest that a step may take."""
 
 
 @dataclass
 class _File:
-    identity_id: str
     path: Path
     copy: BinaryIO | None = None
     """What `path` leads to, in memory, unless that is the store's own file."""
@@ -66,10 +66,13 @@ class FaceLoras:
         self._numbers = itertools.count()
         self._files: OrderedDict[str, _File] = OrderedDict()
         """By sha256."""
+        self._used: defaultdict[str, set[str]] = defaultdict(set)
+        """By person: every sha256 that was asked for. What an engine made of a file may outlive the file here."""
 
     def get(self, identity_id: str, path: str, sha256: str) -> Path:
         """The file at `path` of the store. Raises `WeightsError` when it is not the one with `sha256`, `StoreError`."""
-        found = self._files.pop(sha256, None) or self._open(identity_id, path)
+        self._used[identity_id].add(sha256)
+        found = self._files.pop(sha256, None) or self._open(path)
         if not found.path.is_file() or sha256_of(found.path) != sha256:
             self._remove(found)
             raise WeightsError(f"face-LoRA {path}: not the file with the sha256 {sha256[:12]}...; train it again")
@@ -80,18 +83,18 @@ class FaceLoras:
 
     def forget(self, identity_id: str) -> tuple[list[str], int]:
         """Remove what there is of a person: the sha256 of files that were used, and how many copies there were."""
-        gone = [sha256 for sha256, file in self._files.items() if file.identity_id == identity_id]
-        return gone, sum(self._remove(self._files.pop(sha256)) for sha256 in gone)
+        used = sorted(self._used.pop(identity_id, ()))
+        return used, sum(self._remove(self._files.pop(sha256)) for sha256 in used if sha256 in self._files)
 
-    def _open(self, identity_id: str, path: str) -> _File:
+    def _open(self, path: str) -> _File:
         local = self._store.local_path(path)
         if local is not None:
-            return _File(identity_id, local)
+            return _File(local)
         copy = os.fdopen(os.memfd_create("face-lora"), "wb", buffering=0)
         copy.write(self._store.read_bytes(path))
         link = Path(self._folder.name) / f"{next(self._numbers)}.safetensors"
         link.symlink_to(f"/proc/{os.getpid()}/fd/{copy.fileno()}")
-        return _File(identity_id, link, copy)
+        return _File(link, copy)
 
     @staticmethod
     def _remove(file: _File) -> bool:
@@ -111,6 +114,7 @@ class Sampler:
         self.meters = meters or NoMeters()
         self.name = f"sampler-{uuid.uuid4().hex[:12]}"
         self._faults = 0
+        self._fault: Exception | None = None
         self._moved = 0, time.monotonic()
         """Turns of the engine, and when they were last seen to be others, or none was wanted."""
 
@@ -122,17 +126,22 @@ class Sampler:
         """Draw with this base."""
         self.engine = Engine.configured(pipeline, self.settings)
         self._loras, self._reading = FaceLoras(self.store), threading.Lock()
+        self._forgotten: set[str] = set()
+        self._inside: weakref.WeakKeyDictionary[Sampling, str] = weakref.WeakKeyDictionary()
+        """Drafts that were begun, and of whom."""
 
     def sample(self, draft: Draft) -> "Sampling":
         """The draft, which begins at once; from any thread.
 
         Raises `SettingsError` for what cannot be drawn, `WeightsError` and `StoreError` for a face-LoRA that cannot be
-        had, and `UsageError` when the sampler is closed.
+        had, `UnacceptableError` for a person who was forgotten, and `UsageError` when the sampler is closed.
         """
         with answering(draft.request_id) if draft.request_id else nullcontext():
             log.info("a draft begins", extra={"candidates": draft.count, "worker": self.name})
         subject, style_lora = draft.subject, style_lora_path(draft.style)
         with self._reading:  # a file may go when another is fetched, but not before the engine has read it
+            if draft.order.identity_id in self._forgotten:
+                raise UnacceptableError("identity", "The person is not there any more.")
             face_lora = None
             if subject.lora_path is not None:
                 face_lora = self._loras.get(draft.order.identity_id, subject.lora_path, subject.lora_sha256)
@@ -147,23 +156,33 @@ class Sampler:
                 fits=self.engine.fits,
             )
             order = EngineOrder(**fields, deadline_s=draft.deadline_s, previews=draft.preview_s > 0)
-            events = self.engine.submit(order)
-        return Sampling(self, events, fields["prompt"], draft.preview_s)
+            sampling = Sampling(self, self.engine.submit(order), fields["prompt"], draft)
+            self._inside[sampling] = draft.order.identity_id
+        return sampling
 
     def forget(self, identity_id: str) -> dict[str, int]:
-        """Drop what is kept of a person whose drafts have ended; how much of what."""
+        """Stop the drafts of a person, take no more, and drop what is kept of them; how much of what."""
         with self._reading:
+            self._forgotten.add(identity_id)
+            for sampling in [one for one, whose in self._inside.items() if whose == identity_id]:
+                sampling.close()
             sha256s, copies = self._loras.forget(identity_id)
             return {"copies of face-LoRAs": copies, **self.engine.forget(sha256s)}
 
     def note(self, error: Exception | None) -> None:
-        """A draft ended, with an error or without: what nobody raised on purpose speaks against the sampler."""
+        """A draft ended, with an error or without: what nobody raised on purpose speaks against the sampler.
+
+        An error that ended several drafts at once is one fault.
+        """
+        if error is not None and error is self._fault:
+            return
+        self._fault = error
         self._faults = 0 if error is None or isinstance(error, StudioloError) else self._faults + 1
 
     def check(self) -> None:
         """Raises `WeightsError` when nothing comes of drafts any more, such as after a fault of the device."""
         if self._faults >= _FAULTS:
-            raise WeightsError(f"sampler: {self._faults} drafts failed one after another; start it again")
+            raise WeightsError(f"sampler: {self._faults} faults one after another; start it again")
         turns, now = self.engine.work().turns, time.monotonic()
         if turns != self._moved[0] or not self.engine.busy:
             self._moved = turns, now
@@ -198,9 +217,12 @@ class Sampler:
 class Sampling(Iterator[Drawing | Drawn]):
     """What comes of one draft. Closing it, from any thread, frees its slots."""
 
-    def __init__(self, sampler: Sampler, events: Events, prompt: str, preview_s: float) -> None:
-        self._sampler, self._events, self._prompt, self._preview_s = sampler, events, prompt, preview_s
-        self._previewed_s = time.monotonic() - preview_s
+    def __init__(self, sampler: Sampler, events: Events, prompt: str, draft: Draft) -> None:
+        self._sampler, self._events, self._prompt = sampler, events, prompt
+        self._count, self._preview_s = draft.count, draft.preview_s
+        self._previewed_s = time.monotonic() - draft.preview_s
+        self._done: Counter[int] = Counter()
+        """Steps of each candidate."""
 
     def __next__(self) -> Drawing | Drawn:
         try:
@@ -220,12 +242,17 @@ class Sampling(Iterator[Drawing | Drawn]):
         self._events.close()
 
     def _preview(self, step: Step) -> bytes | None:
-        """A small PNG of the first candidate of the step, when one is due."""
+        """A small PNG of the first candidate of the step, when one is due.
+
+        None is made of a candidate's last third: that would be the picture, and nobody has judged yet what it shows.
+        """
+        self._done.update(step.latents.keys())
+        early = [index for index in step.latents if 3 * self._done[index] * self._count <= 2 * step.total]
         now = time.monotonic()
-        if not step.latents or now < self._previewed_s + self._preview_s:
+        if not early or now < self._previewed_s + self._preview_s:
             return None
         self._previewed_s = now
-        return _small_png(self._sampler.engine.decode(step.latents[min(step.latents)]))
+        return _small_png(self._sampler.engine.decode(step.latents[min(early)]))
 
 
 def _small_png(rgb_u8: NDArray[np.uint8]) -> bytes:

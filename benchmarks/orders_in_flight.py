@@ -87,7 +87,7 @@ def main() -> None:
 def _orders(folder: Path, count: int) -> list[Row]:
     """Rows of `count` orders, of people who are seen as the job sees them; what they need lies in `folder`."""
     people = sample_people(folder, Store(folder / "store"), -(-count // len(STYLES)))
-    loras = [(person.row, {"path": person.lora_path, "sha256": "0" * 64}) for person in people]
+    loras = [(person.row, {"path": person.lora_path, "sha256": person.lora_sha256}) for person in people]
     return [order_row(row, lora, style, 1, 0) for row, lora in loras for style in STYLES][:count]
 
 

@@ -1,5 +1,6 @@
 """The whole endpoint on Ray Serve, from deploy/serve.yaml, on fractions of two cores with the embedded suite."""
 
+import asyncio
 import hashlib
 import json
 import socket
@@ -14,6 +15,7 @@ import pytest
 import ray
 import yaml
 from ray import serve
+from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.serve._private.autoscaling_state import _resolve_policy_callable
 from ray.serve._private.common import DeploymentID
 from ray.serve.autoscaling_policy import _apply_autoscaling_config
@@ -21,10 +23,11 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext
 from ray.serve.schema import ServeDeploySchema
 
 import serve_app
-from studiolo.errors import SettingsError
+from studiolo.errors import DatabaseError, SettingsError
 from studiolo.generation.base import load_base
 from studiolo.portraits.files import decode_portrait
 from studiolo.service.endpoint import EndpointSettings
+from studiolo.service.live import Progress
 from studiolo.service.metrics import TABLE
 from studiolo.service.service import Service
 from studiolo.weights.fetch import pull
@@ -219,3 +222,40 @@ def test_every_metric_of_the_table_is_one_of_rays() -> None:
     for metric in TABLE:
         tell = {"counter": meters.count, "gauge": meters.gauge, "histogram": meters.observe}[metric.kind]
         tell(metric.name, 1, **{label: labels[label] for label in metric.labels})
+    made = {name: (type(family).__name__.lower(), family.info["tag_keys"]) for name, family in meters._families.items()}
+    assert made == {metric.name: (metric.kind, metric.labels) for metric in TABLE}
+
+
+class Said:
+    """A deployment's handle: what its replicas answer to all that is asked of all of them."""
+
+    deployment_name = "Said"
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = [*answers]
+
+    def broadcast(self, *asked: str) -> "Said":
+        return self
+
+    def results(self, **how: Any) -> list[Any]:
+        return self.answers
+
+    async def results_async(self, **how: Any) -> list[Any]:
+        return self.answers
+
+
+def test_who_died_has_forgotten_a_person_and_who_is_away_for_a_moment_has_not() -> None:
+    forgotten = serve_app.elsewhere(Said({"adapters": 1}, ActorDiedError()), Said({"adapters": 2, "templates": 1}))
+    assert forgotten("id_1") == {"adapters": 3, "templates": 1}
+    for error in (ActorUnavailableError("away", None), ValueError("a fault")):
+        with pytest.raises(DatabaseError, match="did not forget id_1"):
+            serve_app.elsewhere(Said({"adapters": 1}, error))("id_1")
+
+
+def test_of_two_attempts_the_news_are_those_of_the_later() -> None:
+    def news(*answers: Any) -> Progress | None:
+        return asyncio.run(serve_app.LiveFar(Said(*answers)).look("job_1"))
+
+    older, newer = Progress(1, "denoise", 5, 8), Progress(2, "denoise", 1, 8)
+    assert news(older, None, newer, ActorDiedError()) == newer
+    assert news(None) is None

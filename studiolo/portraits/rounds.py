@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studiolo.albums.records import Reason
+from studiolo.errors import UsageError
 from studiolo.keys import PLAN_FIELDS
 from studiolo.portraits.finishing import Finished
 from studiolo.portraits.orders import Order
@@ -139,7 +140,8 @@ def work_off(
 ) -> Outcome:
     """Make the candidates of `order`, judge them, and go on within the budget while too few are accepted.
 
-    `first_index` is that of the first candidate. `watch` is told of steps and verdicts as they come.
+    `first_index` is that of the first candidate. `watch` is told of steps and verdicts as they come. Raises
+    `UsageError` when fewer candidates were drawn than asked for.
     """
     made: dict[int, Made] = {}
     ranked: list[Ranked] = []
@@ -147,12 +149,15 @@ def work_off(
     settings = order.generation
     while wants_retry(accepted, order.count, rounds, settings.retries):
         count = candidates_in_round(accepted, order.count, settings.candidates_per_portrait)
-        for event in draw(count, first_index + len(made)):
+        before = len(made)
+        for event in draw(count, first_index + before):
             if isinstance(event, Drawn):
                 made[event.index] = Made(event.seed, event.prompt, finish(event.rgb_u8))
                 watch(Judged(event.index, fault(_candidate(order, event.index, made[event.index]), acceptance)))
             else:
                 watch(event)
+        if len(made) < before + count:
+            raise UsageError(f"order: its sampler ended after {len(made) - before} of {count} candidates; ask another")
         candidates = [_candidate(order, index, one) for index, one in made.items()]
         ranked = rank_candidates(candidates, order.count, acceptance)
         accepted = sum(item.rank > 0 for item in ranked)

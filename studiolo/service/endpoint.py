@@ -69,7 +69,7 @@ class DispatcherSettings(Section):
     replicas: int = pydantic.Field(1, ge=1)
     """One is enough; a second one takes over at once when a machine is lost."""
     jobs: int = pydantic.Field(8, ge=1)
-    """Jobs in hand for each sampler there may be: enough that no slot idles while another job is judged."""
+    """Jobs in hand for each sampler that is there: enough that no slot idles while another job is judged."""
     lease_s: float = pydantic.Field(30.0, gt=0)
     """Seconds for which a job is held; extended at a third of it. After a crash it is taken up again so much later."""
     poll_s: float = pydantic.Field(0.25, gt=0)

@@ -53,6 +53,16 @@ class Speeds:
         there = [row for row in rows if row.reported_at >= now - self.settings.speed_window_s]
         return sum(row.steps_per_s or usual for row in there) or usual
 
+    def workers(self, kind: Kind) -> int:
+        """How many workers of a kind are there."""
+
+        def count(session: Session) -> int:
+            since = self.database.now(session) - self.settings.speed_window_s
+            there = sa.select(sa.func.count()).select_from(SpeedRow).where(SpeedRow.reported_at >= since)
+            return session.scalars(there.filter_by(kind=kind)).one()
+
+        return self.database.read(count)
+
     def _report(self, worker: str, kind: Kind, steps: int, busy_s: float, session: Session) -> None:
         now = self.database.now(session)
         row = session.get(SpeedRow, worker, with_for_update=True)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from actors.sampler import FaceLoras, Sampler
 from benchmarks.workloads import write_loras
-from studiolo.errors import SettingsError, WeightsError
+from studiolo.errors import SettingsError, UnacceptableError, WeightsError
 from studiolo.generation.engine import Order as EngineOrder
 from studiolo.generation.engine import Portrait
 from studiolo.generation.tiny import tiny_base
@@ -85,7 +85,10 @@ def test_previews_are_small_pictures_now_and_then(sampler: Sampler) -> None:
     seldom = [event.preview for event in sampler.sample(draft(preview_s=60)) if isinstance(event, Drawing)]
     often = [event.preview for event in sampler.sample(draft(preview_s=1e-9)) if isinstance(event, Drawing)]
     assert [one is not None for one in seldom] == [True] + [False] * (len(seldom) - 1)
-    pictures = [np.asarray(Image.open(io.BytesIO(png or b""))) for png in often]
+    shown = [png for png in often if png is not None]
+    assert len(shown) < len(often)  # of no candidate's last steps: nobody has judged yet what it shows
+    assert often[-1] is None
+    pictures = [np.asarray(Image.open(io.BytesIO(png))) for png in shown]
     assert {picture.shape for picture in pictures} == {(64, 64, 3)}
     assert not np.array_equal(pictures[0], pictures[1])
 
@@ -135,6 +138,35 @@ def test_nothing_is_left_of_a_person_who_is_forgotten(sampler: Sampler, store: S
     assert sampler.forget("anna") == {"copies of face-LoRAs": 0, "adapters": 1, "prompts": 2}
     assert sampler.forget("anna") == {"copies of face-LoRAs": 0, "adapters": 0, "prompts": 0}
     assert store.exists(lora[0])  # the store's own file is the erasure's
+    with pytest.raises(UnacceptableError, match="not there any more"):
+        sampler.sample(draft(lora))
+
+
+def test_a_draft_of_a_person_who_is_forgotten_ends(sampler: Sampler, store: Store, tmp_path: Path) -> None:
+    sampling = sampler.sample(draft(put_lora(store, tmp_path), steps=900))
+    next(sampling)
+    assert sampler.forget("anna")["adapters"] == 1
+    assert sampler.engine._requests == []
+    assert all(isinstance(event, Drawing) for event in sampling)
+
+
+def test_an_adapter_is_forgotten_whose_file_is_gone(sampler: Sampler, store: Store, tmp_path: Path) -> None:
+    path, sha256 = put_lora(store, tmp_path)
+    assert [*sampler.sample(draft((path, sha256)))]
+    store.write_bytes(path, b"another")
+    with pytest.raises(WeightsError):
+        sampler.sample(draft((path, sha256)))
+    assert sampler.forget("anna")["adapters"] == 1
+
+
+def test_one_fault_that_ends_several_drafts_is_one(sampler: Sampler) -> None:
+    once, again = ZeroDivisionError(), ZeroDivisionError()
+    for error in (once, once, once, again):
+        sampler.note(error)
+    sampler.check()
+    sampler.note(ZeroDivisionError())
+    with pytest.raises(WeightsError, match="start it again"):
+        sampler.check()
 
 
 def test_it_says_how_fast_it_is_and_how_full_and_leaves(sampler: Sampler, tmp_path: Path) -> None:
