@@ -40,6 +40,7 @@ SEED = 0
 REPORT_S = 5.0
 """Pause between two reports of speed and progress, if leases are not so short that they need more."""
 TEND_S = 1.0
+TIDY_S = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -117,10 +118,10 @@ class LeasedTrainer:
     def work(self, once: bool = False) -> None:
         """Learn what is queued, until `drain` is called or, with `once`, until nothing is queued any more."""
         report_s = min(self.settings.trainer.lease_s / 3, REPORT_S)
-        tend = partial(self.service.tend, erasures=False)
         with (
             regularly("leases", report_s, self._report),
-            regularly("tending", TEND_S, tend),
+            regularly("tending", TEND_S, self.service.tend),
+            regularly("tidying", TIDY_S, self.service.tidy),
             self.watch(self.settings.face_lora.time_limit_s) as self._moved,
         ):
             try:

@@ -20,8 +20,8 @@ class WebSettings(Section):
     """Size of a JSON body."""
     body_s: float = pydantic.Field(20.0, gt=0)
     """Seconds a client may take to send a JSON body."""
-    upload_s: float = pydantic.Field(600.0, gt=0)
-    """Seconds a client may take to send an album."""
+    upload_s: float = pydantic.Field(600.0, gt=0, le=1800)
+    """Seconds a client may take to send an album; files that have no row after an hour are thrown away."""
     max_wait_s: float = pydantic.Field(60.0, ge=0)
     """Longest `wait_s` of a request for portraits."""
     openai_wait_s: float = pydantic.Field(120.0, gt=0)

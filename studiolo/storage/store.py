@@ -82,6 +82,18 @@ class Store:
         """Whether a file or folder is at `path`."""
         return bool(self._attempt("look at", path, partial(self._fs.exists, self._place(path))))
 
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders directly in `folder`, sorted; empty when there is no such folder."""
+        place = self._place(folder)
+
+        def look() -> list[dict[str, Any]]:
+            with suppress(FileNotFoundError):
+                return list(self._fs.ls(place, detail=True))
+            return []
+
+        found = self._attempt("list", folder, look)
+        return sorted(str(one["name"]).rstrip("/").split("/")[-1] for one in found if one["type"] == "directory")
+
     def list(self, folder: str = "") -> list[str]:
         """Paths of all files below `folder`, at any depth, sorted; empty when there is no such folder."""
         place = self._place(folder) if folder else self._root

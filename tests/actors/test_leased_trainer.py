@@ -255,7 +255,7 @@ def test_who_is_erased_in_training_is_gone_for_good(long: Service, people: Path,
         erased = long.erasure.erase(TENANT, identity_id(1))
         assert erased is not None
         assert erased.receipt is None
-        wait_for(lambda: long.erasure.erase(TENANT, identity_id(1)).receipt)  # type: ignore[union-attr]
+        wait_for(lambda: long.erasure.erase(TENANT, identity_id(1), lambda _: {}).receipt)  # type: ignore[union-attr]
     assert traces(tmp_path / "store", identity_id(1)) == []
 
 
