@@ -56,8 +56,8 @@ check: setup  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-serve: weights  ## the HTTP endpoint on this machine
-	$(BIN)/serve run serve_app:app
+serve: weights  ## the HTTP endpoint on this machine, with a trainer; Ctrl-C ends both
+	@exec $(BIN)/python -m jobs serve
 
 clean:  ## remove what the targets made
 	rm -rf .venv out data/samples .mypy_cache .ruff_cache .pytest_cache

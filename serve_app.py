@@ -1,171 +1,376 @@
-"""The online endpoint: `serve run serve_app:app`, then `POST /portraits`.
+"""The online endpoint on Ray Serve: `serve run serve_app:app`, beside `python -m jobs trainer`.
 
-Two deployments: `Api` speaks HTTP and checks requests, `PortraitModel` keeps the base and its engine warm and
-is scaled with the load. There are no keys, quotas or safety checks here yet: keep it inside your own network.
+Four deployments around a queue in SQL (docs/decisions/0011, 0014): `Ingress` speaks HTTP, `Dispatcher` leases jobs of
+portraits, `Sampler` draws their candidates, `Finisher` finishes and judges them. All state is in SQL and the store.
 """
 
 import asyncio
-import base64
-from collections.abc import Awaitable, Callable
+import logging
+import math
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
-import pydantic
-from fastapi import FastAPI, Header, HTTPException, Response
+import numpy as np
+from fastapi import FastAPI
+from numpy.typing import NDArray
 from ray import serve
-from ray.serve.config import AutoscalingConfig
-from ray.serve.exceptions import BackPressureError
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
+from ray.util import metrics
 
-import studiolo
-from studiolo.generation.base import load_base
-from studiolo.generation.engine import Engine, Events, Order, Portrait
-from studiolo.portraits.files import encode_portrait
-from studiolo.settings import GenerationSettings
-from studiolo.weights.fetch import pull
+from actors.dispatcher import Dispatcher
+from actors.finisher import Finish, PortraitFinisher, Sitter
+from studiolo.errors import DatabaseError, WorkersAwayError
+from studiolo.portraits.finishing import Finished
+from studiolo.portraits.rounds import Draft, Drawing, Drawn
+from studiolo.service.database import Database
+from studiolo.service.endpoint import EndpointSettings
+from studiolo.service.erasure import Elsewhere
+from studiolo.service.live import Progress
+from studiolo.service.logs import configure
+from studiolo.service.metrics import TABLE, Meters, Metric
+from studiolo.service.queue import JobQueue
+from studiolo.service.records import Kind
+from studiolo.service.service import Service
+from studiolo.service.speeds import Speeds
+from studiolo.storage.store import Store
+from web.app import create_app
 
-BASE_CARD = "embedded-base"
-IDENTITY = "anonymous"
-"""Part of the seed of every candidate; no face-LoRA is loaded here yet."""
+log = logging.getLogger(__name__)
 
-
-class PortraitRequest(pydantic.BaseModel):
-    """Body of `POST /portraits`."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    prompt: str = pydantic.Field(min_length=1, max_length=500)
-    """What the picture shows."""
-    negative_prompt: str = pydantic.Field("", max_length=500)
-    """What it should not show."""
-    seed: int = pydantic.Field(0, ge=0, lt=2**31)
-    """The same request with the same seed gives the same picture."""
-    steps: int = pydantic.Field(30, ge=1, le=100)
-    """Denoising steps."""
-    guidance_scale: float = pydantic.Field(GenerationSettings().guidance_scale, ge=1, le=20)
-    """Classifier-free guidance scale."""
-    count: int = pydantic.Field(1, ge=1, le=4)
-    """Pictures wanted."""
-
-
-class PortraitImage(pydantic.BaseModel):
-    """One picture of the answer."""
-
-    seed: int
-    """Seed of this picture."""
-    png_base64: str
-    """The PNG file, its settings inside, in base64."""
+CONFIG = "STUDIOLO_ENDPOINT"
+"""Environment variable with the path of the settings file for `app`."""
+_LOOK_S = 1.0
+_FORGET_S = 20.0
+_FINISH_S = 600.0
+"""Longest that is waited for a candidate to be finished, and for a replica that does it."""
+_TOLD_S = 0.2
+"""Between two messages about the steps of a draft."""
+_OPEN_REQUESTS = 1000
+_LOGGING = {"encoding": "JSON", "enable_access_log": False}
+"""The gate writes a line for each request, and none is wanted for each call between replicas."""
+_HEALTH_S = 5.0
+_LOOK_BACK_S = 11.0
+"""Statistics of samplers are averaged over so long; Serve wants more than the 10 s after which replicas send theirs."""
 
 
-class PortraitAnswer(pydantic.BaseModel):
-    """Answer of `POST /portraits` as JSON."""
+class IngressReplica:
+    """HTTP: the routes of `web/`."""
 
-    model: str
-    """Id of the base's model card."""
-    portraits: list[PortraitImage]
-    """As many as were asked for, in the order of their index."""
-
-
-Generate = Callable[[PortraitRequest], Awaitable[PortraitAnswer]]
-
-
-class PortraitModel:
-    """Keeps one engine warm on a replica; requests share its slots."""
-
-    def __init__(self, slots: int) -> None:
-        self._engine = Engine.configured(load_base(pull(BASE_CARD)), GenerationSettings(slots=slots))
-        # Of the two threads for each request one waits for its pictures, the other may have to stop it.
-        self._threads = ThreadPoolExecutor(2 * _ongoing(slots), thread_name_prefix="request")
-
-    async def generate(self, request: PortraitRequest) -> PortraitAnswer:
-        """Make the pictures of `request`, off the event loop. One whose client goes away frees its slots."""
-        settings = request.model_dump() | {"eta": GenerationSettings().eta}
-        events = self._engine.submit(Order(identity_id=IDENTITY, **settings))
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._threads, self._answer, events, settings)
-        except asyncio.CancelledError:
-            loop.run_in_executor(self._threads, events.close)
-            raise
-
-    @staticmethod
-    def _answer(events: Events, settings: dict[str, Any]) -> PortraitAnswer:
-        images = []
-        for event in events:
-            if isinstance(event, Portrait):
-                content = encode_portrait(event.rgb_u8, settings | {"seed": event.seed, "base": BASE_CARD})
-                images.append(PortraitImage(seed=event.seed, png_base64=base64.b64encode(content).decode()))
-        return PortraitAnswer(model=BASE_CARD, portraits=images)
-
-
-def _ongoing(slots: int) -> int:
-    """Requests a replica works on at once: as many again as have a slot wait inside, so that none stays idle."""
-    return 2 * slots
-
-
-class Api:
-    """HTTP in front of the model."""
-
-    def __init__(self, model: DeploymentHandle) -> None:
-        self._model = model
-
-    async def generate(self, request: PortraitRequest) -> PortraitAnswer:
-        """Pass `request` to a replica of the model."""
-        return await self._model.generate.remote(request)
+    def __init__(
+        self,
+        settings: EndpointSettings,
+        dispatcher: DeploymentHandle,
+        sampler: DeploymentHandle,
+        finisher: DeploymentHandle,
+    ) -> None:
+        configure()
+        self._settings, self._service = settings, Service.open(settings, RayMeters())
+        self._live, self._elsewhere = LiveFar(dispatcher), elsewhere(sampler, finisher)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return http_app(self.generate)
+        return create_app(self._service, self._settings, self._live, self._elsewhere)
 
 
-def http_app(generate: Generate) -> FastAPI:
-    """The routes, over any function that makes portraits."""
-    http = FastAPI(title="Studiolo", version=studiolo.__version__)
+class SamplerReplica:
+    """A sampler that streams, says how fast it is, and counts what waits for it."""
 
-    @http.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        """Whether the endpoint takes requests."""
-        return {"status": "ok", "version": studiolo.__version__}
+    def __init__(self, settings: EndpointSettings) -> None:
+        configure()
+        from actors.sampler import Sampler  # torch and diffusers, which the other replicas need not load
 
-    png: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}}}
+        self._sampler = Sampler(Store(settings.store), settings.base, settings.generation, RayMeters())
+        self._sampler.open("cuda" if settings.sampler.gpus > 0 else "cpu")
+        database = Database(settings.database, patience_s=settings.database_patience_s)
+        self._queue = JobQueue(database, settings.queue)
+        # Of the two threads for each draft one waits for what comes of it, the other may have to stop it.
+        self._threads = ThreadPoolExecutor(2 * _drafts(settings), thread_name_prefix="draft")
+        self._stop = threading.Event()
+        reporting = Speeds(database, settings.admission), self._stop
+        self._reporter = threading.Thread(target=self._sampler.report, args=reporting, daemon=True)
+        self._reporter.start()
 
-    @http.post("/portraits", response_model=PortraitAnswer, responses=png)
-    async def portraits(
-        request: PortraitRequest, accept: Annotated[str, Header()] = "application/json"
-    ) -> PortraitAnswer | Response:
-        """Make portraits: PNG files in base64 as JSON, or with `Accept: image/png` one picture itself."""
-        as_png = accept.split(";")[0].strip() == "image/png"
-        if as_png and request.count != 1:
-            detail = f"image/png holds one picture: got count {request.count}, wanted 1 (JSON holds several)"
-            raise HTTPException(422, detail)
+    async def sample(self, draft: Draft) -> AsyncIterator[Drawing | Drawn]:
+        """What comes of a draft. A caller that goes away frees its slots."""
+        loop, told_s = asyncio.get_running_loop(), 0.0
+        sampling = await loop.run_in_executor(self._threads, self._sampler.sample, draft)
         try:
-            answer = await generate(request)
-        except BackPressureError:
-            detail = "all replicas are busy and the queue is full; try again later"
-            raise HTTPException(503, detail, headers={"Retry-After": "5"}) from None
-        if as_png:
-            return Response(base64.b64decode(answer.portraits[0].png_base64), media_type="image/png")
-        return answer
+            while (event := await loop.run_in_executor(self._threads, next, sampling, None)) is not None:
+                if isinstance(event, Drawing) and event.preview is None and event.done < event.total:
+                    if time.monotonic() < told_s + _TOLD_S:
+                        continue
+                    told_s = time.monotonic()
+                yield event
+        finally:
+            self._threads.submit(sampling.close)
 
-    return http
+    def forget(self, identity_id: str) -> dict[str, int]:
+        """Drop what is kept of a person."""
+        return self._sampler.forget(identity_id)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Denoising steps of portraits that are still to be done, here and elsewhere."""
+        backlog = await asyncio.to_thread(self._queue.backlog, Kind.PORTRAITS)
+        return {STEPS: float(backlog.queued_steps + backlog.running_steps)}
+
+    def check_health(self) -> None:
+        """Raises when nothing comes of drafts any more."""
+        self._sampler.check()
+
+    def __del__(self) -> None:
+        self._stop.set()
+        self._reporter.join(_HEALTH_S)
+        self._sampler.close()
 
 
-def build(slots: int = 4, max_replicas: int = 4) -> serve.Application:
-    """The application: `slots` pictures at a time on a replica, 1 to `max_replicas` replicas."""
-    model = serve.deployment(
-        PortraitModel,
-        name="PortraitModel",
-        # More requests than slots: the scaler sees the load before the replica is full.
+class FinisherReplica(PortraitFinisher):
+    """A finisher with its models open."""
+
+    def __init__(self, settings: EndpointSettings) -> None:
+        configure()
+        super().__init__(Store(settings.store), settings.suite, settings.generation)
+        self.open()
+
+    def check_health(self) -> None:
+        """Raises when a candidate hangs."""
+        self.check()
+
+
+class DispatcherReplica:
+    """A dispatcher whose samplers and finishers are deployments."""
+
+    def __init__(self, settings: EndpointSettings, sampler: DeploymentHandle, finisher: DeploymentHandle) -> None:
+        configure()
+        self._sampler, self._finisher = sampler.options(stream=True), finisher
+        self._drain_s = settings.dispatcher.drain_s
+        jobs = settings.dispatcher.jobs * settings.sampler.max_replicas
+        self._dispatcher = Dispatcher(
+            Service.open(settings, RayMeters()),
+            settings,
+            lambda draft: DrawingsFar(self._sampler, draft),
+            self._finish,
+            jobs=jobs,
+            elsewhere=elsewhere(sampler, finisher),
+        )
+        self._dispatcher.start()
+
+    def _finish(self, rgb_u8: NDArray[np.uint8], sitter: Sitter, how: Finish) -> Finished:
+        with _told():
+            finished: Finished = self._finisher.finish.remote(rgb_u8, sitter, how).result(timeout_s=_FINISH_S)
+        return finished
+
+    async def look(self, job_id: str) -> Progress | None:
+        """How far a job in hand is; None for one that is not in ours."""
+        return await self._dispatcher.live.look(job_id)
+
+    def check_health(self) -> None:
+        """Raises when it leases no more."""
+        self._dispatcher.check()
+
+    def __del__(self) -> None:
+        self._dispatcher.drain(self._drain_s)
+
+
+class RayMeters(Meters):
+    """Metrics as Ray's own: Prometheus fetches them from the port of each node, with `ray_` before their names."""
+
+    def __init__(self) -> None:
+        self._families = {metric.name: _family(metric) for metric in TABLE}
+
+    def record(self, metric: Metric, value: float, labels: dict[str, str]) -> None:
+        """As `Meters` says."""
+        family = self._families[metric.name]
+        if isinstance(family, metrics.Counter):
+            family.inc(value, labels)
+        elif isinstance(family, metrics.Gauge):
+            family.set(value, labels)
+        else:
+            family.observe(value, labels)
+
+
+def _family(metric: Metric) -> metrics.Counter | metrics.Gauge | metrics.Histogram:
+    if metric.kind == "histogram":
+        return metrics.Histogram(metric.name, metric.help, boundaries=list(metric.buckets), tag_keys=metric.labels)
+    if metric.kind == "gauge":
+        return metrics.Gauge(metric.name, metric.help, tag_keys=metric.labels)
+    return metrics.Counter(metric.name, metric.help, tag_keys=metric.labels)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors of a call to a replica are those that it raised, and `WorkersAwayError` when there is none."""
+    try:
+        yield
+    except DeploymentUnavailableError as error:
+        raise WorkersAwayError(f"no replica is there: {error}") from None
+    except RayTaskError as error:
+        raise error.cause if isinstance(error.cause, Exception) else error from None
+
+
+class DrawingsFar:
+    """What comes of a draft, from a sampler elsewhere."""
+
+    def __init__(self, sampler: DeploymentHandle, draft: Draft) -> None:
+        self._response = sampler.sample.remote(draft)
+
+    def __iter__(self) -> "DrawingsFar":
+        return self
+
+    def __next__(self) -> Drawing | Drawn:
+        with _told():
+            event: Drawing | Drawn = next(self._response)
+        return event
+
+    def close(self) -> None:
+        """Stop it, wherever it is."""
+        with suppress(Exception):  # whoever is gone has stopped
+            self._response.cancel()
+
+
+class LiveFar:
+    """Progress as the dispatchers know it."""
+
+    def __init__(self, dispatcher: DeploymentHandle) -> None:
+        self._dispatcher = dispatcher
+
+    async def look(self, job_id: str) -> Progress | None:
+        """As `Live` says. All are asked: while one replaces another there are two."""
+        try:
+            asked = self._dispatcher.broadcast("look", job_id)
+            found = await asked.results_async(timeout_s=_LOOK_S, return_exceptions=True)
+        except Exception as error:
+            log.debug("no news of %s: %r", job_id, error)
+            return None
+        return next((one for one in found if isinstance(one, Progress)), None)
+
+
+def elsewhere(*handles: DeploymentHandle) -> Elsewhere:
+    """Forgets a person in all replicas of deployments.
+
+    Those that start have nothing yet, those that end will not have it long, and who died has forgotten. Raises
+    `DatabaseError` when one does not answer: the erasure is then finished later.
+    """
+
+    def forget(identity_id: str) -> Mapping[str, int]:
+        counts: Counter[str] = Counter()
+        for handle in handles:
+            try:
+                said = handle.broadcast("forget", identity_id).results(timeout_s=_FORGET_S, return_exceptions=True)
+            except DeploymentUnavailableError:
+                continue
+            except TimeoutError:
+                said = [TimeoutError(f"no answer in {_FORGET_S:g} s")]
+            for one in said:
+                if isinstance(one, dict):
+                    counts.update(one)
+                elif not isinstance(one, RayActorError):
+                    raise DatabaseError(f"{handle.deployment_name}: did not forget {identity_id}: {one}")
+        return counts
+
+    return forget
+
+
+STEPS = "steps"
+"""Name of the statistic that samplers are scaled by."""
+
+
+class BySteps:
+    """How many samplers there should be: one for each `target_steps` denoising steps that are to be done.
+
+    The steps are those of the queue in SQL, as the replicas report them. With no replica nobody reports: then a call
+    that waits for one, which the dispatcher makes as soon as it has leased a job, starts the first (Serve's own rule).
+    """
+
+    def __init__(self, target_steps: int) -> None:
+        self.target_steps = target_steps
+
+    def __call__(self, context: AutoscalingContext) -> tuple[float, dict[str, Any]]:
+        """The number, before bounds and delays."""
+        reported = (context.aggregated_metrics or {}).get(STEPS) or {}
+        steps = [value for value in reported.values() if value is not None]
+        if not steps:
+            return float(context.target_num_replicas), {}
+        busy = context.total_num_requests > 0
+        return float(max(math.ceil(max(steps) / self.target_steps), int(busy))), {}
+
+
+def _drafts(settings: EndpointSettings) -> int:
+    """Drafts a sampler works on at once."""
+    return settings.dispatcher.jobs
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """The application. `args`: `config`, the path of a YAML file of settings, and settings by name, which go on top.
+
+    Raises `SettingsError`.
+    """
+    more = {name: value for name, value in args.items() if name != "config"}
+    config = Path(args["config"]) if args.get("config") else None
+    settings = EndpointSettings.load(config, more).placed(Path.cwd())
+    sampling, drain_s = settings.sampler, settings.dispatcher.drain_s
+    sampler = serve.deployment(
+        SamplerReplica,
+        name="Sampler",
         autoscaling_config=AutoscalingConfig(
-            min_replicas=1, max_replicas=max_replicas, target_ongoing_requests=slots, downscale_delay_s=120
+            min_replicas=sampling.min_replicas,
+            max_replicas=max(sampling.max_replicas, sampling.min_replicas),
+            look_back_period_s=max(_LOOK_BACK_S, sampling.up_after_s),
+            upscale_delay_s=sampling.up_after_s,
+            downscale_delay_s=sampling.down_after_s,
+            policy=AutoscalingPolicy(policy_function=BySteps, policy_kwargs={"target_steps": sampling.target_steps}),
         ),
-        max_ongoing_requests=_ongoing(slots),
-        max_queued_requests=32,
-        ray_actor_options={"num_cpus": 1},
+        max_ongoing_requests=_drafts(settings),
+        graceful_shutdown_timeout_s=drain_s,
+        health_check_period_s=_HEALTH_S,
+        logging_config=_LOGGING,
+        ray_actor_options={"num_cpus": sampling.cpus, "num_gpus": sampling.gpus},
+    ).bind(settings)
+    finishing = settings.finisher
+    finisher = serve.deployment(
+        FinisherReplica,
+        name="Finisher",
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=finishing.min_replicas,
+            max_replicas=max(finishing.max_replicas, finishing.min_replicas),
+            target_ongoing_requests=2,
+        ),
+        max_ongoing_requests=settings.dispatcher.jobs,
+        graceful_shutdown_timeout_s=drain_s,
+        logging_config=_LOGGING,
+        ray_actor_options={"num_cpus": finishing.cpus},
+    ).bind(settings)
+    dispatcher = serve.deployment(
+        DispatcherReplica,
+        name="Dispatcher",
+        num_replicas=settings.dispatcher.replicas,
+        max_ongoing_requests=_OPEN_REQUESTS,
+        graceful_shutdown_timeout_s=drain_s + 15,
+        health_check_period_s=_HEALTH_S,
+        logging_config=_LOGGING,
+        ray_actor_options={"num_cpus": settings.dispatcher.cpus},
+    ).bind(settings, sampler, finisher)
+    ingress = serve.deployment(
+        serve.ingress()(IngressReplica),
+        name="Ingress",
+        num_replicas=settings.web.replicas,
+        max_ongoing_requests=_OPEN_REQUESTS,
+        logging_config=_LOGGING,
+        ray_actor_options={"num_cpus": settings.web.cpus},
     )
-    api = serve.deployment(
-        serve.ingress()(Api), name="Api", max_ongoing_requests=100, ray_actor_options={"num_cpus": 0}
-    )
-    return api.bind(model.bind(slots))
+    return ingress.bind(settings, dispatcher, sampler, finisher)
 
 
-app = build()
+def __getattr__(name: str) -> serve.Application:
+    """`app`, made when it is asked for: workers import this module, too, and need not have the settings' file."""
+    if name != "app":
+        raise AttributeError(f"serve_app has no {name!r}")
+    return build({"config": os.environ.get(CONFIG)})

@@ -3,67 +3,43 @@ stored.
 """
 
 import hashlib
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from actors.finisher import SEEING
+from actors.sampler import Sampler
 from studiolo.albums.records import PORTRAIT_SCHEMA, Reason, Status
-from studiolo.generation.base import load_base
-from studiolo.generation.engine import Engine, Portrait
-from studiolo.generation.engine import Order as EngineOrder
-from studiolo.keys import PLAN_FIELDS, unit_key
+from studiolo.keys import unit_key
 from studiolo.perception.similarity import Similarity
 from studiolo.perception.suite import PERCEPTION_CARDS, open_suite
 from studiolo.portraits.files import encode_portrait, image_sha256
 from studiolo.portraits.finishing import Finished, Finisher
-from studiolo.portraits.fusion import Template, in_look
-from studiolo.portraits.orders import Order, order_seed, portrait_id, portrait_path, to_engine
-from studiolo.portraits.ranking import (
-    Acceptance,
-    Candidate,
-    Ranked,
-    candidates_in_round,
-    rank_candidates,
-    wants_retry,
+from studiolo.portraits.fusion import in_look
+from studiolo.portraits.orders import Order, order_seed, portrait_id, portrait_path
+from studiolo.portraits.ranking import Ranked
+from studiolo.portraits.rounds import (
+    Draft,
+    Drawing,
+    Drawn,
+    Made,
+    Subject,
+    acceptance_of,
+    settings_inside,
+    work_off,
 )
 from studiolo.portraits.styles import Style, load_style, style_lora_path
 from studiolo.portraits.upscaling import CARDS as UPSCALER_CARDS
-from studiolo.portraits.upscaling import open_upscaler
-from studiolo.settings import GenerationSettings, PerceptionSettings
+from studiolo.settings import GenerationSettings
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
 from studiolo.weights.cards import weights_sha256
-from studiolo.weights.fetch import pull, sha256_of
+from studiolo.weights.fetch import sha256_of
 
 Row = dict[str, Any]
-
-SEEING = PerceptionSettings(min_side_px=32, min_face_px=24)
-"""How portraits are looked at: they are small, and their faces are where we put them."""
-
-
-@dataclass(frozen=True)
-class _Made:
-    """One candidate as it was made."""
-
-    seed: int
-    portrait: Finished
-
-
-@dataclass
-class _Round:
-    """Everything about one order while it is worked on."""
-
-    order: Order
-    style: Style
-    row: Row
-    crops: list[bytes]
-    """PNG of each reference; none without fusion."""
-    templates: list[Template] = field(default_factory=list)
-    made: dict[int, _Made] = field(default_factory=dict)
 
 
 class Portraitist:
@@ -94,11 +70,11 @@ class Portraitist:
 
     def open(self, device: str = "cpu") -> None:
         """Load the base, the perception suite and the upscaler."""
-        self.engine = Engine.configured(load_base(pull(self.base), device=device), self.settings)
+        self.sampler = Sampler(self.store, self.base, self.settings)
+        self.sampler.open(device)
         self.similarity = Similarity.load(self.suite_name)
         self.finish = Finisher(
             open_suite(self.suite_name),
-            open_upscaler(self.settings.upscale),
             self.similarity,
             self.settings,
             SEEING,
@@ -140,7 +116,7 @@ class Portraitist:
         key = order.key(style, _references_key(row, crops), row["lora_sha256"], weights)
         record = self.ledger.done("order", key)
         if record is None:
-            portraits = self._make(_Round(order, style, row, crops), style_lora)
+            portraits = self._make(order, style, row, crops)
             files = [portrait["path"] for portrait in portraits]
             self.ledger.complete("order", key, {"portraits": portraits}, files)
             return portraits
@@ -152,81 +128,41 @@ class Portraitist:
         cards = [self.base, *PERCEPTION_CARDS[self.suite_name], *([upscaler] if upscaler else [])]
         return weights_sha256(cards) | {"similarity": self.similarity.sha256}
 
-    def _make(self, work: _Round, style_lora: Path | None) -> list[Row]:
-        scores = (float(item["quality_score"]) for item in work.row["references"][: len(work.crops)])
-        templates = self.finish.templates([*zip(work.crops, scores, strict=True)])
-        work.templates = in_look(templates, work.style.words)
-        ranked: list[Ranked] = []
-        rounds = accepted = 0
-        with self.store.as_local_file(work.row["lora_path"]) as face_lora:
-            while wants_retry(accepted, work.order.count, rounds, self.settings.retries):
-                count = candidates_in_round(accepted, work.order.count, self.settings.candidates_per_portrait)
-                fields = to_engine(
-                    work.order,
-                    work.style,
-                    work.row,
-                    face_lora_path=str(face_lora),
-                    style_lora_path=str(style_lora) if style_lora else None,
-                    count=count,
-                    first_index=work.row["first_index"] + len(work.made),
-                    fits=self.engine.fits,
-                )
-                self._candidates(work, EngineOrder(**fields))
-                ranked = self._judge(work)
-                accepted = sum(item.rank > 0 for item in ranked)
-                rounds += 1
-        return [self._deliver(work, item, fields["prompt"]) for item in ranked]
+    def _make(self, order: Order, style: Style, row: Row, crops: list[bytes]) -> list[Row]:
+        """`crops` are PNGs of the references; none without fusion."""
+        references_ND, scores = _embeddings(row), [float(item["quality_score"]) for item in row["references"]]
+        known = self.finish.templates(
+            order.identity_id, _references_key(row, crops), lambda: [*zip(crops, scores, strict=False)]
+        )
+        templates = in_look(known, style.words)
 
-    def _candidates(self, work: _Round, order: EngineOrder) -> None:
-        references_ND, grey = _embeddings(work.row), work.style.greyscale
-        for event in self.engine.submit(order):
-            if isinstance(event, Portrait):
-                portrait = self.finish(event.rgb_u8, work.templates, references_ND, grey=grey)
-                work.made[event.index] = _Made(event.seed, portrait)
+        def finish(rgb_u8: NDArray[np.uint8]) -> Finished:
+            return self.finish(rgb_u8, templates, references_ND, grey=style.greyscale)
 
-    def _judge(self, work: _Round) -> list[Ranked]:
-        candidates = [
-            Candidate(
-                identity_id=work.order.identity_id,
-                style=work.order.style,
-                index=index,
-                similarity=portrait.score.similarity,
-                similarity_unfused=portrait.similarity_unfused,
-                faces=portrait.score.faces,
-                face_share=portrait.score.face_share,
-                quality_score=portrait.score.quality_score,
-                unsafe_score=portrait.score.unsafe_score,
-            )
-            for index, portrait in ((index, made.portrait) for index, made in work.made.items())
-        ]
-        settings = self.settings
-        acceptance = Acceptance(settings.accept_similarity, work.order.unsafe_above, settings.face_share)
-        return rank_candidates(candidates, work.order.count, acceptance)
+        def draw(count: int, first_index: int) -> Iterator[Drawing | Drawn]:
+            tags = tuple(row["common_tags"] or ())
+            subject = Subject(row["trigger"], tags, row["lora_path"], row["lora_sha256"])
+            return self._draw(Draft(order, style, subject, count, first_index))
 
-    def _deliver(self, work: _Round, item: Ranked, prompt: str) -> Row:
+        outcome = work_off(order, acceptance_of(order), draw, finish, first_index=row["first_index"])
+        return [self._deliver(order, style, row, item, outcome.made[item.candidate.index]) for item in outcome.ranked]
+
+    def _draw(self, draft: Draft) -> Iterator[Drawing | Drawn]:
+        return self.sampler.sample(draft)
+
+    def _deliver(self, order: Order, style: Style, row: Row, item: Ranked, made: Made) -> Row:
         """Store one candidate and return its row of `PORTRAIT_SCHEMA`."""
-        made, index = work.made[item.candidate.index], item.candidate.index
-        portrait, score = made.portrait, made.portrait.score
-        settings = {
-            "identity_id": work.order.identity_id,
-            "style": work.order.style,
-            "index": index,
-            "seed": made.seed,
-            "prompt": prompt,
-            "negative_prompt": work.style.negative_prompt,
-            "base": self.base,
-            "face_lora_sha256": work.row["lora_sha256"],
-            **self.settings.model_dump(exclude=set(PLAN_FIELDS)),
-        }
-        path = portrait_path(work.order.identity_id, work.order.style, index)
+        index, portrait, score = item.candidate.index, made.portrait, made.portrait.score
+        settings = settings_inside(order, style, made, index, self.base, row["lora_sha256"])
+        path = portrait_path(order.identity_id, order.style, index)
         self.store.write_bytes(path, encode_portrait(portrait.rgb_u8, settings))
         return {
-            "portrait_id": portrait_id(work.order.identity_id, work.order.style, index),
-            "identity_id": work.order.identity_id,
-            "style": work.order.style,
+            "portrait_id": portrait_id(order.identity_id, order.style, index),
+            "identity_id": order.identity_id,
+            "style": order.style,
             "index": index,
             "seed": made.seed,
-            "prompt": prompt,
+            "prompt": made.prompt,
             "status": item.status.value,
             "reason": item.reason.value,
             "rank": item.rank,

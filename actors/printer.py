@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.portraitist import SEEING
+from actors.finisher import SEEING
 from studiolo.albums.records import Reason, Status
 from studiolo.keys import unit_key
 from studiolo.perception.suite import PERCEPTION_CARDS, open_suite

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.portraitist import SEEING
+from actors.finisher import SEEING
 from benchmarks.held_out import is_held_out
 from benchmarks.report import write
 from jobs.studio_job import run

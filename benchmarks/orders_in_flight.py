@@ -25,21 +25,13 @@ import cv2
 import pyarrow as pa
 import torch
 
-from actors.perceiver import Perceiver
 from actors.portraitist import ORDER_INPUT, Portraitist, order_row
+from benchmarks.people import BASE, SUITE, sample_people
 from benchmarks.report import write
-from benchmarks.workloads import write_loras
-from studiolo.albums.samples import extract_people
-from studiolo.albums.sources import INPUT_SCHEMA, list_albums
-from studiolo.generation.base import load_base
-from studiolo.settings import GenerationSettings, PerceptionSettings, SelectionSettings
+from studiolo.settings import GenerationSettings
 from studiolo.storage.store import Store
-from studiolo.weights.fetch import pull
 
-SUITE, BASE = "embedded", "embedded-base"
 STYLES = ("studio", "black-and-white", "warm-film", "duotone")
-PHOTOS = 5
-"""Of each person."""
 WAIT_S = 300.0
 """Longest that an actor may take to load its models."""
 
@@ -94,23 +86,9 @@ def main() -> None:
 
 def _orders(folder: Path, count: int) -> list[Row]:
     """Rows of `count` orders, of people who are seen as the job sees them; what they need lies in `folder`."""
-    people = -(-count // len(STYLES))
-    extract_people(folder / "all", people)
-    for album in sorted((folder / "all").iterdir()):
-        (folder / "albums" / album.name).mkdir(parents=True)
-        for photo in sorted(album.glob("*.jpg"), key=lambda path: (path.stem != "portrait", path.name))[:PHOTOS]:
-            shutil.copy(photo, folder / "albums" / album.name)
-    store = Store(folder / "store")
-    perceiver = Perceiver(store, SUITE, PerceptionSettings(), SelectionSettings())
-    perceiver.open()
-    sources = list_albums(str(folder / "albums"))
-    seen = [perceiver(pa.Table.from_pylist([source.row()], INPUT_SCHEMA)).to_pylist()[0] for source in sources]
-    rows = []
-    for identity, path in zip(seen, write_loras(load_base(pull(BASE)), folder, len(seen)), strict=True):
-        name = f"{identity['identity_id']}.safetensors"
-        store.write_bytes(name, path.read_bytes())
-        rows += [order_row(identity, {"path": name, "sha256": "0" * 64}, style, 1, 0) for style in STYLES]
-    return rows[:count]
+    people = sample_people(folder, Store(folder / "store"), -(-count // len(STYLES)))
+    loras = [(person.row, {"path": person.lora_path, "sha256": "0" * 64}) for person in people]
+    return [order_row(row, lora, style, 1, 0) for row, lora in loras for style in STYLES][:count]
 
 
 def _side(

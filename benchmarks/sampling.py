@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from actors.portraitist import SEEING
+from actors.finisher import SEEING
 from studiolo.generation.base import load_base
 from studiolo.generation.engine import Engine, Order, Portrait, candidate_seed
 from studiolo.identities.captions import trigger_phrase

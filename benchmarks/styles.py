@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from actors.portraitist import SEEING
+from actors.finisher import SEEING
 from benchmarks.report import write
 from benchmarks.sampling import Wanted, features_of, sample, workers
 from studiolo.albums.records import Status

@@ -10,6 +10,7 @@ from jobs.keys import keys
 from jobs.models import models
 from jobs.retain import retain
 from jobs.samples import samples
+from jobs.serve import serve
 from jobs.studio import studio
 from jobs.synthesise import synthesise
 from jobs.train import train
@@ -28,6 +29,7 @@ app.command()(deliver)
 app.command()(retain)
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
+app.command()(serve)
 app.command()(trainer)
 app.command()(base)
 app.command()(samples)

@@ -29,9 +29,9 @@ MAY_IMPORT = {
 ONLY_IN = {
     "ray": ("pipelines/", "jobs/", "serve_app.py", "tests/", "benchmarks/"),
     "mlflow": ("studiolo/storage/tracking.py", "tests/"),
-    "fastapi": ("web/", "serve_app.py", "tests/"),
+    "fastapi": ("web/", "serve_app.py", "tests/", "benchmarks/plain_server.py"),
     "starlette": ("web/", "serve_app.py", "tests/"),
-    "uvicorn": ("web/", "serve_app.py", "tests/"),
+    "uvicorn": ("web/", "serve_app.py", "tests/", "benchmarks/plain_server.py"),
     "python_multipart": ("web/", "tests/"),
     "openai": ("tests/", "benchmarks/"),
     "gradio": ("web/", "serve_app.py", "tests/"),

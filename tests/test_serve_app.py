@@ -1,127 +1,221 @@
-"""The endpoint over the real base: requests checked, pictures made, the same ones again."""
+"""The whole endpoint on Ray Serve, from deploy/serve.yaml, on fractions of two cores with the embedded suite."""
 
-import asyncio
-import base64
 import hashlib
+import json
+import socket
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
-from fastapi.testclient import TestClient
+import ray
+import yaml
 from ray import serve
-from ray.serve.exceptions import BackPressureError
+from ray.serve._private.autoscaling_state import _resolve_policy_callable
+from ray.serve._private.common import DeploymentID
+from ray.serve.autoscaling_policy import _apply_autoscaling_config
+from ray.serve.config import AutoscalingConfig, AutoscalingContext
+from ray.serve.schema import ServeDeploySchema
 
 import serve_app
+from studiolo.errors import SettingsError
+from studiolo.generation.base import load_base
 from studiolo.portraits.files import decode_portrait
+from studiolo.service.endpoint import EndpointSettings
+from studiolo.service.metrics import TABLE
+from studiolo.service.service import Service
+from studiolo.weights.fetch import pull
+from tests.service.learned import learn
 
-QUICK = {"prompt": "a portrait of a smiling woman", "seed": 7, "steps": 2}
+ROOT = Path(__file__).parents[1]
+pytestmark = [pytest.mark.usefixtures("weights"), pytest.mark.timeout(240)]
+WHOLE = pytest.mark.slow
+"""Needs the cluster and the replicas, which take a minute to start."""
+
+
+def small(folder: Path) -> dict[str, Any]:
+    """What is otherwise than in production."""
+    return {
+        "database": f"sqlite:///{folder}/service.db",
+        "store": str(folder / "store"),
+        "tracking_uri": None,
+        "receipt_key": str(folder / "receipts.pem"),
+        "generation": {"steps": 10, "slots": 2, "accept_similarity": 0.0, "face_share": (0.05, 1.0)},
+        "web": {"poll_s": 0.05, "cpus": 0.1},
+        "sampler": {"min_replicas": 0, "cpus": 0.5},
+        "finisher": {"cpus": 0.2},
+        "dispatcher": {"cpus": 0.1, "replicas": 2, "lease_s": 3, "drain_s": 5, "poll_s": 0.1},
+    }
+
+
+@dataclass
+class Deployed:
+    """A client of the endpoint, and the service behind it."""
+
+    client: httpx.Client
+    service: Service
+    tenant_id: str
+
+    def events(self, job_id: str) -> list[tuple[str, dict[str, Any]]]:
+        """All events of a job, until its end."""
+        with self.client.stream("GET", f"/v1/jobs/{job_id}/events", timeout=120) as answer:
+            lines = [line for line in answer.iter_lines() if line.startswith(("event: ", "data: "))]
+        names, data = lines[::2], lines[1::2]
+        return [
+            (name.removeprefix("event: "), json.loads(content.removeprefix("data: ")))
+            for name, content in zip(names, data, strict=True)
+        ]
 
 
 @pytest.fixture(scope="module")
-def client(weights: Path) -> Iterator[TestClient]:
-    """HTTP in front of the application, run in this process without a cluster."""
-    handle = serve.run(serve_app.build(slots=2), _local_testing_mode=True)
-
-    async def generate(request: serve_app.PortraitRequest) -> serve_app.PortraitAnswer:
-        return await handle.generate.remote(request)
-
-    with TestClient(serve_app.http_app(generate)) as client:
-        yield client
-
-
-def test_health(client: TestClient) -> None:
-    answer = client.get("/healthz")
-    assert answer.status_code == 200
-    assert answer.json()["status"] == "ok"
-
-
-def test_pictures_as_json_with_their_settings_inside(client: TestClient) -> None:
-    answer = client.post("/portraits", json=QUICK | {"count": 3})
-    assert answer.status_code == 200
-    portraits = answer.json()["portraits"]
-    pictures = [decode_portrait(base64.b64decode(portrait["png_base64"])) for portrait in portraits]
-    assert len({portrait["seed"] for portrait in portraits}) == 3
-    assert len({hashlib.sha256(rgb_u8.tobytes()).hexdigest() for rgb_u8, _ in pictures}) == 3
-    for portrait, (rgb_u8, settings) in zip(portraits, pictures, strict=True):
-        assert rgb_u8.shape == (128, 128, 3)
-        assert rgb_u8.std() > 5
-        assert settings["seed"] == portrait["seed"]
-        assert settings["prompt"] == QUICK["prompt"]
+def deployed(ray_cluster: float, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    folder = tmp_path_factory.mktemp("endpoint")
+    schema = ServeDeploySchema.model_validate(yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text()))
+    (application,) = schema.applications
+    assert application.import_path == "serve_app:build"
+    args = application.args
+    assert isinstance(args, dict)
+    EndpointSettings.load(None, args)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    try:
+        serve.run(serve_app.build(args | small(folder)), name=application.name, route_prefix=application.route_prefix)
+        service = Service.open(EndpointSettings.load(None, args | small(folder)))
+        token = service.keys.create("shop").token
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as client:
+            yield Deployed(client, service, service.keys.authenticate(token).tenant_id)
+        service.close()
+    finally:
+        serve.shutdown()
 
 
-def test_the_same_request_gives_the_same_bytes_and_another_seed_others(client: TestClient) -> None:
-    png = {"Accept": "image/png"}
-    first, again, other = (client.post("/portraits", json=QUICK | {"seed": seed}, headers=png) for seed in (7, 7, 8))
-    assert first.headers["content-type"] == "image/png"
-    assert first.content == again.content
-    assert first.content != other.content
-    as_json = client.post("/portraits", json=QUICK).json()
-    assert base64.b64decode(as_json["portraits"][0]["png_base64"]) == first.content
+@WHOLE
+def test_a_job_from_a_request_to_its_portraits_with_progress(deployed: Deployed, people: Path) -> None:
+    identity_id = learn(
+        deployed.service, deployed.tenant_id, people / "P001" / "portrait.jpg", load_base(pull("embedded-base"))
+    )
+    body = {"identity_id": identity_id, "style": "studio", "count": 2, "seed": 7}
+    accepted = deployed.client.post("/v1/portraits", json=body)
+    assert accepted.status_code == 202, accepted.text
+    events = deployed.events(accepted.json()["id"])
+    names = [name for name, _ in events]
+    job = events[-1][1]
+    assert (names[-1], job["state"]) == ("end", "succeeded"), job
+    assert {"progress", "preview", "candidate"} <= set(names), names
+    assert len(job["images"]) == 2
+    assert all(image["similarity"] is not None for image in job["images"])
+    for number, image in enumerate(job["images"]):
+        content = deployed.client.get(f"/v1/jobs/{job['id']}/images/{number}").content
+        rgb_u8, inside = decode_portrait(content)
+        assert rgb_u8.shape == (256, 256, 3)
+        assert inside["seed"] == image["seed"]
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    assert [*session.glob("ray_spilled_objects*/*")] == []  # no picture went from Ray's memory to a disk
+    give_up_s = time.monotonic() + 60
+    while (erased := deployed.client.delete(f"/v1/identities/{identity_id}")).status_code in (202, 503):
+        assert time.monotonic() < give_up_s, erased.text
+        time.sleep(0.5)
+    counts = erased.json()["receipt"]["erased"]
+    assert (counts["adapters"], counts["templates"]) == (1, 1)
+    assert deployed.client.get(f"/v1/jobs/{job['id']}").status_code == 404
+
+
+@WHOLE
+def test_many_jobs_under_two_dispatchers_are_each_done_once(deployed: Deployed) -> None:
+    body = {"prompt": "a portrait of a smiling woman", "size_px": 128}
+    jobs = [deployed.client.post("/v1/portraits", json={**body, "seed": seed}).json() for seed in (1, 2, 3, 1)]
+    give_up_s = time.monotonic() + 60
+    while any(job["state"] in ("queued", "running") for job in jobs):
+        assert time.monotonic() < give_up_s, jobs
+        time.sleep(0.2)
+        jobs = [deployed.client.get(f"/v1/jobs/{job['id']}").json() for job in jobs]
+    assert {job["state"] for job in jobs} == {"succeeded"}, jobs
+    assert [job["attempts"] for job in jobs] == [1] * 4
+    pictures = [decode_portrait(deployed.client.get(f"/v1/jobs/{job['id']}/images/0").content)[0] for job in jobs]
+    digests = [hashlib.sha256(rgb_u8.tobytes()).hexdigest() for rgb_u8 in pictures]
+    assert digests[0] == digests[3]
+    assert len(set(digests)) == 3
+
+
+def context(replicas: int, steps: dict[str, float], requests: float = 0.0) -> AutoscalingContext:
+    """What Serve tells the policy."""
+    return AutoscalingContext(
+        deployment_id=DeploymentID("Sampler", "studiolo"),
+        deployment_name="Sampler",
+        app_name="studiolo",
+        current_num_replicas=replicas,
+        target_num_replicas=replicas,
+        running_replicas=[],
+        total_num_requests=requests,
+        total_queued_requests=0.0,
+        aggregated_metrics={"steps": steps} if steps else {},
+        raw_metrics={},
+        capacity_adjusted_min_replicas=0,
+        capacity_adjusted_max_replicas=8,
+        policy_state={},
+        last_scale_up_time=None,
+        last_scale_down_time=None,
+        current_time=0.0,
+        config=AutoscalingConfig(min_replicas=0, max_replicas=8, upscale_delay_s=0, downscale_delay_s=0),
+    )
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"prompt": ""}, {"prompt": "x" * 501}, {"prompt": None}, {"steps": 0}, {"steps": 101}, {"stpes": 3},
-     {"count": 5}, {"count": 0}, {"seed": -1}, {"seed": 2**31}, {"seed": "x"}, {"guidance_scale": 0.5}],
-)  # fmt: skip
-def test_bad_requests_are_refused_with_the_field_named(client: TestClient, change: dict[str, object]) -> None:
-    answer = client.post("/portraits", json=QUICK | change)
-    assert answer.status_code == 422
-    assert answer.json()["detail"][0]["loc"][-1] == next(iter(change))
+    ("replicas", "steps", "requests", "wanted"),
+    [
+        (1, {"a": 0}, 0, 0),
+        (1, {"a": 1}, 0, 1),
+        (1, {"a": 100}, 4, 1),
+        (1, {"a": 101}, 4, 2),
+        (2, {"a": 730, "b": 650}, 9, 8),  # all report the same queue; the newest count is the largest under load
+        (3, {}, 0, 3),  # nobody has reported yet
+        (1, {"a": 0}, 1, 1),  # the last job is being finished
+        (0, {}, 1, 1),  # a call waits for the first
+        (0, {}, 0, 0),
+    ],
+)
+def test_there_are_as_many_samplers_as_the_queued_steps_want(
+    replicas: int, steps: dict[str, float], requests: float, wanted: int
+) -> None:
+    """The policy as Serve's controller gets it: pickled, made from its settings, with Serve's own rules around it."""
+    policy = sampler_options()["autoscaling_config"].policy
+    called = _apply_autoscaling_config(_resolve_policy_callable(policy))
+    assert called(context(replicas, steps, requests))[0] == wanted
 
 
-def test_one_png_cannot_hold_two_pictures(client: TestClient) -> None:
-    answer = client.post("/portraits", json=QUICK | {"count": 2}, headers={"Accept": "image/png"})
-    assert answer.status_code == 422
-    assert "got count 2, wanted 1" in answer.json()["detail"]
+def sampler_options() -> dict[str, Any]:
+    """Of the sampler's deployment, with 100 steps for each replica."""
+    ingress = serve_app.build({"sampler": {"target_steps": 100, "min_replicas": 0, "max_replicas": 8}})
+    sampler = ingress._bound_deployment.init_args[2]._bound_deployment
+    return {"autoscaling_config": sampler._deployment_config.autoscaling_config}
 
 
-def test_a_client_that_goes_away_disturbs_nobody(weights: Path) -> None:
-    model = serve_app.PortraitModel(slots=1)
-    request = serve_app.PortraitRequest.model_validate(QUICK)
-
-    async def one_leaves() -> serve_app.PortraitAnswer:
-        left = asyncio.create_task(model.generate(request.model_copy(update={"steps": 8})))
-        await asyncio.sleep(0.05)
-        left.cancel()
-        return await model.generate(request)
-
-    assert asyncio.run(one_leaves()) == asyncio.run(model.generate(request))
-
-
-def test_requests_share_the_slots(weights: Path) -> None:
-    """One that takes a few steps is not held up by one of many that came before, and both are as if alone."""
-    model = serve_app.PortraitModel(slots=2)
-    quick = serve_app.PortraitRequest.model_validate(QUICK)
-    long = quick.model_copy(update={"steps": 12})
-    done: list[int] = []
-
-    async def made(request: serve_app.PortraitRequest) -> serve_app.PortraitAnswer:
-        answer = await model.generate(request)
-        done.append(request.steps)
-        return answer
-
-    async def together() -> list[serve_app.PortraitAnswer]:
-        return await asyncio.gather(made(long), made(quick))
-
-    both = asyncio.run(together())
-    assert done == [2, 12]
-    assert both == [asyncio.run(model.generate(long)), asyncio.run(model.generate(quick))]
+def test_the_application_is_built_of_a_file_or_of_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "endpoint.yaml"
+    config.write_text("web: {replicas: 3}\nstore: here\ndatabase: sqlite:///here.db\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(serve_app.CONFIG, str(config))
+    for built in (serve_app.app, serve_app.build({"config": str(config)})):
+        settings = built._bound_deployment.init_args[0]
+        assert (built._bound_deployment.num_replicas, settings.store) == (3, str(tmp_path / "here"))
+        assert settings.database == f"sqlite:///{tmp_path}/here.db"  # replicas stand elsewhere
+    more = serve_app.build({"config": str(config), "web": {"replicas": 2}})
+    assert more._bound_deployment.num_replicas == 2
+    with pytest.raises(SettingsError, match="did you mean 'sampler'"):
+        serve_app.build({"smapler": {}})
+    with pytest.raises(AttributeError, match="no 'apps'"):
+        _ = serve_app.apps
 
 
-def test_a_full_queue_is_said_so() -> None:
-    async def full(request: serve_app.PortraitRequest) -> serve_app.PortraitAnswer:
-        raise BackPressureError(num_queued_requests=32, max_queued_requests=32)
-
-    answer = TestClient(serve_app.http_app(full)).post("/portraits", json=QUICK)
-    assert answer.status_code == 503
-    assert answer.headers["Retry-After"] == "5"
-
-
-def test_the_model_scales_with_the_load() -> None:
-    api = serve_app.build(max_replicas=3)._bound_deployment
-    assert api.name == "Api"
-    model = api.init_args[0]._bound_deployment
-    scaling = model._deployment_config.autoscaling_config
-    assert (scaling.min_replicas, scaling.max_replicas) == (1, 3)
-    assert model.max_queued_requests > 0
+def test_every_metric_of_the_table_is_one_of_rays() -> None:
+    meters = serve_app.RayMeters()
+    labels = {"kind": "portraits", "state": "queued", "stage": "sample", "reason": "none", "worker": "sampler-1"}
+    labels |= {"method": "GET", "route": "none", "status": "200", "outcome": "delivered"}
+    for metric in TABLE:
+        tell = {"counter": meters.count, "gauge": meters.gauge, "histogram": meters.observe}[metric.kind]
+        tell(metric.name, 1, **{label: labels[label] for label in metric.labels})

@@ -5,13 +5,13 @@ from fastapi import FastAPI
 import studiolo
 from studiolo.service.endpoint import EndpointSettings
 from studiolo.service.erasure import Elsewhere
+from studiolo.service.live import Live, LiveMemory
 from studiolo.service.service import Service
 from web import errors, events, identities, jobs, openai_images, portraits, service
 from web.document import describe
 from web.endpoint import Endpoint
 from web.errors import Problem
 from web.gate import Gate
-from web.live import Live, LiveMemory
 
 _PROBLEM = {"model": Problem, "description": "Why it was refused."}
 

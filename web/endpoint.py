@@ -11,10 +11,10 @@ from studiolo.errors import NotFoundError
 from studiolo.service.endpoint import EndpointSettings
 from studiolo.service.erasure import Elsewhere
 from studiolo.service.keys import Caller
+from studiolo.service.live import Live
 from studiolo.service.records import Job
 from studiolo.service.service import Service
 from web import examples
-from web.live import Live
 
 _WRITES = 4
 

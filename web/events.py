@@ -13,11 +13,11 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from studiolo.errors import DatabaseError, NotFoundError
+from studiolo.service.live import Progress
 from studiolo.service.records import JobReason, Kind, State
 from web import examples
 from web.endpoint import Endpoint, Here, TheJob
 from web.jobs import current_view
-from web.live import Progress
 from web.types import JobView
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])

@@ -8,7 +8,7 @@ import hashlib
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,10 @@ class Adapters:
                 " a slot; raise generation.rank_budget or leave one out"
             )
         return Factors(unet, text, tuple((sha256, weight) for _, sha256, lora, weight in read if lora.text))
+
+    def forget(self, sha256s: Collection[str]) -> int:
+        """Drop the LoRAs of these files; how many were kept."""
+        return sum(self._loras.pop(sha256, None) is not None for sha256 in sha256s)
 
     def _read(self, path: Path) -> tuple[str, Factors]:
         if path.suffix != ".safetensors" or not path.is_file():

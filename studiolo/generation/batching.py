@@ -60,6 +60,8 @@ class Batcher:
         self._slots, self._rank_budget = slots, rank_budget
         self._prompts = PromptEncoder(pipeline, rank_budget)
         self._lanes: dict[LaneKey, Lane] = {}
+        self.steps = 0
+        """Of all candidates, done so far."""
 
     def turn(self, requests: Sequence[Request]) -> None:
         """One step of the lane of the request that is due first, its free slots filled before, the first due first."""
@@ -79,6 +81,10 @@ class Batcher:
             for request in taking_part:
                 request.active.clear()
                 request.fail(error)
+
+    def forget_prompts(self) -> int:
+        """Drop the embeddings of prompts that are kept, from any thread; how many there were."""
+        return self._prompts.forget()
 
     def let_go(self, request: Request) -> None:
         """Free the slots of `request`."""
@@ -166,6 +172,7 @@ class Batcher:
         for request in requests:
             order = request.order
             request.steps_done += len(request.active)
+            self.steps += len(request.active)
             shown = request.active.values() if order.previews else ()
             total = order.count * (order.steps - skipped_steps(order.steps, order.strength))
             request.events.put(Step(request.steps_done, total, {i: slot.latents[0].cpu() for i, slot in shown}))
@@ -181,17 +188,23 @@ class Batcher:
             if not (request.active or request.waiting):
                 request.over = True
 
+    def decode(self, latents_NCHW: Tensor) -> NDArray[np.uint8]:
+        """Pictures [N, H, W, 3] of scaled latents; from any thread."""
+        vae = self._pipeline.vae
+        scaled_NCHW = (latents_NCHW / vae.config.scaling_factor).to(vae.device, vae.dtype)
+        images_NHW3 = vae.decode(scaled_NCHW, return_dict=False)[0].float().permute(0, 2, 3, 1).cpu().numpy()
+        return np.rint(np.clip(images_NHW3 / 2 + 0.5, 0, 1) * 255).astype(np.uint8)
+
     def _decode(
         self, finished: Sequence[tuple[Request, int, Slot]]
     ) -> Iterator[tuple[Request, int, NDArray[np.uint8]]]:
         """Pictures [H, W, 3], a fixed number at a time, the rest padded."""
-        vae = self._pipeline.vae
-        size = 1 if vae.device.type == "cpu" else self._slots  # more at a time are no faster on a CPU
+        on_cpu = self._pipeline.vae.device.type == "cpu"
+        size = 1 if on_cpu else self._slots  # more at a time are no faster on a CPU
         for first in range(0, len(finished), size):
             batch = finished[first : first + size]
-            latents_NCHW = torch.cat([slot.latents for *_, slot in batch]) / vae.config.scaling_factor
+            latents_NCHW = torch.cat([slot.latents for *_, slot in batch])
             padding = (0,) * 7 + (size - len(batch),)
-            padded_NCHW = torch.nn.functional.pad(latents_NCHW.to(vae.device, vae.dtype), padding)
-            images_NHW3 = vae.decode(padded_NCHW, return_dict=False)[0].float().permute(0, 2, 3, 1).cpu().numpy()
+            images_NHW3 = self.decode(torch.nn.functional.pad(latents_NCHW, padding))
             for (request, index, _), image in zip(batch, images_NHW3, strict=False):
-                yield request, index, np.rint(np.clip(image / 2 + 0.5, 0, 1) * 255).astype(np.uint8)
+                yield request, index, image

@@ -8,8 +8,9 @@ and its noise comes from a CPU generator seeded by the order's seed, the identit
 
 import copy
 import threading
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+import time
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +28,17 @@ from studiolo.generation.order import Control, Order, Portrait, Step, candidate_
 from studiolo.generation.schedulers import make_scheduler
 from studiolo.settings import GenerationSettings
 
-__all__ = ["Control", "Engine", "Events", "Order", "Portrait", "Step", "candidate_seed"]
+__all__ = ["Control", "Engine", "Events", "Order", "Portrait", "Step", "Work", "candidate_seed"]
+
+
+class Work(NamedTuple):
+    """What an engine has done since it was made."""
+
+    turns: int
+    """Times that a lane was denoised by one step."""
+    steps: int
+    """Denoising steps, of all candidates together."""
+    busy_s: float
 
 
 class Engine:
@@ -54,7 +65,7 @@ class Engine:
         self._controlnets = {name: _cast(network, dtype) for name, network in (controlnets or {}).items()}
         own_unet = with_own_hooks(unet) if unet.dtype == dtype else _cast(unet, dtype)
         self._batcher = Batcher(pipeline, own_unet, self._controlnets, slots, rank_budget)
-        """Belongs to the thread."""
+        """Belongs to the thread, but for what may be called from any."""
         self._adapters, self._tokenizer = Adapters(pipeline, rank_budget=rank_budget), copy.deepcopy(pipeline.tokenizer)
         self._reading = threading.Lock()
         """Guards the two above."""
@@ -63,11 +74,21 @@ class Engine:
         self._requests: list[Request] = []
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._turns, self._busy_s = 0, 0.0
 
     @classmethod
     def configured(cls, pipeline: StableDiffusionPipeline, settings: GenerationSettings) -> "Engine":
         """An engine as the settings want it."""
         return cls(pipeline, settings.slots, rank_budget=settings.rank_budget, precision=settings.precision)
+
+    def work(self) -> "Work":
+        """What has been done so far; from any thread."""
+        return Work(self._turns, self._batcher.steps, self._busy_s)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are orders inside."""
+        return bool(self._requests)
 
     def fits(self, prompt: str) -> bool:
         """Whether the base reads `prompt` to its end."""
@@ -81,6 +102,20 @@ class Engine:
         image_13HW = (torch.tensor(rgb_u8).permute(2, 0, 1)[None] / 127.5 - 1).to(vae.device, vae.dtype)
         latents: Tensor = vae.encode(image_13HW).latent_dist.mode()[0] * vae.config.scaling_factor
         return latents.float()
+
+    @torch.inference_mode()
+    def decode(self, latents_CHW: Tensor) -> NDArray[np.uint8]:
+        """The picture [H, W, 3] of latents, such as those of a `Step`."""
+        return self._batcher.decode(latents_CHW[None])[0]
+
+    def forget(self, lora_sha256s: Collection[str]) -> dict[str, int]:
+        """Drop LoRAs, by the sha256 of their files, and the embeddings of all prompts; how many were kept of each.
+
+        Slots keep nothing of an order that has ended.
+        """
+        with self._reading:
+            adapters = self._adapters.forget(lora_sha256s)
+        return {"adapters": adapters, "prompts": self._batcher.forget_prompts()}
 
     def submit(self, order: Order) -> "Events":
         """Steps as they happen and portraits as they are finished, by rising index.
@@ -143,7 +178,9 @@ class Engine:
         """The thread: turn by turn until no order is inside."""
         try:
             while requests := self._inside():
+                began_s = time.monotonic()
                 self._batcher.turn(requests)
+                self._turns, self._busy_s = self._turns + 1, self._busy_s + time.monotonic() - began_s
         except BaseException as error:
             with self._changed:
                 for request in self._requests:

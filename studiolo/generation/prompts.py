@@ -47,17 +47,23 @@ class PromptEncoder:
     @torch.inference_mode()
     def __call__(self, prompts: Sequence[Prompt]) -> list[Tensor]:
         """The embedding [L, D] of each prompt."""
-        found = {prompt.key: self._known[prompt.key] for prompt in prompts if prompt.key in self._known}
+        known = self._known
+        found = {prompt.key: known[prompt.key] for prompt in prompts if prompt.key in known}
         missing = list({prompt.key: prompt for prompt in prompts if prompt.key not in found}.values())
         for first in range(0, len(missing), _BATCH):
             batch = missing[first : first + _BATCH]
             found.update(zip((prompt.key for prompt in batch), self._encode(batch), strict=False))
         for key, embedding in found.items():
-            self._known[key] = embedding
-            self._known.move_to_end(key)
-        while len(self._known) > self._cached:
-            self._known.popitem(last=False)
+            known[key] = embedding
+            known.move_to_end(key)
+        while len(known) > self._cached:
+            known.popitem(last=False)
         return [found[prompt.key] for prompt in prompts]
+
+    def forget(self) -> int:
+        """Drop all embeddings, from any thread; how many there were."""
+        known, self._known = self._known, OrderedDict()
+        return len(known)
 
     def _encode(self, batch: Sequence[Prompt]) -> Tensor:
         """Embeddings [_BATCH, L, D]; the last ones are padding."""

@@ -1,10 +1,9 @@
 """From a drawn picture to the portrait: enlarged, a photo's face set in, retouched, judged before and after."""
 
-import hashlib
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,7 @@ from studiolo.perception.retouch import retouch
 from studiolo.perception.suite import Suite
 from studiolo.portraits.fusion import Template, fuse, open_templates
 from studiolo.portraits.scoring import Score, score_portrait
-from studiolo.portraits.upscaling import Upscaler
+from studiolo.portraits.upscaling import Upscaler, open_upscaler
 from studiolo.settings import GenerationSettings, PerceptionSettings
 from studiolo.training.looks import greyscale
 
@@ -40,46 +39,63 @@ class Finished:
 class Finisher:
     """Finishes one picture at a time, whichever threads ask.
 
-    The models of `suite` and the upscaler keep buffers of the picture they are at, so a lock is around all of them.
-    Templates of the last `people` persons asked for are kept: all styles of a person share them.
+    The models of `suite` and the upscalers keep buffers of the picture they are at, so a lock is around all of them.
+    The upscaler that `settings` want is opened at once, others when they are asked for. Templates of the last `people`
+    persons asked for are kept: all styles of a person share them.
     """
 
     def __init__(
         self,
         suite: Suite,
-        upscaler: Upscaler,
         similarity: Similarity,
         settings: GenerationSettings,
         seeing: PerceptionSettings,
         people: int = 1,
     ) -> None:
-        self._suite, self._upscaler, self._similarity = suite, upscaler, similarity
+        self._suite, self._similarity = suite, similarity
         self._settings, self._seeing = settings, seeing
         self._people = people
-        self._known: OrderedDict[str, list[Template]] = OrderedDict()
+        self._upscalers: dict[int, Upscaler] = {settings.upscale: open_upscaler(settings.upscale)}
+        self._known: OrderedDict[str, tuple[str, list[Template]]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def templates(self, crops: Sequence[tuple[bytes, float]]) -> list[Template]:
-        """Templates of a person from PNGs of their references, each with its quality score."""
-        digest = hashlib.sha256()
-        for png, score in crops:
-            digest.update(hashlib.sha256(png).digest() + f"{score}\0".encode())
-        key = digest.hexdigest()
+    def templates(
+        self, identity_id: str, version: str, crops: Callable[[], Sequence[tuple[bytes, float]]]
+    ) -> list[Template]:
+        """Templates of a person from PNGs of their references, each with its quality score.
+
+        `crops` reads them, when those of this `version` of the references are not known.
+        """
         with self._lock:
-            if key not in self._known:
-                pictures = [(_pixels(png), score) for png, score in crops]
-                self._known[key] = open_templates(pictures, self._suite, self._seeing)
-            self._known.move_to_end(key)
+            known = self._known.pop(identity_id, None)
+            if known is None or known[0] != version:
+                pictures = [(_pixels(png), score) for png, score in crops()]
+                known = version, open_templates(pictures, self._suite, self._seeing)
+            self._known[identity_id] = known
             while len(self._known) > self._people:
                 self._known.popitem(last=False)
-            return self._known[key]
+            return known[1]
+
+    def forget(self, identity_id: str) -> int:
+        """Drop the templates of a person; how many there were."""
+        with self._lock:
+            return len(self._known.pop(identity_id, ("", []))[1])
 
     def __call__(
-        self, rgb_u8: RgbU8, templates: Sequence[Template], references_ND: Floats, *, grey: bool = False
+        self,
+        rgb_u8: RgbU8,
+        templates: Sequence[Template],
+        references_ND: Floats,
+        *,
+        grey: bool = False,
+        upscale: int | None = None,
     ) -> Finished:
-        """The portrait of a picture [H, W, 3], judged against the embeddings [N, D] of its person's references."""
+        """The portrait of a picture [H, W, 3], judged against the embeddings [N, D] of its person's references.
+
+        `upscale` is 1, 2 or 4; None: as the settings say.
+        """
         with self._lock:
-            drawn_rgb_u8 = self._upscaler(rgb_u8)
+            drawn_rgb_u8 = self._upscaler(upscale or self._settings.upscale)(rgb_u8)
             if grey:
                 drawn_rgb_u8 = greyscale(drawn_rgb_u8)
             drawn = self._score(drawn_rgb_u8, references_ND)
@@ -89,6 +105,11 @@ class Finisher:
                 image = retouch(image, suite.regions(image, drawn.landmarks_px), settings.retouch)
             score = drawn if image is drawn_rgb_u8 else self._score(image, references_ND)
             return Finished(image, score, drawn.similarity, fusion)
+
+    def _upscaler(self, factor: int) -> Upscaler:
+        if factor not in self._upscalers:
+            self._upscalers[factor] = open_upscaler(factor)
+        return self._upscalers[factor]
 
     def _score(self, rgb_u8: RgbU8, references_ND: Floats) -> Score:
         return score_portrait(rgb_u8, self._suite, references_ND, self._similarity, self._seeing)

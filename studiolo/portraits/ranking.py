@@ -42,18 +42,19 @@ class Acceptance:
     """At least this alike, 0..1."""
     unsafe_above: float
     """Unsafe above this score, 0..1."""
-    face_share: tuple[float, float]
-    """Least and largest share of the picture's height that the face takes."""
+    face_share: tuple[float, float] | None
+    """Least and largest share of the picture's height that its one face takes; None: faces are not looked at."""
 
 
 def fault(candidate: Candidate, acceptance: Acceptance) -> Reason:
     """Why the candidate by itself cannot be accepted; `Reason.NONE` when it can. A NaN score never passes."""
     if not candidate.unsafe_score <= acceptance.unsafe_above:
         return Reason.UNSAFE
-    if candidate.faces != 1:
-        return Reason.NOT_ONE_FACE
-    if not acceptance.face_share[0] <= candidate.face_share <= acceptance.face_share[1]:
-        return Reason.FACE_SIZE
+    if acceptance.face_share is not None:
+        if candidate.faces != 1:
+            return Reason.NOT_ONE_FACE
+        if not acceptance.face_share[0] <= candidate.face_share <= acceptance.face_share[1]:
+            return Reason.FACE_SIZE
     if not candidate.similarity >= acceptance.similarity:
         return Reason.LOW_SIMILARITY
     return Reason.NONE

@@ -65,14 +65,21 @@ class PortraitRequest(Section):
         return style.model_copy(update=more)
 
     def settings(self, default: GenerationSettings) -> GenerationSettings:
-        """The service's settings with what this request wants differently."""
-        own = {"upscale": self.upscale, "accept_similarity": self.accept_similarity}
+        """The service's settings with what this request wants differently.
+
+        Of a person of the base no more are made than wanted: there is no likeness to choose by.
+        """
+        each = 1 if self.identity_id is None else None
+        own = {
+            "upscale": self.upscale,
+            "accept_similarity": self.accept_similarity,
+            "candidates_per_portrait": each,
+        }
         return default.model_copy(update={name: value for name, value in own.items() if value is not None})
 
-    def candidates(self, settings: GenerationSettings) -> int:
-        """Pictures of the first round: those of a person are more than wanted, to choose from."""
-        each = 1 if self.identity_id is None else settings.candidates_per_portrait
-        return candidates_in_round(0, self.count, each)
+    def candidates(self, default: GenerationSettings) -> int:
+        """Pictures of the first round."""
+        return candidates_in_round(0, self.count, self.settings(default).candidates_per_portrait)
 
     def steps(self, default: GenerationSettings) -> int:
         """Denoising steps of the first round: what the backlog is counted in."""

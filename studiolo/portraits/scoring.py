@@ -5,6 +5,7 @@ no single photo decides: see `studiolo.metrics.identity.reference_distance_l2` f
 distance) and why.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,7 @@ def score_portrait(
     similarity: Similarity,
     settings: PerceptionSettings,
 ) -> Score:
-    """Score of a portrait [H, W, 3] against its person's reference embeddings [N, 128], N >= 1.
+    """Score of a portrait [H, W, 3] against its person's reference embeddings [N, 128]; like nobody when N is 0.
 
     With several faces the largest is compared; ranking rejects such a portrait by `faces`. Faces with a side
     under `settings.min_face_px` do not count, nor does any that is seen only after turning the picture: a
@@ -56,7 +57,8 @@ def score_portrait(
         return Score(0.0, Verdict.DIFFERENT, 0, 0.0, 0.0, unsafe_score, None, None)
     face = max(faces, key=_area_px2)
     embedding = np.asarray(face["embedding"], np.float32)
-    distance_l2 = reference_distance_l2(embedding, references_embeddings)
+    references = np.asarray(references_embeddings)
+    distance_l2 = reference_distance_l2(embedding, references) if len(references) else math.inf
     return Score(
         similarity=similarity.score(distance_l2),
         verdict=similarity.verdict(distance_l2),

@@ -1,5 +1,8 @@
 """Settings of the whole endpoint: the queue's, the models' and those of each kind of process, in one file for all."""
 
+from pathlib import Path
+from typing import Self
+
 import pydantic
 
 from studiolo.service.settings import ServiceSettings
@@ -63,6 +66,8 @@ class FinisherSettings(Section):
 class DispatcherSettings(Section):
     """The replica that leases jobs of portraits and has them made."""
 
+    replicas: int = pydantic.Field(1, ge=1)
+    """One is enough; a second one takes over at once when a machine is lost."""
     jobs: int = pydantic.Field(8, ge=1)
     """Jobs in hand for each sampler there may be: enough that no slot idles while another job is judged."""
     lease_s: float = pydantic.Field(30.0, gt=0)
@@ -118,3 +123,20 @@ class EndpointSettings(ServiceSettings):
     """Working off jobs of portraits."""
     trainer: TrainerSettings = TrainerSettings()
     """Learning identities."""
+
+    def placed(self, folder: Path) -> Self:
+        """The same with all paths of this disk made absolute, relative ones from `folder`: processes may stand
+        elsewhere.
+        """
+        place, sqlite = folder.absolute(), "sqlite:///"
+        database = self.database
+        if database.startswith(sqlite) and not database.startswith((f"{sqlite}/", f"{sqlite}:")):
+            database = f"{sqlite}{place / database.removeprefix(sqlite)}"
+        return self.model_copy(
+            update={
+                "database": database,
+                "store": self.store if "://" in self.store else str(place / self.store),
+                "receipt_key": str(place / self.receipt_key),
+                "style_folder": None if self.style_folder is None else str(place / self.style_folder),
+            }
+        )

@@ -16,6 +16,9 @@ from studiolo.service.database import Database
 from studiolo.service.records import Consent, Kind, Lease, Page, State, is_id
 from studiolo.service.tables import IdentityRow, JobRow, VersionRow
 
+_BLANK = ""
+"""Name of a row that is nothing any more but the mark of an erasure that has yet to be signed."""
+
 
 class IdentityState(StrEnum):
     """Where an identity stands."""
@@ -74,7 +77,8 @@ class Identities:
 
         def look(session: Session) -> Identity | None:
             row = session.get(IdentityRow, identity_id) if is_id(identity_id) else None
-            return None if row is None or row.tenant_id != tenant_id else _identities(session, [row])[0]
+            hers = row is not None and row.tenant_id == tenant_id and row.name != _BLANK
+            return _identities(session, [row])[0] if hers and row is not None else None
 
         return self.database.read(look)
 
@@ -85,7 +89,8 @@ class Identities:
         """
         if before is not None and not is_id(before):
             raise UnacceptableError("cursor", "The page asked for does not exist; begin anew without a cursor.")
-        query = sa.select(IdentityRow).filter_by(tenant_id=tenant_id).order_by(IdentityRow.id.desc()).limit(limit + 1)
+        query = sa.select(IdentityRow).where(IdentityRow.tenant_id == tenant_id, IdentityRow.name != _BLANK)
+        query = query.order_by(IdentityRow.id.desc()).limit(limit + 1)
         if before is not None:
             query = query.where(IdentityRow.id < before)
 

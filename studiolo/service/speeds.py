@@ -60,7 +60,7 @@ class Speeds:
             row = SpeedRow(worker=worker, kind=kind, steps_per_s=None, reported_at=now)
             session.add(row)
         row.kind, row.reported_at = kind, now
-        if busy_s > 0:
+        if busy_s > 0 and (steps or row.steps_per_s):  # before its first step it is not slow, but not known
             row.steps_per_s = moved(row.steps_per_s, steps, busy_s)
         long_ago = sa.and_(SpeedRow.reported_at < now - _KEPT_S, SpeedRow.worker != worker)
         session.execute(sa.delete(SpeedRow).where(long_ago))

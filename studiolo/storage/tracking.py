@@ -19,6 +19,8 @@ from pathlib import Path, PurePosixPath
 from statistics import fmean
 from typing import TYPE_CHECKING, Protocol
 
+import filelock
+
 from studiolo.errors import SettingsError, StoreError
 from studiolo.identities.artifacts import album_of
 from studiolo.storage.store import Store
@@ -38,6 +40,8 @@ _NO_PARENT = "job"
 _PARENT_TAG = "mlflow.parentRunId"
 _SQLITE = "sqlite:///"
 _SECRETS = re.compile(r"(?<=://)[^/\s]*@|(?<=[?&]password=)[^&\s]*")
+_OPENING = ".mlflow.tmp"
+"""Locked while a database file is opened: MLflow makes its tables then, and two processes at once leave it in ruins."""
 _METRICS_PER_BATCH = 1000  # the service's limits for one call
 _PARAMS_PER_BATCH = 100
 
@@ -195,17 +199,16 @@ class MlflowTracker:
             with self._guard(f"erase run {run}"):
                 try:
                     found = self._client.get_run(run)
-                except MlflowException as error:
-                    if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                        continue
-                    raise
-                get_artifact_repository(found.info.artifact_uri).delete_artifacts()
-                forget = getattr(self._client._tracking_client.store, "_hard_delete_run", None)
-                if forget is not None:  # what `mlflow gc` does
-                    forget(run)
-                elif found.info.lifecycle_stage == "active":
-                    self._client.update_run(run, name="erased")
-                    self._client.delete_run(run)
+                    get_artifact_repository(found.info.artifact_uri).delete_artifacts()
+                    forget = getattr(self._client._tracking_client.store, "_hard_delete_run", None)
+                    if forget is not None:  # what `mlflow gc` does
+                        forget(run)
+                    elif found.info.lifecycle_stage == "active":
+                        self._client.update_run(run, name="erased")
+                        self._client.delete_run(run)
+                except MlflowException as error:  # it may go at any time, if others erase it, too
+                    if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                        raise
         if self.uri.startswith(_SQLITE):
             with self._guard("compact the database"), closing(sqlite3.connect(self.uri.removeprefix(_SQLITE))) as base:
                 base.execute("VACUUM")  # deleted rows lie in the file until their pages are written over
@@ -236,9 +239,12 @@ class MlflowTracker:
         _silence()
         from mlflow import MlflowClient
 
-        if self.uri.startswith(_SQLITE):
-            Path(self.uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
-        return MlflowClient(self.uri)
+        if not self.uri.startswith(_SQLITE):
+            return MlflowClient(self.uri)
+        folder = Path(self.uri.removeprefix(_SQLITE)).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / _OPENING):
+            return MlflowClient(self.uri)
 
     @cached_property
     def _experiment(self) -> str:

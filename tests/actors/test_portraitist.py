@@ -22,7 +22,7 @@ from studiolo.portraits.orders import order_seed, portrait_id, portrait_path
 from studiolo.settings import GenerationSettings
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
-from studiolo.weights.fetch import pull
+from studiolo.weights.fetch import pull, sha256_of
 from tests.portraits.test_fusion import crop_of
 
 CROP = "anna.png"
@@ -38,15 +38,15 @@ class Painter(Portraitist):
         self.made = 0
         store.write_bytes(CROP, b"a face")
 
-    def _make(self, work: Any, style_lora: Path | None) -> list[dict[str, Any]]:
+    def _make(self, order: Any, style: Any, row: Any, crops: Any) -> list[dict[str, Any]]:
         self.made += 1
         rows = []
         for index in range(2):
-            rgb_u8 = np.full((8, 8, 3), (work.order.seed + index) % 251, np.uint8)
-            path = portrait_path("anna", work.order.style, index)
-            self.store.write_bytes(path, encode_portrait(rgb_u8, {"seed": work.order.seed}))
+            rgb_u8 = np.full((8, 8, 3), (order.seed + index) % 251, np.uint8)
+            path = portrait_path("anna", order.style, index)
+            self.store.write_bytes(path, encode_portrait(rgb_u8, {"seed": order.seed}))
             row: dict[str, Any] = dict.fromkeys(PORTRAIT_SCHEMA.names)
-            row.update(portrait_id=portrait_id("anna", work.order.style, index), identity_id="anna", index=index)
+            row.update(portrait_id=portrait_id("anna", order.style, index), identity_id="anna", index=index)
             rows.append({**row, "path": path, "image_sha256": image_sha256(rgb_u8)})
         return rows
 
@@ -117,31 +117,33 @@ class Counted(Portraitist):
         self.together = threading.Barrier(together, timeout=120)
         self.steps = 0
         self.open()
-        turn = self.engine._batcher.turn
+        turn = self.sampler.engine._batcher.turn
 
         def counted(requests: Any) -> None:
             self.steps += 1
             turn(requests)
 
-        self.engine._batcher.turn = counted
+        self.sampler.engine._batcher.turn = counted
 
-    def _candidates(self, work: Any, order: Any) -> None:
+    def _draw(self, draft: Any) -> Any:
         self.together.wait()
-        super()._candidates(work, order)
+        return super()._draw(draft)
 
 
 def put_people(store: Store, people: Path) -> list[pa.Table]:
     """Three orders of two people with photos and face-LoRAs of their own, everything they need in `store`."""
-    suite, rows = open_suite("embedded"), []
+    suite, rows, sha256s = open_suite("embedded"), [], {}
     with tempfile.TemporaryDirectory() as folder:
         loras = write_loras(load_base(pull("embedded-base")), Path(folder), 2)
         for name, lora in zip(("P001", "P002"), loras, strict=True):
             store.write_bytes(f"{name}.safetensors", lora.read_bytes())
+            sha256s[name] = sha256_of(lora)
     for name, style in (("P001", "studio"), ("P001", "black-and-white"), ("P002", "warm-film")):
         crop = crop_of(people / name / "portrait.jpg", suite, 0.35, 512)[0]
         store.write_bytes(f"{name}.png", png_bytes(crop))
         (row,) = order(0).to_pylist()
         row |= {"identity_id": name, "style": style, "seed": order_seed(0, style), "lora_path": f"{name}.safetensors"}
+        row["lora_sha256"] = sha256s[name]
         row["references"][0]["crop_path"] = f"{name}.png"
         rows.append(pa.Table.from_pylist([row], ORDER_INPUT))
     return rows

@@ -11,12 +11,12 @@ from fastapi.testclient import TestClient
 
 from jobs.trainer_job import told_to_end, worker_name
 from studiolo.service.identities import IdentityState
+from studiolo.service.live import LiveMemory
 from studiolo.service.metrics import LABELS
 from studiolo.service.records import State
 from tests.actors.leased import album, endpoint_settings, opened_service
 from tests.processes import run
 from web.app import create_app
-from web.live import LiveMemory
 
 FORM = {
     "name": "Anna",

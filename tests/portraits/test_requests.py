@@ -52,6 +52,14 @@ def test_what_it_takes() -> None:
 
 
 def test_its_own_settings_win() -> None:
-    own = PortraitRequest(style="studio", upscale=4, accept_similarity=0.0).settings(DEFAULT)
+    anna = {"identity_id": "anna", "style": "studio"}
+    own = PortraitRequest(**anna, upscale=4, accept_similarity=0.0).settings(DEFAULT)
     assert (own.upscale, own.accept_similarity, own.steps) == (4, 0.0, DEFAULT.steps)
-    assert PortraitRequest(style="studio").settings(DEFAULT) == DEFAULT
+    assert PortraitRequest(**anna).settings(DEFAULT) == DEFAULT
+
+
+def test_of_a_person_of_the_base_no_more_are_made_than_wanted() -> None:
+    nobody = PortraitRequest(style="studio", count=3)
+    assert nobody.candidates(DEFAULT) == 3
+    assert nobody.order("job", DEFAULT).generation.candidates_per_portrait == 1
+    assert nobody.steps(DEFAULT) == 3 * DEFAULT.steps

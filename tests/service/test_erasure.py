@@ -1,6 +1,7 @@
 """What is left of an identity after its erasure: a receipt, and no byte of what was hers."""
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +28,7 @@ from tests.jobs.finished_job import empty_database
 from tests.service.clock import Clock
 from tests.service.postgresql import Cluster
 from tests.service.rows import add_identity, add_tenant, portraits
+from tests.service.traces import traces
 
 A, B = "ten_a", "ten_b"
 
@@ -81,12 +83,6 @@ def learned(queue: JobQueue, store: Store, mark: str, tenant: str = A) -> str:
         store.write_bytes(f"{lease.folder}/000.png", mark.encode() * 100)
         queue.complete(lease, {"path": f"{lease.folder}/000.png", "note": mark})
     return identity_id
-
-
-def traces(folder: Path, *marks: str) -> list[str]:
-    """Files whose name or bytes hold one of the marks."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return [str(path) for path in files for mark in marks if mark in str(path) or mark.encode() in path.read_bytes()]
 
 
 def test_no_byte_of_it_is_left_and_the_others_stay(
@@ -257,6 +253,23 @@ def test_killed_at_any_moment_and_asked_again_it_is_complete(
         assert verify_receipt(erased.receipt, erasure.key.public_pem)
 
 
+def test_several_may_erase_at_once_and_all_say_the_same(queue: JobQueue, store: Store, erasure: Erasure):
+    gone = learned(queue, store, "MARKGONE")
+    together, adapters = threading.Barrier(3, timeout=30), iter([1, 0, 0])
+
+    def elsewhere(identity_id: str) -> dict[str, int]:
+        together.wait()  # all have begun
+        return {"adapters": next(adapters, 0)}
+
+    with ThreadPoolExecutor(3) as pool:
+        erased = [*pool.map(lambda _: erasure.erase(A, gone, elsewhere), range(3))]
+    receipts = [one.receipt for one in erased if one is not None]
+    assert receipts[0] is not None
+    assert receipts == [receipts[0]] * 3
+    assert receipts[0]["erased"]["adapters"] == 1
+    assert receipts[0]["erased"]["photos"] == 2
+
+
 def test_a_database_that_cannot_be_compacted_gives_no_receipt(
     queue: JobQueue, store: Store, erasure: Erasure, url: str, tmp_path: Path
 ):
@@ -269,6 +282,8 @@ def test_a_database_that_cannot_be_compacted_gives_no_receipt(
         with pytest.raises(DatabaseError, match="somebody reads"):
             erasure.erase(A, gone, nobody)
     assert erasure.unfinished() == [(A, gone)]
+    identities = Identities(queue.database)  # nothing is left to be shown of her
+    assert (identities.get(A, gone), identities.page(A).items) == (None, [])
     erased = erasure.erase(A, gone, nobody)
     assert erased is not None
     assert erased.receipt is not None

@@ -215,6 +215,15 @@ def test_erased_runs_leave_neither_rows_nor_files(tracker: MlflowTracker) -> Non
     assert names[0].encode() not in contents
 
 
+@pytest.mark.slow
+def test_processes_that_open_a_new_database_at_once_do_it_no_harm(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    script = f"from studiolo.storage.tracking import MlflowTracker; print(MlflowTracker({uri!r}).runs_of(['anna']))"
+    openers = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(4)]
+    assert [opener.communicate(timeout=120)[0] for opener in openers] == [b"{}\n"] * 4
+    assert MlflowTracker(uri).start("job-1", "studio", {})
+
+
 def test_work_that_can_do_without_its_tracker_goes_on_when_it_is_away(
     tmp_path: Path, tracker: MlflowTracker, caplog: pytest.LogCaptureFixture
 ) -> None:

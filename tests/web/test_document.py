@@ -13,6 +13,7 @@ import pytest
 from diffusers import StableDiffusionPipeline
 
 from studiolo.generation.tiny import tiny_base
+from studiolo.service.live import Candidate, Progress
 from studiolo.service.records import Kind
 from studiolo.service.service import Service
 from tests.jobs.finished_job import empty_database
@@ -21,7 +22,6 @@ from tests.web.test_identities import photo
 from tests.web.world import SETTINGS, LiveMemory, World
 from web import examples
 from web.app import create_app
-from web.live import Candidate, Progress
 
 DOCUMENT = create_app(None, SETTINGS).openapi()  # type: ignore[arg-type]  # who only reads it needs no service
 OPERATIONS = [

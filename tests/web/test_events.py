@@ -12,11 +12,11 @@ import pytest
 from fastapi import FastAPI
 
 from studiolo.errors import DatabaseError
+from studiolo.service.live import Candidate, Progress
 from studiolo.service.queue import JobQueue
 from studiolo.service.records import Kind
 from tests.web.server import served
 from tests.web.world import LiveMemory, World
-from web.live import Candidate, Progress
 
 ORDER = {"style": "studio", "seed": 7}
 

@@ -10,10 +10,10 @@ from fastapi.testclient import TestClient
 
 from studiolo.portraits.files import encode_portrait
 from studiolo.service.endpoint import EndpointSettings, WebSettings
+from studiolo.service.live import LiveMemory
 from studiolo.service.records import Consent, Job, Kind, Lease, NewJob, Person, new_id
 from studiolo.service.service import Service
 from studiolo.settings import GenerationSettings
-from web.live import LiveMemory
 
 __all__ = ["SETTINGS", "LiveMemory", "World", "settings_with"]
 

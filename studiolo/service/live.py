@@ -62,6 +62,11 @@ class LiveMemory:
             for old in [name for name, (at, _) in self._news.items() if at < now - self.kept_s]:
                 del self._news[old]
 
+    def forget(self, job_id: str) -> None:
+        """The job has ended, or is somebody else's."""
+        with self._lock:
+            self._news.pop(job_id, None)
+
     async def look(self, job_id: str) -> Progress | None:
         """As `Live` says."""
         with self._lock:

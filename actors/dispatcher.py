@@ -1,0 +1,407 @@
+"""The dispatcher: leases jobs of portraits, has them drawn, finished and ranked as the bulk job does, and ends them.
+
+All it knows is in SQL and the store: one that dies loses the attempts in hand, no job. Any number may run at once.
+"""
+
+import hashlib
+import logging
+import threading
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.finisher import Finish, Sitter
+from studiolo.albums.records import Reason
+from studiolo.errors import (
+    DatabaseError,
+    LeaseLostError,
+    SettingsError,
+    StoreError,
+    StudioloError,
+    UnacceptableError,
+    WorkersAwayError,
+)
+from studiolo.identities.learned import LearnedVersion
+from studiolo.portraits.files import encode_portrait
+from studiolo.portraits.finishing import Finished
+from studiolo.portraits.orders import Order
+from studiolo.portraits.requests import PortraitRequest, PortraitsResult, RejectedImages, ResultImage
+from studiolo.portraits.rounds import (
+    Draft,
+    Drawing,
+    Drawings,
+    Drawn,
+    Judged,
+    Outcome,
+    Subject,
+    acceptance_of,
+    settings_inside,
+    work_off,
+)
+from studiolo.portraits.styles import Style
+from studiolo.service.endpoint import EndpointSettings
+from studiolo.service.erasure import Elsewhere
+from studiolo.service.live import Candidate, LiveMemory, Progress
+from studiolo.service.logs import working_on
+from studiolo.service.records import JobReason, Kind, Lease
+from studiolo.service.regularly import regularly
+from studiolo.service.service import Service
+
+log = logging.getLogger(__name__)
+
+TRIGGER = "a person"
+"""First words of the prompt for a person of the base."""
+
+_PREVIEW_S = 1.0
+_PAUSE_S = 1.0
+"""Before what may pass is tried again."""
+_STORE_PAUSES_S = (0.2, 1.0)
+_TEND_S = 1.0
+_TIDY_S = 2.0
+_SILENT_S = 120.0
+"""Longer than any database is waited for."""
+
+DrawFar = Callable[[Draft], Drawings]
+"""Has a draft drawn. Raises `WorkersAwayError` when there is no sampler, `Exception` when it died."""
+FinishFar = Callable[[NDArray[np.uint8], Sitter, Finish], Finished]
+"""Has a candidate finished; raises the same."""
+
+
+class _Stopped(Exception):
+    """Nobody wants the job's result any more, or not from us."""
+
+
+@dataclass(eq=False)
+class _Hand:
+    """A job in hand."""
+
+    lease: Lease
+    lost: str = ""
+    """Why it is no longer held, as `LeaseLostError` says; empty while it is."""
+    given_up: bool = False
+    """It is to be given back."""
+    drawings: Drawings | None = None
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """That its stages took."""
+    steps_before: int = 0
+    """Done in earlier rounds."""
+    steps_done: int = 0
+    candidates: tuple[Candidate, ...] = ()
+    preview: bytes | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def stopped(self) -> bool:
+        return bool(self.lost) or self.given_up
+
+    def stop(self, lost: str = "") -> None:
+        """Free its slots; the thread that works on it comes to an end. It is given back if it was not `lost`."""
+        with self.lock:
+            self.lost, self.given_up = self.lost or lost, self.given_up or not lost
+            drawings = self.drawings
+        if drawings is not None:
+            drawings.close()
+
+    def hold(self, drawings: Drawings) -> Drawings:
+        """Raises `_Stopped` when it was stopped before."""
+        with self.lock:
+            self.drawings, stopped = drawings, self.stopped
+        if stopped:
+            drawings.close()
+            raise _Stopped
+        return drawings
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a job's request comes to."""
+
+    order: Order
+    style: Style
+    subject: Subject
+    sitter: Sitter
+
+
+class Dispatcher:
+    """Works on up to `jobs` jobs of portraits at once, one thread each."""
+
+    def __init__(
+        self,
+        service: Service,
+        settings: EndpointSettings,
+        draw: DrawFar,
+        finish: FinishFar,
+        *,
+        jobs: int,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
+        self.service, self.settings = service, settings
+        self.draw, self.finish, self.jobs, self.elsewhere = draw, finish, jobs, elsewhere
+        self.name = f"dispatcher-{uuid.uuid4().hex[:12]}"
+        self.live = LiveMemory()
+        self._hands: set[_Hand] = set()
+        self._changed = threading.Condition()
+        """Guards the set of jobs in hand."""
+        self._draining, self._over = threading.Event(), threading.Event()
+        self._loops = ExitStack()
+        self._looked_s = time.monotonic()
+
+    def start(self) -> None:
+        """Begin to lease jobs."""
+        settings = self.settings.dispatcher
+        self._loops.enter_context(regularly("tend", _TEND_S, self.service.tend))
+        self._loops.enter_context(regularly("tidy", _TIDY_S, lambda: self.service.tidy(self.elsewhere)))
+        self._loops.enter_context(regularly("extend leases", settings.lease_s / 3, self._keep))
+        self._loops.enter_context(regularly("lease", settings.poll_s, self._lease))
+
+    def check(self) -> None:
+        """Raises `RuntimeError` when it has not looked for jobs for long."""
+        silent_s = time.monotonic() - self._looked_s
+        if silent_s > _SILENT_S:
+            raise RuntimeError(f"dispatcher: it has not looked for jobs for {silent_s:.0f} s; start it again")
+
+    def drain(self, for_s: float) -> None:
+        """Lease no more, let jobs in hand end for so long, and give the rest back untried."""
+        self._draining.set()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._hands, for_s)
+            left = list(self._hands)
+        for hand in left:
+            hand.stop()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._hands, 10)
+        self._over.set()
+        self._loops.close()
+
+    def _lease(self) -> None:
+        """Take as many jobs as there is room for."""
+        self._looked_s = time.monotonic()
+        with self._changed:
+            free = self.jobs - len(self._hands)
+        if free <= 0 or self._draining.is_set():
+            return
+        for lease in self.service.queue.lease([Kind.PORTRAITS], self.name, self.settings.dispatcher.lease_s, free):
+            hand = _Hand(lease)
+            with self._changed:
+                self._hands.add(hand)
+            threading.Thread(target=self._work, args=(hand,), name=lease.job.id, daemon=True).start()
+
+    def _keep(self) -> None:
+        """Extend the leases of all jobs in hand."""
+        with self._changed:
+            hands = list(self._hands)
+        for hand in hands:
+            try:
+                self.service.queue.extend(hand.lease, self.settings.dispatcher.lease_s, hand.steps_done)
+            except LeaseLostError as error:
+                log.info("%s", error)
+                hand.stop(error.reason)
+
+    def _work(self, hand: _Hand) -> None:
+        """One job, to its end or until it is lost."""
+        with working_on(hand.lease.job):
+            self._attempt(hand)
+
+    def _attempt(self, hand: _Hand) -> None:
+        queue, lease = self.service.queue, hand.lease
+        log.info("an attempt begins", extra={"attempt": lease.attempt, "worker": self.name})
+        try:
+            self._settle(hand, self._outcome(hand))
+        except _Stopped:
+            pass
+        except Exception as error:  # of a worker far away, too: anything
+            log.exception("job %s", lease.job.id)
+            (reason, sentence), after_s = _reason(error), _PAUSE_S * 4 ** (lease.attempt - 1)
+            self._settle(hand, lambda: queue.retry(lease, reason, sentence, after_s))
+        finally:
+            if hand.lost in ("cancelled", "erased", "taken"):
+                self._throw_away(lease)
+            elif hand.given_up:
+                self._settle(hand, lambda: queue.release(lease))
+            self.live.forget(lease.job.id)
+            with self._changed:
+                self._hands.discard(hand)
+                self._changed.notify_all()
+
+    def _outcome(self, hand: _Hand) -> Callable[[], object]:
+        """What is to be said to the queue of a job; raises for what another attempt might change."""
+        queue, lease = self.service.queue, hand.lease
+        try:
+            plan = self._plan(lease)
+            outcome = self._made(hand, plan)
+            with _timed(hand, "store"):
+                result = self._result(hand, plan, outcome)
+            self._measure(hand, plan, outcome)
+        except SettingsError as error:
+            sentence = str(error)
+            return lambda: queue.fail(lease, "request", sentence)
+        except UnacceptableError as error:
+            reason, sentence = error.reason, error.sentence
+            return lambda: queue.fail(lease, reason, sentence)
+        except Exception as error:
+            if hand.stopped:
+                raise _Stopped from None
+            if self._draining.is_set() or isinstance(error, WorkersAwayError):
+                self._draining.wait(_PAUSE_S)
+                hand.stop()
+                raise _Stopped from None
+            raise
+        content = result.model_dump(mode="json")
+        if result.images:
+            return lambda: queue.complete(lease, content)
+        return lambda: queue.fail(lease, Reason.NONE_ACCEPTED, Reason.NONE_ACCEPTED.sentence(), content)
+
+    def _settle(self, hand: _Hand, say: Callable[[], object]) -> None:
+        """Say it to the queue, however long the database is away, while the job is ours."""
+        while not hand.lost:
+            try:
+                say()
+                return
+            except LeaseLostError as error:
+                log.info("%s", error)
+                hand.lost = error.reason
+            except DatabaseError as error:
+                log.warning("job %s: %s", hand.lease.job.id, error)
+                if self._over.wait(_PAUSE_S):
+                    return
+
+    def _plan(self, lease: Lease) -> _Plan:
+        """The bulk job's order of the same. Raises `SettingsError` and `UnacceptableError` for one there cannot be."""
+        job, settings = lease.job, self.settings
+        wanted = PortraitRequest.model_validate(job.request)
+        style = wanted.look(settings.style_folder)
+        order = wanted.order(job.id, settings.generation)
+        order = order.model_copy(update={"unsafe_above": settings.selection.unsafe_above})
+        if wanted.identity_id is None:
+            return _Plan(order, style, Subject(TRIGGER), Sitter(order.identity_id))
+        identity = self.service.identities.get(job.tenant_id, wanted.identity_id)
+        if identity is None or not identity.versions:
+            raise UnacceptableError("identity", "The person is not there any more, or was never learned.")
+        learned = LearnedVersion.model_validate(identity.versions[-1].record)
+        subject = Subject(learned.trigger, learned.common_tags, learned.lora_path, learned.lora_sha256)
+        sitter = Sitter(
+            wanted.identity_id,
+            tuple(one.crop_path for one in learned.references),
+            tuple(float(np.float32(one.quality_score)) for one in learned.references),
+            np.asarray([one.embedding for one in learned.references], np.float32).reshape(-1, 128),
+        )
+        return _Plan(order, style, subject, sitter)
+
+    def _made(self, hand: _Hand, plan: _Plan) -> Outcome:
+        order, style, job = plan.order, plan.style, hand.lease.job
+        how = Finish(style.words, style.greyscale, order.generation.upscale, job.request_id)
+
+        def draw(count: int, first_index: int) -> Iterator[Drawing | Drawn]:
+            if hand.stopped:
+                raise _Stopped
+            deadline_s = max(1.0, job.deadline_at - time.time())
+            hand.steps_before = hand.steps_done
+            draft = Draft(order, style, plan.subject, count, first_index, deadline_s, _PREVIEW_S, job.request_id)
+            yield from hand.hold(self.draw(draft))
+
+        def finish(rgb_u8: NDArray[np.uint8]) -> Finished:
+            if hand.stopped:
+                raise _Stopped
+            self._tell(hand, "finish", hand.steps_done)
+            with _timed(hand, "finish"):
+                return self.finish(rgb_u8, plan.sitter, how)
+
+        began_s = time.monotonic()
+        acceptance = acceptance_of(order, likeness=plan.subject.lora_path is not None)
+        outcome = work_off(order, acceptance, draw, finish, watch=lambda news: self._hear(hand, news))
+        hand.seconds["sample"] += time.monotonic() - began_s - hand.seconds["finish"]
+        return outcome
+
+    def _hear(self, hand: _Hand, news: Drawing | Judged) -> None:
+        if isinstance(news, Judged):
+            verdict = Candidate(news.index, not news.reason, news.reason.value, news.reason.sentence())
+            hand.candidates = (*hand.candidates, verdict)
+            self._tell(hand, "finish", hand.steps_done)
+        else:
+            hand.steps_done = hand.steps_before + news.done
+            hand.preview = news.preview or hand.preview
+            self._tell(hand, "denoise", hand.steps_before + news.total)
+
+    def _tell(self, hand: _Hand, stage: str, total: int) -> None:
+        lease, done = hand.lease, hand.steps_done
+        total = max(total, lease.job.steps)
+        self.live.tell(lease.job.id, Progress(lease.attempt, stage, done, total, hand.preview, hand.candidates))
+
+    def _result(self, hand: _Hand, plan: _Plan, outcome: Outcome) -> PortraitsResult:
+        """Store what was accepted, best first."""
+        lease, images, likeness = hand.lease, [], plan.subject.lora_path is not None
+        for item in (item for item in outcome.ranked if item.rank > 0):
+            if hand.stopped:
+                raise _Stopped
+            index, made = item.candidate.index, outcome.made[item.candidate.index]
+            rgb_u8, score = made.portrait.rgb_u8, made.portrait.score
+            inside = settings_inside(plan.order, plan.style, made, index, self.settings.base, plan.subject.lora_sha256)
+            content, path = encode_portrait(rgb_u8, inside), f"{lease.folder}/{index:03d}.png"
+            self._store(path, content)
+            images.append(
+                ResultImage(
+                    path=path,
+                    sha256=hashlib.sha256(content).hexdigest(),
+                    seed=made.seed,
+                    width_px=rgb_u8.shape[1],
+                    height_px=rgb_u8.shape[0],
+                    similarity=score.similarity if likeness else None,
+                    verdict=score.verdict.value if likeness else None,
+                )
+            )
+        reasons = Counter(item.reason for item in outcome.ranked if item.rank == 0)
+        rejected = [
+            RejectedImages(reason=reason.value, sentence=reason.sentence(), count=count)
+            for reason, count in sorted(reasons.items())
+        ]
+        return PortraitsResult(images=tuple(images), rejected=tuple(rejected))
+
+    def _store(self, path: str, content: bytes) -> None:
+        """A fault of the store that passes soon does not cost the pictures, which took so much longer to make."""
+        for pause_s in _STORE_PAUSES_S:
+            try:
+                self.service.store.write_bytes(path, content)
+                return
+            except StoreError as error:
+                log.warning("%s", error)
+                time.sleep(pause_s)
+        self.service.store.write_bytes(path, content)
+
+    def _measure(self, hand: _Hand, plan: _Plan, outcome: Outcome) -> None:
+        meters = self.service.meters
+        for stage, seconds in hand.seconds.items():
+            meters.observe("studiolo_job_seconds", seconds, kind=Kind.PORTRAITS, stage=stage)
+        for item in outcome.ranked:
+            if item.rank:
+                meters.count("studiolo_candidates_accepted_total")
+            else:
+                meters.count("studiolo_candidates_rejected_total", reason=item.reason.value)
+            if plan.subject.lora_path is not None:
+                meters.observe("studiolo_candidate_similarity", item.candidate.similarity)
+
+    def _throw_away(self, lease: Lease) -> None:
+        """Remove the files of an attempt that counts no more; what is missed goes with the job, or as an orphan."""
+        with suppress(StudioloError):
+            for path in self.service.store.list(lease.folder):
+                self.service.store.remove(path)
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    """What a job fails with when the last attempt ended so: a word and a sentence."""
+    if isinstance(error, StoreError):
+        return "store", "The place where pictures are kept could not be reached."
+    return JobReason.GAVE_UP, JobReason.GAVE_UP.sentence()
+
+
+@contextmanager
+def _timed(hand: _Hand, stage: str) -> Iterator[None]:
+    """What is done within is time of a stage, if it succeeds."""
+    began_s = time.monotonic()
+    yield
+    hand.seconds[stage] += time.monotonic() - began_s

@@ -1,0 +1,407 @@
+"""Jobs of portraits through a dispatcher: the bulk job's pictures, and what becomes of them when things go wrong."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from actors.dispatcher import Dispatcher
+from actors.finisher import Finish, PortraitFinisher, Sitter
+from actors.portraitist import ORDER_INPUT, Portraitist
+from actors.sampler import Sampler
+from studiolo.errors import StoreError, WeightsError, WorkersAwayError
+from studiolo.generation.base import load_base
+from studiolo.generation.tiny import tiny_base
+from studiolo.identities.learned import LearnedVersion
+from studiolo.portraits.files import decode_portrait, image_sha256
+from studiolo.portraits.orders import order_seed
+from studiolo.portraits.rounds import Draft, Drawing, Drawn
+from studiolo.service.endpoint import DispatcherSettings, EndpointSettings
+from studiolo.service.live import Progress
+from studiolo.service.metrics import MemoryMeters
+from studiolo.service.records import Job, Kind, NewJob
+from studiolo.service.service import Service
+from studiolo.service.tables import JobRow
+from studiolo.settings import GenerationSettings
+from studiolo.weights.fetch import pull
+from tests.jobs.finished_job import empty_database
+from tests.service.learned import learn
+from tests.service.rows import add_tenant
+from tests.service.test_service import settings as service_settings
+
+pytestmark = [pytest.mark.usefixtures("weights"), pytest.mark.timeout(90)]
+TINY = GenerationSettings(steps=4, slots=2, precision="float32", upscale=1)
+QUICK = DispatcherSettings(lease_s=3, poll_s=0.02)
+NOBODY = {"prompt": "a photo of a person", "seed": 5}
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    service = Service.open(service_settings(tmp_path), MemoryMeters())
+    service.store.write_bytes("mlflow.db", empty_database())
+    add_tenant(service.database, "shop")
+    yield service
+    service.close()
+
+
+class House:
+    """A service with one sampler and one finisher, and dispatchers that come and go."""
+
+    def __init__(self, service: Service, generation: GenerationSettings = TINY, base: str = "tiny-base") -> None:
+        self.service = service
+        self.settings = EndpointSettings(base=base, generation=generation, dispatcher=QUICK)
+        self.sampler = Sampler(service.store, base, generation)
+        self.finisher = PortraitFinisher(service.store, "embedded", generation)
+        self.finisher.open()
+        self.dispatchers: list[Dispatcher] = []
+
+    def dispatcher(self, draw: Callable[[Draft], Any] | None = None, jobs: int = 3) -> Dispatcher:
+        """Another one, at work."""
+        made = Dispatcher(
+            self.service,
+            self.settings,
+            draw or self.sampler.sample,
+            self.finisher.finish,
+            jobs=jobs,
+            elsewhere=lambda name: {**self.sampler.forget(name), **self.finisher.forget(name)},
+        )
+        made.start()
+        self.dispatchers.append(made)
+        return made
+
+    def order(self, request: dict[str, Any], steps: int = 4, **more: Any) -> Job:
+        """A job for the tenant."""
+        new = NewJob(kind=Kind.PORTRAITS, request=request, steps=steps, **more)
+        return self.service.queue.submit("ten_shop", new)
+
+    def job(self, job: Job) -> Job:
+        """As it is now."""
+        found = self.service.queue.get("ten_shop", job.id)
+        assert found is not None
+        return found
+
+    def ended(self, job: Job) -> Job:
+        """When it has ended."""
+        until(lambda: self.job(job).state.final)
+        return self.job(job)
+
+    def pictures(self, job: Job) -> list[str]:
+        """Of a job that succeeded, by their pixels."""
+        assert job.result is not None
+        contents = [self.service.store.read_bytes(image["path"]) for image in job.result["images"]]
+        return [image_sha256(decode_portrait(content)[0]) for content in contents]
+
+
+def until(holds: Callable[[], object], limit_s: float = 40.0) -> None:
+    give_up_s = time.monotonic() + limit_s
+    while not holds():
+        assert time.monotonic() < give_up_s, "it did not come about"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def house(service: Service) -> Iterator[House]:
+    house = House(service)
+    house.sampler.use(tiny_base())
+    yield house
+    for dispatcher in house.dispatchers:
+        dispatcher.drain(0)
+    house.sampler.close()
+
+
+class Slow:
+    """Draws, but waits for leave after the first step."""
+
+    def __init__(self, house: House) -> None:
+        self.house, self.begun, self.go_on = house, threading.Event(), threading.Event()
+
+    def __call__(self, draft: Draft) -> "Slow._Drawings":
+        return Slow._Drawings(self, self.house.sampler.sample(draft))
+
+    class _Drawings:
+        def __init__(self, slow: "Slow", inner: Any) -> None:
+            self.slow, self.inner, self.closed = slow, inner, threading.Event()
+
+        def __iter__(self) -> "Slow._Drawings":
+            return self
+
+        def __next__(self) -> Drawing | Drawn:
+            event: Drawing | Drawn = next(self.inner)
+            self.slow.begun.set()
+            while not (self.slow.go_on.wait(0.01) or self.closed.is_set()):
+                pass
+            return event
+
+        def close(self) -> None:
+            self.inner.close()
+            self.closed.set()
+
+
+def test_the_portraits_are_the_bulk_jobs(service: Service, people: Path) -> None:
+    settings = GenerationSettings(steps=3, slots=4, accept_similarity=0.0, face_share=(0.05, 1.0))
+    house, base = House(service, settings, "embedded-base"), load_base(pull("embedded-base"))
+    house.sampler.use(base)
+    identity_id = learn(service, "ten_shop", people / "P001" / "portrait.jpg", base)
+    request = {"identity_id": identity_id, "style": "black-and-white", "count": 2, "seed": 7}
+    job = house.order(request, steps=12, identity_id=identity_id)
+    dispatcher = house.dispatcher()
+    done = house.ended(job)
+    dispatcher.drain(10)
+    bulk = Portraitist(service.store, "embedded", "embedded-base", settings, house.settings.selection.unsafe_above)
+    bulk.open()
+    identity = service.identities.get("ten_shop", identity_id)
+    assert identity is not None
+    learned = LearnedVersion.model_validate(identity.versions[-1].record)
+    row = {
+        "identity_id": identity_id,
+        "style": "black-and-white",
+        "count": 2,
+        "seed": order_seed(7, "black-and-white"),
+        "first_index": 0,
+        **learned.model_dump(include={"trigger", "common_tags", "lora_path", "lora_sha256", "references"}),
+    }
+    rows = bulk(pa.Table.from_pylist([row], ORDER_INPUT)).to_pylist()
+    accepted = sorted((one for one in rows if one["rank"]), key=lambda one: one["rank"])
+    assert len(accepted) == 2
+    assert {one["fusion"] for one in accepted} == {"done"}
+    assert house.pictures(done) == [one["image_sha256"] for one in accepted]
+    assert done.result is not None
+    files = [service.store.read_bytes(image["path"]) for image in done.result["images"]]
+    assert files == [service.store.read_bytes(one["path"]) for one in accepted]  # what they say of themselves, too
+    similarities = [image["similarity"] for image in done.result["images"]]
+    assert similarities == pytest.approx([one["similarity"] for one in accepted], rel=1e-6)  # a row's are float32
+    assert sum(one["count"] for one in done.result["rejected"]) == len(rows) - 2
+    house.sampler.close()
+
+
+def test_a_job_is_made_told_of_and_measured(house: House) -> None:
+    slow, seen = Slow(house), []
+    dispatcher = house.dispatcher(slow)
+    tell = dispatcher.live.tell
+    dispatcher.live.tell = lambda job_id, news: (seen.append(news), tell(job_id, news))  # type: ignore[method-assign]
+    job = house.order({**NOBODY, "count": 2}, steps=8)
+    assert slow.begun.wait(30)
+    slow.go_on.set()
+    done = house.ended(job)
+    assert (done.state, done.attempts) == ("succeeded", 1)
+    assert done.result is not None
+    assert [image["similarity"] for image in done.result["images"]] == [None, None]
+    assert [image["width_px"] for image in done.result["images"]] == [64, 64]
+    news = [one for one in seen if isinstance(one, Progress)]
+    assert {one.stage for one in news} == {"denoise", "finish"}
+    assert [one.done for one in news] == sorted(one.done for one in news)
+    assert (news[-1].done, news[-1].total, len(news[-1].candidates)) == (8, 8, 2)
+    assert any(one.preview for one in news)
+    until(lambda: not dispatcher._hands)
+    assert dispatcher.live._news == {}  # no picture of it is left
+    meters = house.service.meters
+    assert isinstance(meters, MemoryMeters)
+    assert meters.total("studiolo_candidates_accepted_total") == 2
+    stages = {labels["stage"] for labels in meters.series("studiolo_job_seconds")}
+    assert stages == {"queued", "sample", "finish", "store", "whole"}
+
+
+def test_after_a_sampler_died_the_job_is_made_again_the_same(house: House) -> None:
+    deaths = iter([True])
+
+    class Dying:
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        def __iter__(self) -> "Dying":
+            return self
+
+        def __next__(self) -> Drawing | Drawn:
+            event: Drawing | Drawn = next(self.inner)
+            if isinstance(event, Drawn) and next(deaths, False):
+                self.inner.close()
+                raise RuntimeError("the actor died")
+            return event
+
+        def close(self) -> None:
+            self.inner.close()
+
+    house.dispatcher(lambda draft: Dying(house.sampler.sample(draft)))
+    first = house.ended(house.order(NOBODY))
+    again = house.ended(house.order(NOBODY))
+    assert [(one.state, one.attempts) for one in (first, again)] == [("succeeded", 2), ("succeeded", 1)]
+    assert house.pictures(first) == house.pictures(again)
+
+
+def test_a_job_whose_workers_always_die_fails_with_the_reason(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.dispatcher._PAUSE_S", 0.01)
+    house.dispatcher(lambda draft: 1 / 0)
+    failed = house.ended(house.order(NOBODY))
+    assert (failed.state, failed.reason, failed.attempts) == ("failed", "gave_up", 3)
+
+
+def test_while_no_sampler_is_there_a_job_waits_and_no_attempt_counts(house: House) -> None:
+    away = iter([True, True])
+
+    def draw(draft: Draft) -> Any:
+        if next(away, False):
+            raise WorkersAwayError("no replica")
+        return house.sampler.sample(draft)
+
+    house.dispatcher(draw)
+    done = house.ended(house.order(NOBODY))
+    assert (done.state, done.attempts) == ("succeeded", 1)
+
+
+def test_a_job_that_is_cancelled_stops_at_once_and_leaves_nothing(house: House) -> None:
+    slow = Slow(house)
+    dispatcher = house.dispatcher(slow)
+    job = house.order(NOBODY)
+    assert slow.begun.wait(30)
+    house.service.queue.cancel("ten_shop", job.id)
+    until(lambda: not dispatcher._hands, limit_s=10)
+    assert house.sampler.engine._requests == []
+    assert house.job(job).state == "cancelled"
+    assert house.service.store.list("results") == []
+
+
+def test_who_lost_the_lease_stops_and_the_other_delivers(house: House) -> None:
+    slow = Slow(house)
+    first = house.dispatcher(slow)
+    job = house.order(NOBODY)
+    assert slow.begun.wait(30)
+    service, taken = house.service, []
+
+    def run_out(session: Any) -> None:
+        session.get_one(JobRow, job.id).lease_until = 0.0
+
+    def take() -> bool:
+        service.database.write(run_out)  # unless it is extended in between
+        taken.extend(service.queue.lease([Kind.PORTRAITS], "other", 60))
+        return bool(taken)
+
+    until(take)
+    until(lambda: not first._hands, limit_s=10)
+    assert house.sampler.engine._requests == []
+    slow.go_on.set()
+    assert (house.job(job).state, house.job(job).attempts) == ("running", 2)
+    assert service.store.list("results") == []
+    service.queue.release(taken[0])
+    assert house.ended(job).state == "succeeded"
+
+
+def test_a_dispatcher_that_is_drained_ends_what_it_can_and_gives_the_rest_back(house: House) -> None:
+    slow = Slow(house)
+    leaving = house.dispatcher(slow)
+    job = house.order(NOBODY)
+    assert slow.begun.wait(30)
+    leaving.drain(0)
+    back = house.job(job)
+    assert (back.state, back.attempts) == ("queued", 0)
+    slow.begun.clear()
+    next_one = house.dispatcher(slow)
+    assert slow.begun.wait(30)
+    drained = threading.Thread(target=next_one.drain, args=(60,))
+    drained.start()
+    slow.go_on.set()
+    drained.join(60)
+    assert (house.job(job).state, house.job(job).attempts) == ("succeeded", 1)
+    assert house.service.queue.lease([Kind.PORTRAITS], "w", 1) == []
+
+
+def test_several_dispatchers_do_each_job_once(house: House) -> None:
+    jobs = [house.order({**NOBODY, "seed": seed}) for seed in range(6)]
+    for _ in range(2):
+        house.dispatcher(jobs=2)
+    done = [house.ended(job) for job in jobs]
+    assert {(job.state, job.attempts) for job in done} == {("succeeded", 1)}
+    assert len({picture for job in done for picture in house.pictures(job)}) == 6
+
+
+def test_a_fault_of_the_request_is_not_tried_again(house: House) -> None:
+    house.dispatcher()
+    failed = house.ended(house.order({"style": "stduio"}))
+    assert (failed.state, failed.reason, failed.attempts) == ("failed", "request", 1)
+    assert "did you mean 'studio'" in failed.sentence
+    gone = house.ended(house.order({"style": "studio", "identity_id": "id_" + "0" * 32}))
+    assert (gone.state, gone.reason) == ("failed", "identity")
+
+
+def test_an_erased_person_is_stopped_for_and_forgotten_everywhere(house: House, people: Path) -> None:
+    service = house.service
+    identity_id = learn(service, "ten_shop", people / "P001" / "portrait.jpg", tiny_base())
+    request = {"identity_id": identity_id, "style": "studio", "seed": 1}
+    slow = Slow(house)
+    slow.go_on.set()
+    dispatcher = house.dispatcher(slow)
+    failed = house.ended(house.order(request, steps=8, identity_id=identity_id))
+    assert (failed.state, failed.reason) == ("failed", "none_accepted")  # the tiny base draws no faces
+    assert failed.result is not None
+    assert [one["reason"] for one in failed.result["rejected"]] == ["not_one_face"]
+    slow.go_on.clear()
+    slow.begun.clear()
+    running = house.order(request, steps=8, identity_id=identity_id)
+    assert slow.begun.wait(30)
+    begun = service.erasure.erase("ten_shop", identity_id)
+    assert begun is not None
+    assert begun.receipt is None
+    until(lambda: service.identities.get("ten_shop", identity_id) is None)  # by the dispatcher
+    assert service.queue.get("ten_shop", running.id) is None
+    assert not dispatcher._hands
+    done = service.erasure.erase("ten_shop", identity_id)
+    assert done is not None
+    assert done.receipt is not None
+    counts = done.receipt["erased"]
+    assert (counts["adapters"], counts["templates"], counts["prompts"]) == (1, 1, 2)
+    assert service.store.list("results") == service.store.list("identities") == []
+    assert house.sampler.forget(identity_id) == {"copies of face-LoRAs": 0, "adapters": 0, "prompts": 0}
+    assert house.finisher.forget(identity_id) == {"templates": 0}
+
+
+def test_a_dispatcher_that_looks_for_no_jobs_is_not_well(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    dispatcher = house.dispatcher()
+    dispatcher.check()
+    stuck = threading.Event()
+    monkeypatch.setattr("actors.dispatcher._SILENT_S", 0.2)
+    monkeypatch.setattr(house.service.queue, "lease", lambda *_: stuck.wait(30) and [])
+    time.sleep(0.5)
+    with pytest.raises(RuntimeError, match="start it again"):
+        dispatcher.check()
+    stuck.set()
+
+
+def test_writes_that_fail_now_and_then_cost_no_attempt(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, count = house.service.store.write_bytes, iter(range(100))
+
+    def failing(path: str, content: bytes) -> None:
+        if next(count) % 3 != 2:
+            raise StoreError("now and then")
+        write(path, content)
+
+    monkeypatch.setattr("actors.dispatcher._STORE_PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(house.service.store, "write_bytes", failing)
+    house.dispatcher()
+    done = house.ended(house.order({**NOBODY, "count": 2}, steps=8))
+    assert (done.state, done.attempts) == ("succeeded", 1)
+    assert len(house.pictures(done)) == 2
+
+
+def test_a_finisher_that_hangs_is_not_well(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    grey, go_on = np.full((64, 64, 3), 128, np.uint8), threading.Event()
+    monkeypatch.setattr("actors.finisher._STALL_S", 0.1)
+    monkeypatch.setattr(house.finisher, "_finish", lambda *_: go_on.wait(30))
+    hanging = threading.Thread(target=house.finisher.finish, args=(grey, Sitter("anonymous"), Finish("", False, 1)))
+    hanging.start()
+    until(lambda: house.finisher._begun)
+    time.sleep(0.2)
+    with pytest.raises(WeightsError, match="start it again"):
+        house.finisher.check()
+    go_on.set()
+    hanging.join(30)
+    house.finisher.check()
+
+
+def test_a_person_of_the_base_has_no_references_to_be_like(house: House) -> None:
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    finished = house.finisher.finish(grey, Sitter("anonymous"), Finish("", False, 1))
+    assert (finished.score.faces, finished.score.similarity) == (0, 0.0)
