@@ -73,6 +73,9 @@ class Erasure:
             counts = _counts(found) | dict(forgotten)
             self.database.write(partial(self._note, identity_id, counts))
         erase(self.store, {identity_id: found}, self.tracker)
+        for folder in (identity_folder(identity_id), *_folders(begun)):
+            self.store.remove_temporary(folder, older_s=0.0)  # of writers that were killed
+        self.store.remove_temporary("ledger")
         self.database.write(partial(self._delete_rows, identity_id))
         self.database.compact()
         late = elsewhere(identity_id)  # what was begun before may have read the files again
@@ -101,8 +104,8 @@ class Erasure:
 
     def _found(self, begun: _Begun) -> Found:
         found = survey(self.store, {begun.identity_id}, self.tracker, ())[begun.identity_id]
-        folders = [album_folder(begun.identity_id), *map(result_folder, begun.jobs)]
-        return replace(found, files=[*found.files, *(path for folder in folders for path in self.store.list(folder))])
+        more = [path for folder in _folders(begun) for path in self.store.list(folder)]
+        return replace(found, files=[*found.files, *more])
 
     def _note(self, identity_id: str, counts: dict[str, int], session: Session) -> None:
         """Write down how much there was, before any of it goes; who is not alone may have seen less of it."""
@@ -148,6 +151,11 @@ class Erasure:
         session.add(ReceiptRow(identity_id=identity_id, tenant_id=tenant_id, receipt=receipt, created_at=now))
         session.delete(row)
         return receipt
+
+
+def _folders(begun: _Begun) -> list[str]:
+    """Where the service keeps files of the person, beside the person's own folder."""
+    return [album_folder(begun.identity_id), *map(result_folder, begun.jobs)]
 
 
 _KINDS = {

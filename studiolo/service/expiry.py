@@ -71,6 +71,7 @@ class Expiry:
         What is younger than `older_s` may belong to an upload that goes on. It lists the whole store. Raises
         `StoreError`, before anything goes, if that would be more than `orphans_share` of all.
         """
+        self.store.remove_temporary(older_s=older_s)
         records, runs = Ledger(self.store).naming(_PERSON), self.tracker.runs_of()
         people = set(filter(is_id, [*self._ids(_OF_PEOPLE), *records, *runs]))
         jobs = set(self._ids(_OF_JOBS))

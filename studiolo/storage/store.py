@@ -198,19 +198,26 @@ class Store:
         lock = Lock(self, owner)
         lock.acquire()
         try:
-            self._sweep()
+            self.remove_temporary()
             yield lock
         finally:
             lock.release()
 
-    def _sweep(self) -> None:
+    def remove_temporary(self, folder: str = "", older_s: float = STALE_S) -> int:
+        """Remove the temporary files below `folder` that killed writers left behind; how many.
+
+        Younger ones than `older_s` may be in the making: 0 is for folders that nobody writes to any more. An object
+        store has none.
+        """
         if self._local is None:
-            return
-        oldest = time.time() - STALE_S
-        for path in self._local.rglob(f".*{_TEMPORARY}"):
+            return 0
+        oldest, removed = time.time() - older_s, 0
+        for path in (self._local / folder).rglob(f".*{_TEMPORARY}"):
             with suppress(OSError):
-                if path.is_file() and path.stat().st_mtime < oldest:
+                if path.is_file() and path.stat().st_mtime <= oldest:
                     path.unlink()
+                    removed += 1
+        return removed
 
     def _place(self, path: str) -> str:
         """Full path of `path` within the file system, after checking that it stays below the root."""
