@@ -66,6 +66,7 @@ _PAUSE_S = 1.0
 """Before what may pass is tried again."""
 _STORE_PAUSES_S = (0.2, 1.0)
 _TEND_S = 1.0
+_TIDY_S = 2.0
 _KEEP_S = 1.0
 _LOOK_S = 0.5
 """Between two looks at whether a candidate that is being finished is still wanted."""
@@ -134,7 +135,8 @@ class Dispatcher:
     def start(self) -> None:
         """Begin to lease jobs."""
         settings = self.settings.dispatcher
-        self._loops.enter_context(regularly("tend", _TEND_S, lambda: self.service.tend(self.elsewhere)))
+        self._loops.enter_context(regularly("tend", _TEND_S, self.service.tend))
+        self._loops.enter_context(regularly("tidy", _TIDY_S, lambda: self.service.tidy(self.elsewhere)))
         self._loops.enter_context(regularly("keep", min(_KEEP_S, settings.lease_s / 3), self._keep))
         self._leasing.enter_context(regularly("lease", settings.poll_s, self._lease))
 

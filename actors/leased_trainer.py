@@ -1,9 +1,9 @@
 """The endpoint's trainer: albums of leased jobs in, identities learned in one pack, versions of them out."""
 
 import logging
-import threading
+import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -11,35 +11,40 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from actors.perceiver import Perceiver
+from actors.album_perceiver import AlbumPerceiver, album_row
+from actors.held import HeldStore, HeldTracker, is_missing
 from actors.trainer import Trainer, Training
 from studiolo.albums.records import Reason, Status
 from studiolo.albums.sources import INPUT_SCHEMA
-from studiolo.errors import DatabaseError, LeaseLostError, StoreError
+from studiolo.errors import DatabaseError, DeviceMemoryError, LeaseLostError, StoreError
 from studiolo.identities.artifacts import identity_folder
 from studiolo.identities.learned import LearnedVersion, photo_verdicts
 from studiolo.service.endpoint import EndpointSettings
 from studiolo.service.holding import Held, LeaseKeeper
-from studiolo.service.identities import album_folder, photo_path
 from studiolo.service.logs import working_on
 from studiolo.service.records import Job, JobReason, Kind, State
 from studiolo.service.regularly import regularly
 from studiolo.service.service import Service
 from studiolo.service.speeds import Effort
-from studiolo.storage.retention import survey
-from studiolo.storage.tracking import LenientTracker
+from studiolo.storage.ledger import Ledger
 from studiolo.training.learner import Learner
 
 Row = dict[str, Any]
 Result = TypeVar("Result")
-Watch = Callable[[float], AbstractContextManager[Callable[[], None]]]
-"""Entered with the seconds that what is inside may take; gives what begins them anew. It may end the process."""
+Watch = Callable[[float, Callable[[str], None]], AbstractContextManager[Callable[[], None]]]
+"""Entered with the seconds that what is inside may take, and what is told the reason before the process is ended, from
+another thread; gives what begins the seconds anew."""
 
 SEED = 0
 """Like the bulk job's when it is told none: the same album and settings give the same face-LoRA."""
 REPORT_S = 5.0
 """Pause between two reports of speed and progress, if leases are not so short that they need more."""
 TEND_S = 1.0
+TIDY_S = 5.0
+_REST_S = 5.0
+"""Nothing is begun for so long after the store has failed a job, or a lease's time if that is less."""
+_NAP_S = 0.1
+"""A drain is noticed so soon."""
 
 _log = logging.getLogger(__name__)
 
@@ -58,28 +63,13 @@ class _Pupil:
     joined_s: float
 
 
-class AlbumPerceiver(Perceiver):
-    """Reads photos from its store, by their paths there: that a store fails is no photo's fault."""
-
-    def fetch(self, place: str) -> bytes:
-        """The photo's bytes; raises `StoreError`."""
-        return self.store.read_bytes(place)
-
-
-def album_row(job: Job) -> Row:
-    """The album of a job as a row of `INPUT_SCHEMA` for `AlbumPerceiver`; photos are called by their numbers."""
-    identity_id = str(job.identity_id)
-    paths = [photo_path(identity_id, number) for number in range(1, len(job.request["photos"]) + 1)]
-    photos = [{"uri": path.rpartition("/")[2], "absolute_uri": path} for path in paths]
-    return {"album_id": identity_id, "album_uri": album_folder(identity_id), "photos": photos, "people": 1}
-
-
 class LeasedTrainer:
     """Leases jobs of identities and learns as many at once as its pack has slots.
 
     A job joins when a slot is free, and one that was begun before is learned alone: it may have ended its trainer. What
-    goes wrong with one job is that job's; a store that fails costs it an attempt, a database that is away is waited
-    for. Killed, it loses the steps since the last checkpoints, and whoever takes a job up goes on to the same bytes.
+    goes wrong with one job is that job's. A store that fails costs it no attempt, and nothing is begun until it answers
+    again; a database that is away is waited for. Killed, it loses the steps since the last checkpoints, and whoever
+    takes a job up goes on to the same bytes.
     """
 
     def __init__(
@@ -87,62 +77,77 @@ class LeasedTrainer:
         service: Service,
         settings: EndpointSettings,
         worker: str,
-        watch: Watch = lambda limit_s: nullcontext(lambda: None),
+        watch: Watch = lambda limit_s, explain: nullcontext(lambda: None),
     ) -> None:
+        """`worker` is the same after a restart: speeds and metrics are known by it."""
         self.service, self.settings, self.worker, self.watch = service, settings, worker, watch
-        self.keeper = LeaseKeeper(service.queue, worker, settings.trainer.lease_s)
+        self.keeper = LeaseKeeper(service.queue, f"{worker}-{secrets.token_hex(4)}", settings.trainer.lease_s)
         self.effort = Effort()
-        self.perceiver = AlbumPerceiver(service.store, settings.suite, settings.perception, settings.selection)
+        self.store = HeldStore(service.store.url, self._hold, self._wait_for_store)
+        self.perceiver = AlbumPerceiver(
+            self.store, settings.suite, settings.perception, settings.selection, settings.trainer.album_s
+        )
         self.perceiver.part = self._part
-        self._draining = threading.Event()
+        self._draining = False  # no Event: its lock may be held when a signal comes
         self._pupils: dict[Learner, _Pupil] = {}
         self._looked_s = 0.0
-        self._seen: Held
-        """The job whose album is looked at."""
+        self._rests_until_s: float | None = None
+        """After a fault of the store."""
+        self._held: Held | None = None
+        """The job that is begun or ended, all others waiting."""
+        self._moved: Callable[[], None] = lambda: None
 
     def open(self) -> None:
         """Load models and base."""
-        settings, service = self.settings, self.service
+        settings, tracker = self.settings, HeldTracker(self.service.tracker, self._hold)
         self.perceiver.open()
-        run = service.tracker.start("endpoint", "endpoint", {})  # erasures look for runs below one
-        tracker = LenientTracker(service.tracker)
-        self.trainer = Trainer(service.store, settings.base, settings.face_lora, SEED, tracker, run, settings.suite)
+        self.trainer = Trainer(self.store, settings.base, settings.face_lora, SEED, tracker, "", settings.suite)
         self.trainer.open(settings.trainer.device)
         self.training = Training(self.trainer)
 
     def drain(self) -> None:
         """End soon: jobs in hand are given back untried, with a checkpoint. From any thread or signal handler."""
-        self._draining.set()
+        self._draining = True
 
     def work(self, once: bool = False) -> None:
         """Learn what is queued, until `drain` is called or, with `once`, until nothing is queued any more."""
         report_s = min(self.settings.trainer.lease_s / 3, REPORT_S)
-        tend = partial(self.service.tend, erasures=False)
-        with (
-            regularly("leases", report_s, self._report),
-            regularly("tending", TEND_S, tend),
-            self.watch(self.settings.face_lora.time_limit_s) as self._moved,
-        ):
-            try:
-                while not self._draining.is_set():
-                    self.training.pack.run(self._join, self._leave, self._stepped, self._more)
-                    self.effort.rest()
-                    self._moved()
-                    if once and not self._queued():
-                        break
-                    self._draining.wait(self.settings.trainer.poll_s)
-            finally:
-                for pupil in self._pupils.values():  # of a fault that was no job's
-                    self._put_off(pupil.held)
-                self.perceiver.decode.close()
-        with suppress(DatabaseError):
-            self.service.speeds.leave(self.worker)
+        try:
+            with (
+                regularly("leases", report_s, self._report),
+                regularly("tending", TEND_S, self._tend),
+                regularly("tidying", TIDY_S, self.service.tidy),
+                self.watch(self.settings.trainer.stall_s, self._last_words) as self._moved,
+            ):
+                self._work(once)
+        finally:
+            with suppress(DatabaseError):
+                self.service.speeds.leave(self.worker)
+
+    def _work(self, once: bool) -> None:
+        try:
+            while not self._draining:
+                self.training.pack.run(self._join, self._leave, self._stepped, self._more)
+                self.effort.rest()
+                self._moved()
+                if once and not self._queued():
+                    break
+                self._pause(self.settings.trainer.poll_s)
+        except (DeviceMemoryError, KeyboardInterrupt):  # no fault of those who are learned
+            for pupil in self._pupils.values():
+                self._give_back(pupil.held, self.settings.trainer.lease_s)
+            raise
+        except BaseException:
+            for pupil in self._pupils.values():
+                self._put_off(pupil.held)
+            raise
+        finally:
+            self.perceiver.forget()
 
     # The pack asks
 
     def _join(self, free: int) -> Iterator[Learner]:
         while free and (held := self._take()) is not None:
-            self._moved()
             self.effort.work()
             learner = self._begin(held)
             if learner is not None:
@@ -153,11 +158,11 @@ class LeasedTrainer:
         pupil = self._pupils.pop(learner)
         held = pupil.held
         with self._answering_for(held):
-            if held.lost:
-                raise LeaseLostError(held.lease.job.id, held.lost)
             if learner.withdrawn:
                 if held.sure:
-                    self.training.save(learner)
+                    with _warned("no checkpoint"):
+                        self.training.save(learner)
+                self._unless_lost(held)
                 raise _Drained
             self._insist(partial(self.keeper.extend, held))  # nobody else writes the same files now
             self._settle(held, pupil.perceived, self.training.end(learner))
@@ -168,17 +173,15 @@ class LeasedTrainer:
         self._moved()
 
     def _stepped(self) -> None:
+        self._moved()
         self.effort.work(len(self._pupils))
         for learner, pupil in self._pupils.items():
-            pupil.held.steps_done = len(learner.losses)
-            learner.withdrawn = bool(pupil.held.lost) or self._draining.is_set()
-            if learner.withdrawn:
-                continue
-            try:
-                self.training.stepped(learner, writes=pupil.held.sure)
-            except StoreError as error:  # the next checkpoint may succeed, and none is needed without a crash
-                with working_on(pupil.held.lease.job):
-                    _log.warning("no checkpoint: %s", error)
+            held = pupil.held
+            held.steps_done = len(learner.losses)
+            if not held.lost:
+                with working_on(held.lease.job), _warned("no checkpoint"):  # none is needed without a crash
+                    self.training.stepped(learner, writes=held.sure)
+            learner.withdrawn = bool(held.lost) or (self._draining and not learner.finished)
 
     def _more(self) -> bool:
         return time.monotonic() - self._looked_s > self.settings.trainer.poll_s
@@ -188,9 +191,12 @@ class LeasedTrainer:
     def _take(self) -> Held | None:
         """The next job that may be worked on beside those in hand."""
         self._looked_s = time.monotonic()
-        if self._draining.is_set() or any(pupil.held.lease.attempt > 1 for pupil in self._pupils.values()):
+        if self._draining or any(pupil.held.lease.attempt > 1 for pupil in self._pupils.values()):
+            return None
+        if self._rests_until_s is not None and not self._store_answers():
             return None
         try:
+            self.keeper.secure()
             return self.keeper.take([Kind.IDENTITY], fresh=bool(self._pupils))
         except DatabaseError as error:
             _log.warning("no job can be taken: %s", error)
@@ -199,13 +205,11 @@ class LeasedTrainer:
     def _begin(self, held: Held) -> Learner | None:
         """The learner of a job; None when it has ended already."""
         with self._answering_for(held):
-            self._seen, began_s = held, time.monotonic()
-            album = pa.Table.from_pylist([album_row(held.lease.job)], INPUT_SCHEMA)
-            (perceived,) = self.perceiver(album).to_pylist()
-            self._took("perceive", began_s)
+            perceived = self._perceived(held)
             if perceived["status"] != Status.OK:
                 self._fail(held, perceived, perceived["reason"])
             else:
+                self._hold()
                 begun = self.training.begin(self.trainer.needed(perceived))
                 if isinstance(begun, Learner):
                     _log.info("learned from step %d", len(begun.losses))
@@ -214,6 +218,17 @@ class LeasedTrainer:
                 self._settle(held, perceived, begun)
         self.keeper.drop(held)
         return None
+
+    def _perceived(self, held: Held) -> Row:
+        """What is seen of the job's album, of `PERCEIVED_SCHEMA`; of its photos nothing else is kept."""
+        began_s = time.monotonic()
+        album = pa.Table.from_pylist([album_row(held.lease.job)], INPUT_SCHEMA)
+        try:
+            (perceived,) = self.perceiver(album).to_pylist()
+        finally:
+            self.perceiver.forget()
+        self._took("perceive", began_s)
+        return dict(perceived)
 
     def _settle(self, held: Held, perceived: Row, face_lora: Row) -> None:
         """End the job with what came of its training."""
@@ -236,18 +251,30 @@ class LeasedTrainer:
     @contextmanager
     def _answering_for(self, held: Held) -> Iterator[None]:
         """What is raised inside is this job's, and the others go on."""
+        self._held = held
         with working_on(held.lease.job):
             try:
                 yield
             except _Drained:
-                with suppress(DatabaseError):  # then its lease runs out
-                    self.service.queue.release(held.lease)
-                _log.info("given back")
+                self._give_back(held)
             except LeaseLostError as lost:
                 self._lost(lost, held.lease.job)
-            except Exception:
-                _log.exception("attempt %d came to grief", held.lease.attempt)
-                self._put_off(held)
+            except Exception as error:
+                if isinstance(error, StoreError) and not is_missing(error):  # no job's fault
+                    _log.warning("the store failed it: %s", error)
+                    self._rest()
+                    self._give_back(held, self.settings.trainer.lease_s)
+                else:
+                    _log.exception("attempt %d came to grief", held.lease.attempt)
+                    self._put_off(held)
+            finally:
+                self._held = None
+
+    def _give_back(self, held: Held, after_s: float = 0.0) -> None:
+        """Give the job back untried."""
+        with suppress(DatabaseError):  # then its lease runs out
+            self.service.queue.release(held.lease, after_s)
+        _log.info("given back")
 
     def _lost(self, lost: LeaseLostError, job: Job) -> None:
         _log.info("no longer ours (%s)", lost.reason)
@@ -268,22 +295,30 @@ class LeasedTrainer:
 
     def _clear(self, job: Job) -> None:
         """Remove what a training that came to nothing has left. The album stays, until its identity is erased."""
-        identity_id, store = str(job.identity_id), self.service.store
+        identity_id, store, tracker = str(job.identity_id), self.service.store, self.service.tracker
         try:
             identity = self.service.identities.get(job.tenant_id, identity_id)
-            if identity is not None and identity.versions:
-                return
-            files = store.list(identity_folder(identity_id))
-            if identity is None:  # it was erased, perhaps before all of this was written
-                found = survey(store, {identity_id}, self.service.tracker, ())[identity_id]
-                self.service.tracker.erase(found.runs)
-                files = [*found.files, *found.ledger]
-            for path in files:
-                store.remove(path)
-        except (DatabaseError, StoreError) as error:
+        except DatabaseError as error:
             _log.warning("files may be left: %s", error)
+            return
+        if identity is not None and identity.versions:
+            return
+
+        with _warned("files may be left"):
+            for path in store.list(identity_folder(identity_id)):
+                store.remove(path)
+        if identity is None:  # it was erased, perhaps before all of this was written
+            with _warned("records may be left"):
+                for path in Ledger(store).about({identity_id}).get(identity_id, []):
+                    store.remove(path)
+            with _warned("runs may be left"):
+                tracker.erase(tracker.runs_of({identity_id}).get(identity_id, []))
 
     # Beside the work
+
+    def _tend(self) -> None:
+        self.keeper.secure()
+        self.service.tend()
 
     def _report(self) -> None:
         self.keeper.extend_all()
@@ -310,15 +345,77 @@ class LeasedTrainer:
                 return ask()
             except DatabaseError as error:
                 _log.warning("the database is waited for: %s", error)
-                if self._draining.wait(self.settings.trainer.poll_s):
+                self._moved()
+                if not self._pause(self.settings.trainer.poll_s):
                     raise _Drained from error
+
+    def _pause(self, seconds: float) -> bool:
+        """Whether there is still time after it."""
+        until_s = time.monotonic() + seconds
+        while not self._draining and (left_s := until_s - time.monotonic()) > 0:
+            time.sleep(min(left_s, _NAP_S))
+        return not self._draining
+
+    def _rest(self) -> None:
+        self._rests_until_s = time.monotonic() + min(_REST_S, self.settings.trainer.lease_s)
+
+    def _store_answers(self) -> bool:
+        """Whether the store has had its rest, and takes a file and gives it back."""
+        if self._rests_until_s is not None and time.monotonic() < self._rests_until_s:
+            return False
+        store, place = self.service.store, f"probes/{self.worker}"
+        try:
+            store.write_bytes(place, b"probe")
+            store.read_bytes(place)
+            store.remove(place)
+        except StoreError:
+            self._rest()
+            return False
+        _log.info("the store answers again")
+        self._rests_until_s = None
+        return True
+
+    def _wait_for_store(self, pause_s: float) -> bool:
+        """Whether what the store did not do is tried again, after the pause; not between the steps of a pack."""
+        return self._held is not None and not self._held.lost and self._pause(pause_s)
+
+    def _unless_lost(self, held: Held) -> None:
+        if held.lost:
+            raise LeaseLostError(held.lease.job.id, held.lost)
+
+    def _hold(self) -> None:
+        """Before anything is written for the job that is begun or ended: nobody else has it.
+
+        Raises `LeaseLostError`, and `_Drained` when it cannot be known in time.
+        """
+        self._moved()
+        if self._held is not None:
+            self._unless_lost(self._held)
+            if not self._held.sure:
+                self._insist(partial(self.keeper.extend, self._held))
 
     @contextmanager
     def _part(self, name: str) -> Iterator[None]:
         """Around all work on one photo."""
-        if self._draining.is_set():
+        if self._draining:
             raise _Drained
-        if self._seen.lost:
-            raise LeaseLostError(self._seen.lease.job.id, self._seen.lost)
-        with self.watch(self.settings.perception.time_limit_s):
+        self._hold()
+        assert self._held is not None
+        with self.watch(self.settings.perception.time_limit_s, partial(self._last_words, held=[self._held])):
             yield
+
+    def _last_words(self, why: str, held: Sequence[Held] | None = None) -> None:
+        """Of the watchdog, in its own thread, about the jobs in hand."""
+        for one in self.keeper.held if held is None else held:
+            with working_on(one.lease.job):
+                _log.error("the trainer ends itself with this job in hand: it %s", why)
+        _log.error("the trainer ends itself: it %s", why)
+
+
+@contextmanager
+def _warned(what: str) -> Iterator[None]:
+    """What the store or the tracker does not do is said, and the work goes on."""
+    try:
+        yield
+    except StoreError as error:
+        _log.warning("%s: %s", what, error)

@@ -84,6 +84,11 @@ class Perceiver:
         """The file at an absolute uri; raises `PhotoError` for a photo that cannot be read."""
         return read_bytes(place)
 
+    def forget(self) -> None:
+        """Keep nothing of the last album: neither its files nor the decoder that had them in its hands."""
+        self._kept = {}
+        self.decode.close()
+
     def crashed(self, row: Row, detail: str) -> pa.Table:
         """An album that ended its workers: nothing of it can be used."""
         failure = {"status": Status.FAILED.value, "stage": "perceive", "reason": Reason.CRASHED_WORKER.value}
@@ -136,7 +141,7 @@ class Perceiver:
                 return [{**own, **identity} for own, identity in zip(rows, identities, strict=True)]
             for photo in photos:
                 if photo["photo_id"] in lost:
-                    photo.update(_refusal(lost[photo["photo_id"]]))
+                    photo.update(refusal(lost[photo["photo_id"]]))
                     if photo["reason"] != Reason.CRASHED_WORKER:
                         photo["content_sha256"] = ""
 
@@ -159,8 +164,7 @@ class Perceiver:
 
     def _photo(self, album_id: str, uri: str, place: str) -> Row:
         """One row of `records.PHOTO`; what the photo's content does wrong ends in it."""
-        row: Row = {"photo_id": photo_id(album_id, uri), "uri": uri, "status": Status.OK.value, "stage": "perceive"}
-        row.update(_UNSEEN, reason="", detail="")
+        row = photo_row(album_id, uri)
         try:
             content = self._read(place)
             row["content_sha256"] = content_sha256(content)
@@ -169,7 +173,7 @@ class Perceiver:
                 row.update(height_px=rgb_u8.shape[0], width_px=rgb_u8.shape[1])
                 self._see(row, rgb_u8)
         except PhotoError as error:
-            row.update(_refusal(error))
+            row.update(refusal(error))
         return row
 
     def _see(self, row: Row, rgb_u8: NDArray[np.uint8]) -> None:
@@ -247,7 +251,13 @@ def _alignable(face: Row) -> bool:
     return True
 
 
-def _refusal(error: PhotoError) -> Row:
+def photo_row(album_id: str, uri: str) -> Row:
+    """A row of `records.PHOTO` of which nothing is known yet."""
+    row: Row = {"photo_id": photo_id(album_id, uri), "uri": uri, "status": Status.OK.value, "stage": "perceive"}
+    return {**row, **_UNSEEN, "reason": "", "detail": ""}
+
+
+def refusal(error: PhotoError) -> Row:
     """What a photo's row says of why it cannot be used."""
     status = Status.DROPPED if error.reason in _SEEN else Status.FAILED
     stage = "perceive" if error.reason in (*_SEEN, Reason.CRASHED_WORKER) else "read"

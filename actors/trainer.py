@@ -288,7 +288,8 @@ class Trainer:
         return np.asarray(faces[0]["embedding"], np.float32) if faces else None
 
     def _samples(self, identity: Row, lora_file: str) -> list[NDArray[np.uint8]]:
-        """Pictures of a fixed prompt and fixed seeds, to compare identities and runs by eye."""
+        """Pictures of a fixed prompt and fixed seeds, to compare identities and runs by eye; of the person the engine
+        keeps nothing."""
         order = Order(
             identity_id=identity["identity_id"],
             prompt=identity["trigger"],
@@ -297,7 +298,10 @@ class Trainer:
             eta=1.0,
             face_lora=(lora_file, 1.0),
         )
-        return [event.rgb_u8 for event in self.engine.submit(order) if isinstance(event, Portrait)]
+        try:
+            return [event.rgb_u8 for event in self.engine.submit(order) if isinstance(event, Portrait)]
+        finally:
+            self.engine.forget([sha256_of(Path(lora_file))])
 
 
 class Training:
@@ -335,8 +339,9 @@ class Training:
             keep(learner, work.checkpoint)
 
     def save(self, learner: Learner) -> None:
-        """Make a checkpoint now."""
-        self.works[learner].checkpoint.save(learner.state_dict())
+        """Make a checkpoint now, unless it has failed."""
+        if learner.error is None:
+            self.works[learner].checkpoint.save(learner.state_dict())
 
     def abandon(self, learner: Learner) -> None:
         """Let one go that is not finished; its run has failed, if nobody takes it up again."""
@@ -344,8 +349,10 @@ class Training:
 
     def end(self, learner: Learner) -> Row:
         """The row of one that is finished or has failed; all it leaves is in the store."""
-        work = self.works.pop(learner)
-        return self.trainer._close(work, self.trainer._result(self.pack, learner, work))
+        work = self.works[learner]
+        row = self.trainer._close(work, self.trainer._result(self.pack, learner, work))
+        del self.works[learner]
+        return row
 
 
 def _finals(row: Row) -> dict[str, float | Curve]:

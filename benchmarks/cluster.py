@@ -5,13 +5,14 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import httpx
 import psutil
 import ray
 from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
+from ray.serve.context import _set_global_client
 
 from benchmarks.installation import APPLICATION
 
@@ -23,7 +24,10 @@ class Cluster:
     @contextmanager
     def joined(cls, process: "subprocess.Popen[bytes]") -> Iterator["Cluster"]:
         """Be a driver of it as long as the `with`."""
-        commands = [" ".join(child.cmdline()) for child in psutil.Process(process.pid).children(recursive=True)]
+        commands = []
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                commands.append(" ".join(child.cmdline()))
         addresses = [found[1] for command in commands if (found := re.search(r"--gcs-address=(\S+)", command))]
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         ray.init(addresses[0], namespace="serve", log_to_driver=False, logging_level=logging.ERROR)
@@ -31,6 +35,7 @@ class Cluster:
             yield cls()
         finally:
             ray.shutdown()
+            _set_global_client(None)  # else Serve asks the controller of this cluster when the next one is joined
 
     def replicas(self, deployment: str) -> int:
         """How many run, as Serve's status says."""

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,15 +98,16 @@ class Watch:
         """Since when how many samplers run; only where that changes."""
         self._cluster, self._load, self._over = cluster, load, threading.Event()
         self._occupancy: list[float] = []
-        self._thread = threading.Thread(target=self._watch)
+        self._pool = ThreadPoolExecutor(1)
 
     def __enter__(self) -> "Watch":
-        self._thread.start()
+        self._watching = self._pool.submit(self._watch)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join()
+        self._watching.result()
+        self._pool.shutdown()
 
     def occupancy(self) -> float | None:
         """Mean share of the slots that held a candidate; None when nobody told."""

@@ -37,7 +37,7 @@ ONLY_IN = {
     "gradio": ("web/", "serve_app.py", "tests/"),
     "sqlalchemy": ("studiolo/service/", "tests/", "benchmarks/"),
     "alembic": ("studiolo/service/", "tests/"),
-    "prometheus_client": ("studiolo/service/metrics.py", "tests/"),
+    "prometheus_client": ("studiolo/service/metrics.py", "tests/", "benchmarks/cluster.py"),
     "torchvision": (),
 }
 """Where a package may be imported."""

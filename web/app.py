@@ -25,7 +25,7 @@ def create_app(
     """The application over the parts of a service; any number of them may run at once.
 
     `live` is where the progress of running jobs is asked for, `elsewhere` forgets an erased identity in other
-    processes.
+    processes; without it erasures are only begun.
     """
     app = FastAPI(
         title="Studiolo",

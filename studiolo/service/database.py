@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from studiolo.errors import DatabaseError, SettingsError
@@ -22,6 +23,7 @@ Clock = Callable[[], float]
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x5354554449  # any number that nothing else in the database uses
 _LONGEST_PAUSE_S = 1.0
+_KEPT_OPEN = 5
 _QUIET: dict[str, Any] = {"hide_parameters": True}
 """Errors end in logs, where neither prompts nor keys may be."""
 _SQLITE_PRAGMAS = ("foreign_keys = ON", "secure_delete = ON", "synchronous = FULL")
@@ -31,17 +33,18 @@ class Database:
     """The database at `url`: `sqlite:///service.db`, or `postgresql://user@host/name` through psycopg 3.
 
     It can be pickled and means the same database in every process. `clock` replaces the one clock of all times
-    written: PostgreSQL's own, on SQLite the machine's. A database that is away or busy is asked again for
-    `patience_s`, then `DatabaseError` is raised. A URL that does not fit is a `SettingsError`.
+    written: PostgreSQL's own, on SQLite the machine's. At most `connections` threads use it at a time. A database that
+    is away or busy is asked again for `patience_s`, then `DatabaseError` is raised. A URL that does not fit is a
+    `SettingsError`.
     """
 
-    def __init__(self, url: str, clock: Clock | None = None, patience_s: float = 5.0) -> None:
-        self.url, self.clock, self.patience_s = url, clock, patience_s
-        self._engine = _engine(url, patience_s)
+    def __init__(self, url: str, clock: Clock | None = None, patience_s: float = 5.0, connections: int = 15) -> None:
+        self.url, self.clock, self.patience_s, self.connections = url, clock, patience_s, connections
+        self._engine = _engine(url, patience_s, connections)
         self._writing = self._engine.execution_options(writes=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.url, self.clock, self.patience_s)
+        return type(self), (self.url, self.clock, self.patience_s, self.connections)
 
     def __repr__(self) -> str:
         return f"Database({self._engine.url.render_as_string(hide_password=True)!r})"
@@ -110,6 +113,11 @@ class Database:
             try:
                 with Session(engine, expire_on_commit=False) as session, session.begin():
                     return work(session)
+            except PoolTimeoutError as error:  # it has waited as long as it may
+                raise DatabaseError(
+                    f"{self!r}: all {self.connections} connections of this process are in use; it may pass, or set"
+                    " database_connections higher"
+                ) from error
             except (OperationalError, InterfaceError, ProgrammingError) as error:
                 if not _may_pass(error) or time.monotonic() + pause_s > give_up_s:
                     raise DatabaseError(f"{self!r}: {_first_line(error)}; {_advice(error)}") from error
@@ -145,13 +153,15 @@ def migrate(url: str) -> None:
         database.close()
 
 
-def _engine(url: str, patience_s: float) -> sa.Engine:
+def _engine(url: str, patience_s: float, connections: int) -> sa.Engine:
+    kept = min(connections, _KEPT_OPEN)
+    pool = {"pool_size": kept, "max_overflow": connections - kept, "pool_timeout": patience_s}
     try:
         place = sa.make_url(url)
     except ArgumentError:
         raise SettingsError(f"database: got {url!r}, wanted sqlite:///FILE or postgresql://USER@HOST/NAME") from None
     if place.drivername == "sqlite" and place.database not in (None, "", ":memory:"):
-        engine = sa.create_engine(place, connect_args={"timeout": patience_s}, **_QUIET)
+        engine = sa.create_engine(place, connect_args={"timeout": patience_s}, **pool, **_QUIET)
         _set_up_sqlite(engine)
         return engine
     if place.drivername not in ("postgresql", "postgresql+psycopg"):
@@ -162,6 +172,7 @@ def _engine(url: str, patience_s: float) -> sa.Engine:
         return sa.create_engine(
             place.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
+            **pool,
             **_QUIET,
             connect_args={**alive, "tcp_user_timeout": 20_000},
         )

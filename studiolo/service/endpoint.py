@@ -23,8 +23,8 @@ class WebSettings(Section):
     """Size of a JSON body."""
     body_s: float = pydantic.Field(20.0, gt=0)
     """Seconds a client may take to send a JSON body."""
-    upload_s: float = pydantic.Field(600.0, gt=0)
-    """Seconds a client may take to send an album."""
+    upload_s: float = pydantic.Field(600.0, gt=0, le=1800)
+    """Seconds a client may take to send an album; files that have no row after an hour are thrown away."""
     max_wait_s: float = pydantic.Field(60.0, ge=0)
     """Longest `wait_s` of a request for portraits."""
     openai_wait_s: float = pydantic.Field(120.0, gt=0)
@@ -88,10 +88,16 @@ class TrainerSettings(Section):
     from its last checkpoint."""
     poll_s: float = pydantic.Field(1.0, gt=0)
     """Pause between two looks at an empty queue."""
+    album_s: float = pydantic.Field(300.0, gt=0)
+    """Seconds for which an album's photos are looked at, while those in training wait; what has not been seen by then
+    is refused (`too_slow`)."""
+    stall_s: float = pydantic.Field(900.0, gt=0)
+    """Seconds without a step of the training, a photo or a file; then the process ends itself."""
     device: str = "cpu"
     """Torch's name of the device to learn on."""
     metrics_port: int = pydantic.Field(0, ge=0, lt=65_536)
-    """Port at which Prometheus finds this process's metrics; 0 for none."""
+    """Port at which Prometheus finds this process's metrics; 0 for none. Trainers of one machine need a port each, see
+    `--metrics-port`."""
 
 
 class EndpointSettings(ServiceSettings):

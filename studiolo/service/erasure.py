@@ -27,6 +27,8 @@ from studiolo.storage.tracking import MlflowTracker
 Elsewhere = Callable[[str], Mapping[str, int]]
 """Forgets an identity outside store, SQL and tracking (adapter slots, caches), and says how much of what that was."""
 
+_AGAIN_S = 1.0
+
 
 @dataclass(frozen=True)
 class Erased:
@@ -56,23 +58,28 @@ class Erasure:
         """Erase the tenant's identity; None for one that is not there or another's.
 
         Its jobs are cancelled and nothing new is accepted, at once. What is kept goes when no worker holds a lease any
-        more: until then `Erased.receipt` is None; call it again. Of one that was erased the receipt comes back.
-        Backups, logs of other systems and copies that were sent out are not reached.
+        more: until then `Erased.receipt` is None; call it again. Without `elsewhere` it is only begun, for one who can
+        reach what samplers hold to finish. Of one that was erased the receipt comes back. Backups, logs of other
+        systems and copies that were sent out are not reached.
         """
         begun = self.database.write(partial(self._begin, tenant_id, identity_id))
         if begun is None or isinstance(begun, Erased):
             return begun
-        if begun.wait_s > 0:
-            return Erased(None, begun.wait_s)
-        forgotten = dict(elsewhere(identity_id)) if elsewhere else {}
+        if begun.wait_s > 0 or elsewhere is None:
+            return Erased(None, max(begun.wait_s, _AGAIN_S))
+        forgotten = elsewhere(identity_id)
         found = self._found(begun)
         if begun.counts is None:
-            counts = _counts(found) | forgotten
+            counts = _counts(found) | dict(forgotten)
             self.database.write(partial(self._note, identity_id, counts))
         erase(self.store, {identity_id: found}, self.tracker)
+        for folder in (identity_folder(identity_id), *_folders(begun)):
+            self.store.remove_temporary(folder, older_s=0.0)  # of writers that were killed
+        self.store.remove_temporary("ledger")
         self.database.write(partial(self._delete_rows, identity_id))
         self.database.compact()
-        return Erased(self.database.write(partial(self._finish, tenant_id, identity_id)))
+        late = elsewhere(identity_id)  # what was begun before may have read the files again
+        return Erased(self.database.write(partial(self._finish, tenant_id, identity_id, late)))
 
     def unfinished(self) -> list[tuple[str, str]]:
         """(tenant, identity) of erasures that were begun: whoever finds one finishes it."""
@@ -97,8 +104,8 @@ class Erasure:
 
     def _found(self, begun: _Begun) -> Found:
         found = survey(self.store, {begun.identity_id}, self.tracker, ())[begun.identity_id]
-        folders = [album_folder(begun.identity_id), *map(result_folder, begun.jobs)]
-        return replace(found, files=[*found.files, *(path for folder in folders for path in self.store.list(folder))])
+        more = [path for folder in _folders(begun) for path in self.store.list(folder)]
+        return replace(found, files=[*found.files, *more])
 
     def _note(self, identity_id: str, counts: dict[str, int], session: Session) -> None:
         """Write down how much there was, before any of it goes; who is not alone may have seen less of it."""
@@ -124,12 +131,12 @@ class Erasure:
         if row is not None:
             row.name, row.consent = "", {}
 
-    def _finish(self, tenant_id: str, identity_id: str, session: Session) -> dict[str, Any]:
-        done = session.get(ReceiptRow, identity_id)
-        if done is not None:  # the answer to an earlier try was lost
-            return done.receipt
-        row, now = session.get_one(IdentityRow, identity_id, with_for_update=True), self.database.now(session)
-        begun = row.erasing or {}
+    def _finish(self, tenant_id: str, identity_id: str, late: Mapping[str, int], session: Session) -> dict[str, Any]:
+        row = session.get(IdentityRow, identity_id, with_for_update=True)
+        if row is None:  # another was faster, or the answer to an earlier try was lost
+            return session.get_one(ReceiptRow, identity_id).receipt
+        begun, now = row.erasing or {}, self.database.now(session)
+        counts: dict[str, int] = begun["counts"]
         receipt = self.key.sign(
             {
                 "kind": "studiolo erasure receipt, version 1",
@@ -137,13 +144,18 @@ class Erasure:
                 "identity_id": identity_id,
                 "requested_at": begun["since"],
                 "erased_at": now,
-                "erased": begun["counts"],
+                "erased": {name: counts.get(name, 0) + late.get(name, 0) for name in counts | dict(late)},
                 "out_of_scope": "backups, write-ahead logs of PostgreSQL, and what was delivered to others",
             }
         )
         session.add(ReceiptRow(identity_id=identity_id, tenant_id=tenant_id, receipt=receipt, created_at=now))
         session.delete(row)
         return receipt
+
+
+def _folders(begun: _Begun) -> list[str]:
+    """Where the service keeps files of the person, beside the person's own folder."""
+    return [album_folder(begun.identity_id), *map(result_folder, begun.jobs)]
 
 
 _KINDS = {

@@ -61,13 +61,27 @@ class LeaseKeeper:
 
         Call it at a third of `for_s`, or more often.
         """
-        with self._lock:
-            held = [*self._held]
-        for one in held:
+        for one in self.held:
             try:
                 self.extend(one)
             except LeaseLostError:
                 self.drop(one)
+
+    def secure(self) -> None:
+        """Hold all jobs anew if one runs out soon. Raises `DatabaseError`.
+
+        Call it before leases that ran out are given back, which each `take` does too: after an outage of the database
+        that was longer than a lease, the first to be found are one's own.
+        """
+        soon_s = time.monotonic() + self.for_s / 3
+        if any(held.until_s < soon_s for held in self.held):
+            self.extend_all()
+
+    @property
+    def held(self) -> list[Held]:
+        """The jobs in hand."""
+        with self._lock:
+            return [*self._held]
 
     def drop(self, held: Held) -> None:
         """The job has ended, was given back or is lost; no error when it was dropped before."""

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,12 +27,14 @@ _TALK = ("httpx", "httpcore", "uvicorn.access", "alembic")
 """Loggers that write a line for everything they do, with whole URLs in it."""
 _QUOTING = ("diffusers", "transformers")
 """Libraries that write by handlers of their own, prompts that were too long among it: they are silenced."""
+_MLFLOW = "mlflow"
 _SPEAKING = (DatabaseError, DeviceMemoryError, LeaseLostError, StoreError, WeightsError)
 """Errors whose messages name places and ids and no caller's words."""
 _LONGEST = 500
 _FRAMES = 20
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
+_log = logging.getLogger(__name__)
 _ids: ContextVar[Mapping[str, str]] = ContextVar("ids", default={})  # noqa: B039 - nobody changes it
 
 
@@ -84,7 +87,10 @@ class JsonLines(logging.Formatter):
 
 
 def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Have this process log JSON lines to `stream`, standard error when None; calling it again replaces that."""
+    """Have this process log JSON lines to `stream`, standard error when None; calling it again replaces that.
+
+    Warnings and exceptions that nobody caught, in any thread, are such lines, too.
+    """
     handler = _Handler(stream or sys.stderr)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
@@ -99,6 +105,21 @@ def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
     for name in _QUOTING:
         os.environ[f"{name.upper()}_VERBOSITY"] = "critical"  # it is read when the library is imported
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    os.environ["MLFLOW_CONFIGURE_LOGGING"] = "false"  # it is read when the library is imported
+    logging.getLogger(_MLFLOW).handlers.clear()
+    logging.getLogger(_MLFLOW).propagate = True
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    _log.critical("an exception that nobody caught", exc_info=(kind, error, trace))
+
+
+def _uncaught_in_thread(what: threading.ExceptHookArgs) -> None:
+    if what.exc_value is not None and not isinstance(what.exc_value, SystemExit):
+        _uncaught(what.exc_type, what.exc_value, what.exc_traceback)
 
 
 class _Handler(logging.StreamHandler[TextIO]):

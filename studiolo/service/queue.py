@@ -208,8 +208,11 @@ class JobQueue:
 
         return self.database.write(retry)
 
-    def release(self, lease: Lease) -> None:
-        """Give the job back untried, as a worker does that is drained; nothing happens when it is not held."""
+    def release(self, lease: Lease, after_s: float = 0.0) -> None:
+        """Give the job back untried, as a worker does that is drained; nothing happens when it is not held.
+
+        It is not leased again for `after_s`.
+        """
 
         def release(session: Session) -> None:
             try:
@@ -217,7 +220,7 @@ class JobQueue:
             except LeaseLostError:
                 return
             row.attempts -= 1
-            _give_back(row, self.database.now(session))
+            _give_back(row, self.database.now(session) + after_s)
 
         self.database.write(release)
 

@@ -1,8 +1,12 @@
 """The parts of the endpoint's library, opened together from its settings."""
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from studiolo.errors import StudioloError
 from studiolo.service.admission import Admission
 from studiolo.service.database import Database, migrate
 from studiolo.service.erasure import Elsewhere, Erasure
@@ -17,6 +21,8 @@ from studiolo.service.speeds import Speeds
 from studiolo.service.webhooks import Webhooks
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,25 +68,54 @@ class Service:
             speeds=Speeds(database, settings.admission),
             webhooks=Webhooks(database, settings.webhooks, meters=meters),
             erasure=Erasure(queue, store, tracker, ReceiptKey.open(Path(settings.receipt_key))),
-            expiry=Expiry(queue, store),
+            expiry=Expiry(queue, store, tracker, settings.orphans_share),
         )
 
-    def tend(self, elsewhere: Elsewhere | None = None, erasures: bool = True) -> dict[str, int]:
-        """What has to be done now and then: call it every second or so, in any number of processes.
+    def tend(self) -> dict[str, int]:
+        """What has to be done at once: call it every second or so, in any number of processes.
 
-        Leases that ran out, webhooks that are due, results that are over, erasures that were begun, and once a day, by
-        one process of all, files of nobody. A process that cannot reach what the samplers hold leaves `erasures` to
-        those that can. Returns how many of each. The meters are told what is still to be done.
+        The meters are told what is still to be done, leases that ran out are given back, webhooks that are due are
+        sent. Returns how many of each; what fails is logged and counts 0.
         """
-        counts = {"swept": self.queue.sweep(), "webhooks": self.webhooks.deliver()}
-        counts["expired"] = self.expiry.expire_results()
-        begun = self.erasure.unfinished() if erasures else []
-        erased = [self.erasure.erase(tenant, identity, elsewhere) for tenant, identity in begun]
-        counts["erased"] = sum(1 for one in erased if one is not None and one.receipt is not None)
-        counts["orphans"] = self.expiry.remove_orphans_daily()
+        _try("measuring", self._measure)
+        return {"swept": _try("sweeping", self.queue.sweep), "webhooks": _try("webhooks", self.webhooks.deliver)}
+
+    def tidy(self, elsewhere: Elsewhere | None = None) -> dict[str, int]:
+        """What may take long: call it every few seconds, beside `tend`, in any number of processes.
+
+        Results that are over are thrown away, erasures that were begun finished, and once a day, by one process of all,
+        what belongs to nobody removed. A process that cannot reach what samplers hold gives no `elsewhere` and leaves
+        erasures to those that can. Returns how many of each; what fails is logged and counts 0.
+        """
+        return {
+            "expired": _try("expiry", self.expiry.expire_results),
+            "erased": 0 if elsewhere is None else _try("erasures", lambda: self._erase(elsewhere)),
+            "orphans": _try("orphans", self.expiry.remove_orphans_daily),
+        }
+
+    def _measure(self) -> int:
         self.queue.measure()
-        return counts
+        return 0
+
+    def _erase(self, elsewhere: Elsewhere) -> int:
+        def erase(tenant_id: str, identity_id: str) -> int:
+            erased = self.erasure.erase(tenant_id, identity_id, elsewhere)
+            return int(erased is not None and erased.receipt is not None)
+
+        begun = self.erasure.unfinished()
+        return sum(_try(f"erasure of {identity}", partial(erase, tenant, identity)) for tenant, identity in begun)
 
     def close(self) -> None:
         """Give the database's connections back."""
         self.database.close()
+
+
+def _try(what: str, work: Callable[[], int]) -> int:
+    """What `work` says; 0 when it raises, which is logged: the rest has to be done all the same."""
+    try:
+        return work()
+    except StudioloError as error:
+        _log.error("%s: %s", what, error)
+    except Exception:
+        _log.exception("%s: a fault", what)
+    return 0

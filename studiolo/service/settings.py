@@ -112,8 +112,14 @@ class ServiceSettings(Settings):
     """URL of the database: `sqlite:///FILE`, or `postgresql://USER@HOST/NAME` (extra `postgresql`)."""
     database_patience_s: float = pydantic.Field(5.0, gt=0)
     """Seconds for which a database that is away or busy is asked again before a request fails."""
+    database_connections: int = pydantic.Field(48, ge=1)
+    """Most connections to the database that a process has open: one for each thread that works at a time, of which 40
+    answer requests. PostgreSQL's `max_connections` has to allow those of all processes."""
     store: str = "out/service/store"
     """URL of the place for photos, references, face-LoRAs and portraits: a folder, or any fsspec URL."""
+    orphans_share: float = pydantic.Field(0.5, ge=0, le=1)
+    """Largest share of the people and jobs with files in the store that may be thrown away in a day because the
+    database does not know them; more looks like a wrong or an old database, and nothing goes."""
     tracking_uri: str | None = None
     """MLflow tracking URI; a database beside the store when absent, which needs a store on this disk."""
     receipt_key: str = "out/service/receipts.pem"

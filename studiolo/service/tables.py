@@ -214,6 +214,15 @@ class ChoreRow(Base):
     """Not begun before; whoever begins it moves this first."""
 
 
+class BindingRow(Base):
+    """What this database belongs together with: an id that the other keeps a copy of."""
+
+    __tablename__ = "bindings"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    id: Mapped[str] = mapped_column(String(40))
+
+
 class ReceiptRow(Base):
     """The signed receipt of an erasure; it says nothing about the person but the id that was hers."""
 

@@ -84,6 +84,15 @@ class Ledger:
                     found.setdefault(name, []).append(path)
         return found
 
+    def naming(self, pattern: re.Pattern[str]) -> dict[str, list[str]]:
+        """Paths of the records, failures included, by whatever in their texts matches `pattern`."""
+        found: dict[str, list[str]] = {}
+        for path in self.store.list("ledger"):
+            texts = " ".join(text for _, text in _texts(self._read(path)))
+            for name in set(pattern.findall(texts)):
+                found.setdefault(name, []).append(path)
+        return found
+
     def _sha256(self, path: str) -> str:
         return hashlib.sha256(self.store.read_bytes(path)).hexdigest()
 

@@ -82,6 +82,18 @@ class Store:
         """Whether a file or folder is at `path`."""
         return bool(self._attempt("look at", path, partial(self._fs.exists, self._place(path))))
 
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders directly in `folder`, sorted; empty when there is no such folder."""
+        place = self._place(folder)
+
+        def look() -> list[dict[str, Any]]:
+            with suppress(FileNotFoundError):
+                return list(self._fs.ls(place, detail=True))
+            return []
+
+        found = self._attempt("list", folder, look)
+        return sorted(str(one["name"]).rstrip("/").split("/")[-1] for one in found if one["type"] == "directory")
+
     def list(self, folder: str = "") -> list[str]:
         """Paths of all files below `folder`, at any depth, sorted; empty when there is no such folder."""
         place = self._place(folder) if folder else self._root
@@ -186,19 +198,26 @@ class Store:
         lock = Lock(self, owner)
         lock.acquire()
         try:
-            self._sweep()
+            self.remove_temporary()
             yield lock
         finally:
             lock.release()
 
-    def _sweep(self) -> None:
+    def remove_temporary(self, folder: str = "", older_s: float = STALE_S) -> int:
+        """Remove the temporary files below `folder` that killed writers left behind; how many.
+
+        Younger ones than `older_s` may be in the making: 0 is for folders that nobody writes to any more. An object
+        store has none.
+        """
         if self._local is None:
-            return
-        oldest = time.time() - STALE_S
-        for path in self._local.rglob(f".*{_TEMPORARY}"):
+            return 0
+        oldest, removed = time.time() - older_s, 0
+        for path in (self._local / folder).rglob(f".*{_TEMPORARY}"):
             with suppress(OSError):
-                if path.is_file() and path.stat().st_mtime < oldest:
+                if path.is_file() and path.stat().st_mtime <= oldest:
                     path.unlink()
+                    removed += 1
+        return removed
 
     def _place(self, path: str) -> str:
         """Full path of `path` within the file system, after checking that it stays below the root."""

@@ -8,6 +8,7 @@ machine; across machines give the URI of a tracking server or a PostgreSQL datab
 import hashlib
 import logging
 import os
+import re
 import sqlite3
 import tempfile
 import time
@@ -38,6 +39,7 @@ a value looks at all runs. Tags of MLflow's own prefix are not shown as columns.
 _NO_PARENT = "job"
 _PARENT_TAG = "mlflow.parentRunId"
 _SQLITE = "sqlite:///"
+_SECRETS = re.compile(r"(?<=://)[^/\s]*@|(?<=[?&]password=)[^&\s]*")
 _OPENING = ".mlflow.tmp"
 """Locked while a database file is opened: MLflow makes its tables then, and two processes at once leave it in ruins."""
 _METRICS_PER_BATCH = 1000  # the service's limits for one call
@@ -164,8 +166,8 @@ class MlflowTracker:
         with self._guard(f"finish run {run}"):
             self._client.set_terminated(run, status="FINISHED" if ok else "FAILED")
 
-    def runs_of(self, albums: Collection[str]) -> dict[str, list[str]]:
-        """Ids of the runs of each album's people, deleted ones included; of none there is no entry.
+    def runs_of(self, albums: Collection[str] | None = None) -> dict[str, list[str]]:
+        """Ids of the runs of each album's people, deleted ones included; of none there is no entry. None: all albums.
 
         Names hold every character and the service's filters do not, so all runs are looked at.
         """
@@ -178,7 +180,7 @@ class MlflowTracker:
                 runs = self._client.search_runs([self._experiment], "", ViewType.ALL, page_token=page)
                 for run in runs:
                     album = album_of(run.info.run_name or "")
-                    if album in albums and _PARENT_TAG in run.data.tags:
+                    if (albums is None or album in albums) and _PARENT_TAG in run.data.tags:
                         found.setdefault(album, []).append(run.info.run_id)
                 page = runs.token
                 if not page:
@@ -267,7 +269,7 @@ class MlflowTracker:
         except Exception as error:  # the service, its database and its transport each raise their own classes
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             advice = "check the URI and that its server or folder can be written"
-            raise StoreError(f"tracking {self.uri}: cannot {doing}: {reason}; {advice}") from error
+            raise StoreError(_masked(f"tracking {self.uri}: cannot {doing}: {reason}; {advice}")) from error
 
 
 class LenientTracker:
@@ -308,6 +310,11 @@ class LenientTracker:
             yield
         except StoreError as error:
             logging.getLogger(__name__).warning("not tracked: %s", error)
+
+
+def _masked(text: str) -> str:
+    """`text` without the users and passwords of URLs in it: messages end in logs."""
+    return _SECRETS.sub("***", text)
 
 
 def _silence() -> None:

@@ -136,6 +136,8 @@ class Pack:
                 if learner is not None and learner.finished:
                     self.slots[slot], asked = None, False
                     done(learner)
+            if not any(self.slots):
+                self._give()  # nobody's weights stay in them
 
     def step(self) -> None:
         """One step of every identity; one whose loss is no longer a number gets its `error`, the others go on."""

@@ -1,20 +1,29 @@
 """What tests of the endpoint's trainer share: albums that were accepted, and a trainer on the tiny base."""
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from diffusers import StableDiffusionPipeline
 
 from actors import leased_trainer
+from actors.leased_trainer import LeasedTrainer
+from actors.perceiver import Perceiver
 from actors.trainer import Trainer
 from studiolo.generation.tiny import tiny_base
+from studiolo.identities.learned import LearnedVersion
 from studiolo.service.endpoint import EndpointSettings
-from studiolo.service.identities import photo_path
+from studiolo.service.identities import IdentityState, photo_path
 from studiolo.service.records import Consent, Job, Kind, NewJob, Person
 from studiolo.service.service import Service
+from studiolo.storage.store import Store
 from tests.jobs.finished_job import empty_database
+from tests.pipelines.pupils import Silent
 
 NAMES = ("portrait.jpg", "selfie.jpg", "expression-02-happy.jpg")
 TENANT = "ten_a"
@@ -81,6 +90,11 @@ def opened_service(settings: EndpointSettings) -> Service:
     return service
 
 
+def untracked(settings: EndpointSettings) -> Service:
+    """An endpoint with one tenant, whose trainings are not tracked."""
+    return replace(opened_service(settings), tracker=Silent())  # type: ignore[arg-type]
+
+
 def job_of(service: Service, job: Job) -> Job:
     """The job as it is now."""
     found = service.queue.get(TENANT, job.id)
@@ -94,3 +108,72 @@ def wait_for(what: Callable[[], object], limit_s: float = 60.0) -> None:
     while not what():
         assert time.monotonic() < give_up_s, "it does not come"
         time.sleep(0.02)
+
+
+open_perceiver = Perceiver.open
+
+
+@cache
+def models() -> Perceiver:
+    """The perception, opened once."""
+    settings = EndpointSettings()
+    perceiver = Perceiver(Store("memory://unused"), "embedded", settings.perception, settings.selection)
+    open_perceiver(perceiver)
+    return perceiver
+
+
+def trainer_of(service: Service, **changes: Any) -> LeasedTrainer:
+    """A trainer with the service's settings, some of them changed."""
+    settings = service.settings
+    assert isinstance(settings, EndpointSettings)
+    for name, values in changes.items():
+        settings = settings.model_copy(update={name: getattr(settings, name).model_copy(update=values)})
+    trainer = LeasedTrainer(service, settings, "trainer-1")
+    trainer.open()
+    return trainer
+
+
+@contextmanager
+def working(trainer: LeasedTrainer) -> Iterator[None]:
+    """It works as long as the `with`; then it is drained."""
+    thread = threading.Thread(target=trainer.work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        trainer.drain()
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def version_of(service: Service, job: Job) -> LearnedVersion:
+    """The one version of an identity."""
+    identity = service.identities.get(TENANT, str(job.identity_id))
+    assert identity is not None
+    assert identity.state == IdentityState.READY
+    (version,) = identity.versions
+    assert version.job_id == job.id
+    return LearnedVersion.model_validate(version.record)
+
+
+def learned_alone(folder: Path, photos: list[bytes], number: int, **face_lora: Any) -> str:
+    """sha256 of the face-LoRA that an undisturbed trainer makes."""
+    service = untracked(endpoint_settings(folder, **face_lora))
+    job = submit(service, number, photos)
+    trainer_of(service).work(once=True)
+    sha256 = version_of(service, job).lora_sha256
+    service.close()
+    return sha256
+
+
+def company(trainer: LeasedTrainer) -> list[set[str]]:
+    """Who is in the pack together, after each step of the training that follows."""
+    seen: list[set[str]] = []
+    stepped = trainer._stepped
+
+    def look() -> None:
+        seen.append({pupil.held.lease.job.id for pupil in trainer._pupils.values()})
+        stepped()
+
+    trainer._stepped = look  # type: ignore[method-assign]
+    return seen

@@ -4,9 +4,7 @@ import io
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,116 +13,39 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image
 
-from actors.leased_trainer import SEED, LeasedTrainer
+from actors.leased_trainer import SEED
 from actors.perceiver import Perceiver
 from studiolo.albums.records import Reason
 from studiolo.albums.sources import INPUT_SCHEMA, list_albums
-from studiolo.errors import DatabaseError, StoreError
 from studiolo.identities.artifacts import checkpoint_path, identity_folder
 from studiolo.identities.learned import LearnedVersion
-from studiolo.service.endpoint import EndpointSettings
-from studiolo.service.identities import IdentityState, album_folder
+from studiolo.service.identities import album_folder
 from studiolo.service.metrics import MemoryMeters
 from studiolo.service.records import Job, JobReason, Kind, State
 from studiolo.service.service import Service
 from studiolo.service.tables import SpeedRow
-from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
 from tests.actors.leased import (
     TENANT,
     TinyTrainer,
     album,
+    company,
     endpoint_settings,
     identity_id,
     job_of,
+    learned_alone,
+    open_perceiver,
     opened_service,
     submit,
-    use_tiny_base,
+    trainer_of,
+    version_of,
     wait_for,
+    working,
 )
 from tests.pipelines.pupils import Silent
-from tests.service.test_erasure import traces
+from tests.service.traces import traces
 
-pytestmark = [pytest.mark.usefixtures("weights"), pytest.mark.timeout(120)]
-
-
-_open = Perceiver.open
-
-
-@cache
-def models() -> Perceiver:
-    """The perception, opened once."""
-    settings = EndpointSettings()
-    perceiver = Perceiver(Store("memory://unused"), "embedded", settings.perception, settings.selection)
-    _open(perceiver)
-    return perceiver
-
-
-@pytest.fixture(autouse=True)
-def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_tiny_base(monkeypatch.setattr)
-
-    def opened(perceiver: Perceiver, device: str = "cpu") -> None:
-        perceiver.suite, perceiver.similarity = models().suite, models().similarity
-        perceiver.ledger = Ledger(perceiver.store)
-
-    monkeypatch.setattr(Perceiver, "open", opened)
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> EndpointSettings:
-    return endpoint_settings(tmp_path)
-
-
-@pytest.fixture
-def service(settings: EndpointSettings) -> Iterator[Service]:
-    service = opened_service(settings)
-    yield replace(service, tracker=Silent())  # type: ignore[arg-type]
-    service.close()
-
-
-def trainer_of(service: Service, **changes: Any) -> LeasedTrainer:
-    """A trainer with the service's settings, some of them changed."""
-    settings = service.settings
-    assert isinstance(settings, EndpointSettings)
-    for name, values in changes.items():
-        settings = settings.model_copy(update={name: getattr(settings, name).model_copy(update=values)})
-    trainer = LeasedTrainer(service, settings, "trainer-1")
-    trainer.open()
-    return trainer
-
-
-@contextmanager
-def working(trainer: LeasedTrainer) -> Iterator[None]:
-    """It works as long as the `with`; then it is drained."""
-    thread = threading.Thread(target=trainer.work, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        trainer.drain()
-        thread.join(60)
-        assert not thread.is_alive()
-
-
-def version_of(service: Service, job: Job) -> LearnedVersion:
-    """The one version of an identity."""
-    identity = service.identities.get(TENANT, str(job.identity_id))
-    assert identity is not None
-    assert identity.state == IdentityState.READY
-    (version,) = identity.versions
-    assert version.job_id == job.id
-    return LearnedVersion.model_validate(version.record)
-
-
-def learned_alone(folder: Path, photos: list[bytes], number: int, **face_lora: Any) -> str:
-    """sha256 of the face-LoRA that an undisturbed trainer makes."""
-    service = opened_service(endpoint_settings(folder, **face_lora))
-    job = submit(service, number, photos)
-    trainer_of(service).work(once=True)
-    sha256 = version_of(service, job).lora_sha256
-    service.close()
-    return sha256
+pytestmark = [pytest.mark.usefixtures("tiny_trainer"), pytest.mark.timeout(120)]
 
 
 def test_an_album_becomes_what_the_bulk_job_makes_of_it(service: Service, people: Path, tmp_path: Path) -> None:
@@ -149,6 +70,10 @@ def test_an_album_becomes_what_the_bulk_job_makes_of_it(service: Service, people
     assert service.store.list(f"{identity_folder(identity_id(1))}/lora") == [version.lora_path]
     assert not service.store.exists(checkpoint_path(identity_id(1)))
     assert meters.total("studiolo_training_steps_total") == 6
+    assert trainer.perceiver._kept == {}
+    assert trainer.perceiver.decode.pid is None
+    assert trainer.trainer.engine.forget([version.lora_sha256]) == {"adapters": 0, "prompts": 0}
+    assert not any(leaf.any() for pair in trainer.training.pack._leaves.values() for leaf in pair)
     assert [one["stage"] for one in meters.series("studiolo_job_seconds")] == ["perceive", "train"]
     assert service.database.read(lambda session: session.scalars(sa.select(SpeedRow.steps_per_s)).one()) > 0
 
@@ -191,9 +116,10 @@ def test_of_an_album_that_shows_nobody_each_photo_has_its_reason(
     assert version_of(service, good).photos
 
 
-def test_a_photo_that_hangs_its_decoder_is_a_verdict(service: Service, people: Path) -> None:
+@pytest.mark.parametrize("limit", [{"perception": {"decode_seconds": 1e-4}}, {"trainer": {"album_s": 1e-9}}])
+def test_a_photo_that_takes_too_long_is_a_verdict(service: Service, people: Path, limit: dict[str, Any]) -> None:
     job = submit(service, 1, album(people))
-    trainer_of(service, perception={"decode_seconds": 1e-4}).work(once=True)
+    trainer_of(service, **limit).work(once=True)
     ended = job_of(service, job)
     assert (ended.state, ended.reason, ended.attempts) == (State.FAILED, Reason.NOTHING_USABLE, 1)
     assert ended.result is not None
@@ -255,7 +181,7 @@ def test_who_is_erased_in_training_is_gone_for_good(long: Service, people: Path,
         erased = long.erasure.erase(TENANT, identity_id(1))
         assert erased is not None
         assert erased.receipt is None
-        wait_for(lambda: long.erasure.erase(TENANT, identity_id(1)).receipt)  # type: ignore[union-attr]
+        wait_for(lambda: long.erasure.erase(TENANT, identity_id(1), lambda _: {}).receipt)  # type: ignore[union-attr]
     assert traces(tmp_path / "store", identity_id(1)) == []
 
 
@@ -289,19 +215,6 @@ def test_drained_over_an_album_it_gives_it_back(service: Service, people: Path) 
     assert (job_of(service, job).state, job_of(service, job).attempts) == (State.QUEUED, 0)
 
 
-def company(trainer: LeasedTrainer) -> list[set[str]]:
-    """Who is in the pack together, after each step of the training that follows."""
-    seen: list[set[str]] = []
-    stepped = trainer._stepped
-
-    def look() -> None:
-        seen.append({pupil.held.lease.job.id for pupil in trainer._pupils.values()})
-        stepped()
-
-    trainer._stepped = look  # type: ignore[method-assign]
-    return seen
-
-
 def test_what_may_have_ended_a_trainer_is_learned_alone(service: Service, people: Path) -> None:
     jobs = [submit(service, number, album(people)) for number in (1, 2, 3)]
     service.queue.lease([Kind.IDENTITY], "killed", 1e-6)
@@ -331,25 +244,6 @@ def test_a_suspect_waits_until_it_can_be_alone_and_nobody_passes_it(service: Ser
     assert {later.id, fresh.id} in seen
 
 
-def test_what_the_store_does_not_give_is_tried_again(people: Path, tmp_path: Path) -> None:
-    service = opened_service(endpoint_settings(tmp_path, lease_s=0.1))
-    job = submit(service, 1, album(people))
-    trainer = trainer_of(service)
-    fetch, calls = trainer.perceiver.fetch, [0]
-
-    def flickering(place: str) -> bytes:
-        calls[0] += 1
-        if calls[0] == 1:
-            raise StoreError("away")
-        return fetch(place)
-
-    trainer.perceiver.fetch = flickering  # type: ignore[method-assign]
-    trainer.work(once=True)
-    assert job_of(service, job).attempts == 2
-    assert all(photo.status == "ok" for photo in version_of(service, job).photos)
-    service.close()
-
-
 @pytest.mark.slow
 def test_a_job_that_goes_wrong_each_time_fails_and_the_next_one_does_not(people: Path, tmp_path: Path) -> None:
     service = opened_service(endpoint_settings(tmp_path, lease_s=0.1))
@@ -358,7 +252,7 @@ def test_a_job_that_goes_wrong_each_time_fails_and_the_next_one_does_not(people:
     see = trainer.perceiver._see
 
     def fault(row: dict[str, Any], rgb_u8: Any) -> None:
-        if trainer._seen.lease.job.id == bad.id:
+        if trainer._held and trainer._held.lease.job.id == bad.id:
             raise ZeroDivisionError("a bug of ours")
         see(row, rgb_u8)
 
@@ -368,24 +262,6 @@ def test_a_job_that_goes_wrong_each_time_fails_and_the_next_one_does_not(people:
     assert (ended.state, ended.reason, ended.attempts) == (State.FAILED, JobReason.GAVE_UP, 3)
     assert version_of(service, good)
     service.close()
-
-
-@pytest.mark.slow
-def test_a_database_that_is_away_at_the_end_is_waited_for(
-    service: Service, people: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job, complete, calls = submit(service, 1, album(people)), service.queue.complete, [0]
-
-    def flickering(*arguments: Any, **more: Any) -> bool:
-        calls[0] += 1
-        if calls[0] < 3:
-            raise DatabaseError("away")
-        return complete(*arguments, **more)
-
-    monkeypatch.setattr(service.queue, "complete", flickering)
-    trainer_of(service).work(once=True)
-    assert (calls[0], job_of(service, job).attempts) == (3, 1)
-    assert version_of(service, job)
 
 
 @pytest.mark.slow
@@ -414,12 +290,14 @@ def test_two_trainers_share_the_queue_and_do_nothing_twice(people: Path, tmp_pat
     service = opened_service(endpoint_settings(tmp_path, steps=30))
     jobs = [submit(service, number, album(people), steps=30) for number in range(1, 6)]
     trainers = [trainer_of(service), trainer_of(service)]
-    _open(trainers[1].perceiver)  # models are not for two threads
+    open_perceiver(trainers[1].perceiver)  # models are not for two threads
     seen = [company(trainer) for trainer in trainers]
     with working(trainers[0]), working(trainers[1]):
         wait_for(lambda: all(job_of(service, job).state == State.SUCCEEDED for job in jobs))
     assert [job_of(service, job).attempts for job in jobs] == [1] * 5
     of_each = [set().union(*steps) for steps in seen]
+    assert of_each[0]
+    assert of_each[1]
     assert not of_each[0] & of_each[1]
     assert of_each[0] | of_each[1] == {job.id for job in jobs}
     service.close()

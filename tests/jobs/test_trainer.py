@@ -1,7 +1,9 @@
 """`python -m jobs trainer` over an album that came in by HTTP, on the real models; and its signals."""
 
 import os
+import re
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import pytest
 import yaml
 from fastapi.testclient import TestClient
 
-from jobs.trainer_job import told_to_end, worker_name
+from jobs.trainer_job import on_this_machine, told_to_end, worker_name
+from studiolo.service.endpoint import EndpointSettings
 from studiolo.service.identities import IdentityState
 from studiolo.service.live import LiveMemory
 from studiolo.service.metrics import LABELS
@@ -38,7 +41,9 @@ def test_an_album_that_was_posted_is_an_identity_once_the_trainer_has_run(people
         photos = [("photos", (f"{number}.jpg", content)) for number, content in enumerate(album(people, count=2))]
         accepted = client.post("/v1/identities", data=FORM, files=photos)
         assert accepted.status_code == 202, accepted.text
-        ended = run([sys.executable, "-m", "jobs", "trainer", "--config", str(config), "--once"], limit_s=400)
+        ended = run(
+            [sys.executable, "-m", "jobs", "trainer", "--config", str(config), "--once", "--device", "cpu"], limit_s=400
+        )
         assert ended.returncode == 0, ended.stderr
         job = client.get(f"/v1/jobs/{accepted.json()['id']}").json()
         identity = client.get(f"/v1/identities/{job['identity_id']}").json()
@@ -52,17 +57,31 @@ def test_an_album_that_was_posted_is_an_identity_once_the_trainer_has_run(people
 
 def test_signals_ask_it_to_end_and_are_put_back() -> None:
     asked: list[str] = []
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with told_to_end(lambda: asked.append("end")):
         os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked == ["end", "end"]
+        with pytest.raises(KeyboardInterrupt):  # it has been asked
+            os.kill(os.getpid(), signal.SIGINT)
+    with told_to_end(lambda: asked.append("end")):
         os.kill(os.getpid(), signal.SIGINT)
-    assert asked == ["end", "end"]
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert asked == ["end"] * 3
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-def test_each_process_has_a_name_of_its_own() -> None:
-    import re
+def test_trainers_of_a_machine_have_names_of_their_own_and_keep_them() -> None:
+    with worker_name() as first:
+        with worker_name() as second:
+            assert first != second
+        with worker_name() as third:
+            assert third == second
+    assert re.fullmatch(LABELS["worker"], first)
+    assert first.startswith(f"trainer-{socket.gethostname()}-")
 
-    names = {worker_name() for _ in range(3)}
-    assert len(names) == 3
-    assert all(re.fullmatch(LABELS["worker"], name) for name in names)
+
+def test_slots_that_are_not_given_are_those_of_the_device_and_no_other_setting_changes() -> None:
+    settings = EndpointSettings()
+    found = on_this_machine(settings)
+    assert found.slots is not None
+    assert found == settings.face_lora.model_copy(update={"slots": found.slots})

@@ -38,7 +38,7 @@ def test_migrations_make_the_tables_of_the_models(url: str):
         return compare_metadata(MigrationContext.configure(session.connection(), opts=options), Base.metadata)
 
     assert database.read(compare) == []
-    assert len(Base.metadata.tables) == 11
+    assert len(Base.metadata.tables) == 12
     add_tenant(database, "kept")
     migrate(url)
     assert names(database) == ["kept"]
@@ -217,3 +217,13 @@ def test_a_server_that_goes_away_is_waited_for(postgresql: Cluster):
 def traces(folder: Path) -> list[str]:
     """Files that hold the marker."""
     return [str(path) for path in folder.rglob("*") if path.is_file() and b"MARKERMARKER" in path.read_bytes()]
+
+
+def test_more_threads_than_connections_is_an_error_of_the_moment(tmp_path: Path):
+    url = f"sqlite:///{tmp_path}/service.db"
+    migrate(url)
+    database = pickle.loads(pickle.dumps(Database(url, patience_s=0.2, connections=1)))
+    with pytest.raises(DatabaseError, match="all 1 connections"):
+        database.read(lambda session: (session.execute(sa.text("SELECT 1")), names(database)))
+    assert names(database) == []
+    database.close()

@@ -2,12 +2,15 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from studiolo.errors import DatabaseError, LeaseLostError, NotFoundError
 from studiolo.identities.artifacts import checkpoint_path, crop_path, kohya_path, lora_path
@@ -24,10 +27,15 @@ from studiolo.storage.tracking import MlflowTracker
 from tests.jobs.finished_job import empty_database
 from tests.service.clock import Clock
 from tests.service.postgresql import Cluster
-from tests.service.rows import add_tenant, portraits
+from tests.service.rows import add_identity, add_tenant, portraits
 from tests.service.traces import traces
 
 A, B = "ten_a", "ten_b"
+
+
+def nobody(_identity_id: str) -> dict[str, int]:
+    """There are no samplers."""
+    return {}
 
 
 @pytest.fixture
@@ -58,6 +66,8 @@ def learned(queue: JobQueue, store: Store, mark: str, tenant: str = A) -> str:
         checkpoint_path(identity_id),
     ):
         store.write_bytes(path, mark.encode() * 100)
+    if (folder := store.local_path(album_folder(identity_id))) is not None:
+        (folder / ".0123.tmp").write_bytes(mark.encode())  # whoever wrote it was killed
     ledger, tracker = Ledger(store), MlflowTracker.beside(store)
     key = identity_id[-20:].zfill(64)
     ledger.complete("identity", key, {"identity_id": identity_id, "note": mark}, [lora_path(identity_id)])
@@ -82,11 +92,15 @@ def test_no_byte_of_it_is_left_and_the_others_stay(
 ):
     gone, stays = learned(queue, store, "MARKGONE"), learned(queue, store, "MARKSTAYS")
     others = traces(store.local_path("x").parent, "MARKSTAYS", stays)  # type: ignore[union-attr]
-    forgotten: list[str] = []
+    slots, seen = {gone: 2, stays: 1}, []
 
     def elsewhere(identity_id: str) -> dict[str, int]:
-        forgotten.append(identity_id)
-        return {"adapter slots": 2}
+        """A sampler that has just begun to read the files holds them again after the first call."""
+        seen.append(store.exists(lora_path(identity_id)))
+        forgotten = slots.pop(identity_id)
+        if seen[-1]:
+            slots[identity_id] = 1
+        return {"adapter slots": forgotten}
 
     erased = erasure.erase(A, gone, elsewhere)
     assert erased is not None
@@ -95,7 +109,7 @@ def test_no_byte_of_it_is_left_and_the_others_stay(
     assert traces(tmp_path, "MARKGONE") == []
     assert traces(tmp_path / "store", gone) == []
     assert traces(tmp_path / "store", "MARKSTAYS", stays) == others
-    assert forgotten == [gone]
+    assert (slots, seen) == ({stays: 1}, [True, False])
     assert verify_receipt(receipt, erasure.key.public_pem)
     assert (receipt["identity_id"], receipt["tenant_id"], receipt["erased_at"]) == (gone, A, clock.now)
     assert receipt["erased"] == {
@@ -106,7 +120,7 @@ def test_no_byte_of_it_is_left_and_the_others_stay(
         "files of results": 2,
         "ledger records": 2,
         "tracked runs": 1,
-        "adapter slots": 2,
+        "adapter slots": 3,
         "rows of jobs": 3,
         "rows of versions": 1,
     }
@@ -121,12 +135,12 @@ def test_the_receipt_can_be_asked_for_again_by_its_tenant(
     queue: JobQueue, store: Store, erasure: Erasure, clock: Clock
 ):
     gone = learned(queue, store, "MARKGONE")
-    assert erasure.erase(B, gone) is None
-    first = erasure.erase(A, gone)
+    assert erasure.erase(B, gone, nobody) is None
+    first = erasure.erase(A, gone, nobody)
     clock.move(100)
-    assert erasure.erase(A, gone) == first
+    assert erasure.erase(A, gone, nobody) == first
     for tenant, wanted in ((B, gone), (A, new_id("id")), (A, ""), (A, "\0")):
-        assert erasure.erase(tenant, wanted) is None
+        assert erasure.erase(tenant, wanted, nobody) is None
 
 
 def test_nothing_is_accepted_and_everybody_is_stopped_before_it_goes(
@@ -136,7 +150,7 @@ def test_nothing_is_accepted_and_everybody_is_stopped_before_it_goes(
     waiting = queue.submit(A, portraits(identity_id=gone, deadline_s=99))
     queue.submit(A, portraits(identity_id=gone, deadline_s=9))
     (lease,) = queue.lease([Kind.PORTRAITS], "sampler", 30)
-    assert erasure.erase(A, gone) == Erased(None, 30)
+    assert erasure.erase(A, gone, nobody) == Erased(None, 30)
     assert erasure.unfinished() == [(A, gone)]
     identity = Identities(queue.database).get(A, gone)
     assert identity is not None
@@ -150,9 +164,9 @@ def test_nothing_is_accepted_and_everybody_is_stopped_before_it_goes(
     store.write_bytes(f"{lease.folder}/000.png", b"MARKGONE")  # it has not heard of it yet
     with pytest.raises(LeaseLostError):
         queue.extend(lease, 30)
-    assert erasure.erase(A, gone) == Erased(None, 20)
+    assert erasure.erase(A, gone, nobody) == Erased(None, 20)
     clock.move(20)
-    erased = erasure.erase(A, gone)
+    erased = erasure.erase(A, gone, nobody)
     assert erased is not None
     assert erased.receipt is not None
     assert traces(tmp_path, "MARKGONE") == []
@@ -160,6 +174,48 @@ def test_nothing_is_accepted_and_everybody_is_stopped_before_it_goes(
     with pytest.raises(LeaseLostError) as lost:
         queue.complete(lease, {})
     assert lost.value.reason == "erased"
+
+
+def test_who_cannot_reach_samplers_only_begins(queue: JobQueue, store: Store, erasure: Erasure):
+    gone = learned(queue, store, "MARKGONE")
+    files = store.list()
+    for _ in range(2):
+        assert erasure.erase(A, gone) == Erased(None, 1.0)
+    assert (store.list(), erasure.unfinished()) == (files, [(A, gone)])
+    erased = erasure.erase(A, gone, nobody)
+    assert erased is not None
+    assert erased.receipt is not None
+    assert erasure.erase(A, gone) == erased
+
+
+@pytest.mark.slow
+def test_who_waits_for_another_eraser_gets_its_receipt(postgresql: Cluster, tmp_path: Path, store: Store):
+    url = postgresql.create_database()
+    migrate(url)
+    database = Database(url)
+    add_tenant(database, "a")
+    queue = JobQueue(database)
+    erasure = Erasure(queue, store, MlflowTracker.beside(store), ReceiptKey.open(tmp_path / "receipts.pem"))
+    gone = add_identity(database, A)
+    erasure.erase(A, gone)
+    erasure.database.write(partial(erasure._note, gone, {}))
+    waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = :name")
+    name = {"name": sa.make_url(url).database}
+
+    def finish_first(session: Session) -> tuple[object, Future[object]]:
+        receipt = erasure._finish(A, gone, {}, session)
+        session.flush()
+        second: Future[object] = pool.submit(database.write, partial(erasure._finish, A, gone, {}))
+        give_up_s = time.monotonic() + 20
+        while not database.read(lambda other: other.execute(waiting, name).scalar_one()):
+            assert time.monotonic() < give_up_s
+            time.sleep(0.02)
+        return receipt, second
+
+    with ThreadPoolExecutor(1) as pool:
+        receipt, second = database.write(finish_first)
+        assert second.result(20) == receipt
+    database.close()
 
 
 class Killed(Exception):
@@ -188,9 +244,9 @@ def test_killed_at_any_moment_and_asked_again_it_is_complete(
         gone = learned(queue, store, "MARKGONE")
         budget[0] = changes
         with pytest.raises(Killed):
-            erasure.erase(A, gone)
+            erasure.erase(A, gone, nobody)
         budget[0] = 16
-        erased = erasure.erase(A, gone)
+        erased = erasure.erase(A, gone, nobody)
         assert erased is not None
         assert erased.receipt is not None
         counts = erased.receipt["erased"]
@@ -205,7 +261,7 @@ def test_several_may_erase_at_once_and_all_say_the_same(queue: JobQueue, store: 
 
     def elsewhere(identity_id: str) -> dict[str, int]:
         together.wait()  # all have begun
-        return {"adapters": next(adapters)}
+        return {"adapters": next(adapters, 0)}
 
     with ThreadPoolExecutor(3) as pool:
         erased = [*pool.map(lambda _: erasure.erase(A, gone, elsewhere), range(3))]
@@ -226,11 +282,11 @@ def test_a_database_that_cannot_be_compacted_gives_no_receipt(
     with queue.database._engine.connect() as reader:
         reader.execute(sa.select(JobRow.id)).all()
         with pytest.raises(DatabaseError, match="somebody reads"):
-            erasure.erase(A, gone)
+            erasure.erase(A, gone, nobody)
     assert erasure.unfinished() == [(A, gone)]
     identities = Identities(queue.database)  # nothing is left to be shown of her
     assert (identities.get(A, gone), identities.page(A).items) == (None, [])
-    erased = erasure.erase(A, gone)
+    erased = erasure.erase(A, gone, nobody)
     assert erased is not None
     assert erased.receipt is not None
     assert traces(tmp_path, "MARKGONE") == []
@@ -249,7 +305,7 @@ def test_no_byte_of_it_is_left_in_the_files_of_postgresql(postgresql: Cluster, t
     database.write(lambda session: session.execute(sa.text("ANALYZE")))
     postgresql.checkpoint()
     assert traces(files, "MARKGONE")
-    erased = erasure.erase(A, gone)
+    erased = erasure.erase(A, gone, nobody)
     assert erased is not None
     assert erased.receipt is not None
     database.write(lambda session: session.execute(sa.text("ANALYZE")))
@@ -261,7 +317,7 @@ def test_no_byte_of_it_is_left_in_the_files_of_postgresql(postgresql: Cluster, t
 
 def test_webhooks_of_it_are_not_sent_any_more(queue: JobQueue, store: Store, erasure: Erasure):
     gone, stays = learned(queue, store, "MARKGONE"), learned(queue, store, "MARKSTAYS")
-    erasure.erase(A, gone)
+    erasure.erase(A, gone, nobody)
     bodies = queue.database.read(lambda session: list(session.scalars(sa.select(DeliveryRow.body))))
     of_stays = {job.id for job in queue.page(A, identity_id=stays).items}
     assert len(bodies) == 2

@@ -8,6 +8,7 @@ from studiolo.errors import DatabaseError, LeaseLostError
 from studiolo.service.holding import LeaseKeeper
 from studiolo.service.queue import JobQueue
 from studiolo.service.records import Kind
+from studiolo.service.tables import JobRow
 from tests.service.clock import Clock
 from tests.service.rows import portraits
 
@@ -54,6 +55,19 @@ def test_whose_lease_is_lost_knows_why_and_the_others_are_extended(queue: JobQue
         keeper.extend(first)
     queue.complete(second.lease, {})
     assert queue.get(A, stays.id).state == "succeeded"  # type: ignore[union-attr]
+
+
+def test_what_runs_out_soon_is_secured_before_it_is_swept(queue: JobQueue, keeper: LeaseKeeper, clock: Clock):
+    job = queue.submit(A, portraits())
+    held = keeper.take([Kind.PORTRAITS])
+    assert held is not None
+    keeper.secure()
+    assert held.lease.until == queue.database.read(lambda session: session.get_one(JobRow, job.id).lease_until)
+    clock.move(60)
+    held.until_s = time.monotonic() + 3.0  # of ten
+    keeper.secure()
+    assert queue.sweep() == 0
+    assert held.until_s > time.monotonic() + 5
 
 
 def test_without_a_database_it_is_neither_sure_nor_lost(queue: JobQueue, monkeypatch: pytest.MonkeyPatch):

@@ -26,7 +26,9 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
     """What was logged so far; afterwards logging is as it was."""
     for name in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
         monkeypatch.setenv(name, "warning")
+    monkeypatch.setenv("MLFLOW_CONFIGURE_LOGGING", "true")
     root, stream = logging.getLogger(), io.StringIO()
+    hooks = sys.excepthook, threading.excepthook
     names = ["", *logging.root.manager.loggerDict]
     before, handlers = {name: logging.getLogger(name).level for name in names}, list(root.handlers)
     configure("DEBUG", stream)
@@ -34,6 +36,8 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
     root.handlers[:] = handlers
     for name, level in before.items():
         logging.getLogger(name).setLevel(level)
+    logging.captureWarnings(False)
+    sys.excepthook, threading.excepthook = hooks
 
 
 def test_a_line_says_when_who_what_and_about_which_job(queue: JobQueue, lines: Lines):
@@ -131,6 +135,51 @@ def test_libraries_that_quote_prompts_are_silent_whenever_they_are_imported():
     """They have handlers of their own and settings of the whole process, so it is tried in one."""
     done = run([sys.executable, "-c", _QUOTES])
     assert (done.returncode, "SECRET" in done.stdout + done.stderr) == (0, False), done.stderr
+
+
+def test_what_nobody_caught_is_a_line_without_its_words():
+    """The hooks are the process's, so it is tried in one."""
+    done = run([sys.executable, "-c", _UNCAUGHT])
+    assert "SECRET" not in done.stdout + done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["level"] for line in lines] == ["warning", "critical", "critical"]
+    types = [line["error"][0]["type"] for line in lines[1:]]
+    assert types == ["builtins.KeyError", "builtins.ValueError"]
+    assert lines[1]["error"][0]["at"][-1].endswith(" fail")
+    assert done.returncode == 1
+
+
+_UNCAUGHT = """
+import threading, warnings
+from studiolo.service.logs import configure
+configure()
+def fail():
+    raise KeyError("SECRET")
+warnings.warn("SECRET")
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+raise ValueError("SECRET")
+"""
+
+
+@pytest.mark.slow
+def test_mlflow_has_no_handlers_of_its_own():
+    done = run([sys.executable, "-c", _MLFLOW])
+    assert "SECRET" not in done.stdout + done.stderr
+    assert [json.loads(line)["logger"] for line in done.stderr.splitlines()] == ["mlflow.x"] * 2
+
+
+_MLFLOW = """
+import logging
+from studiolo.service.logs import configure
+configure()
+import mlflow
+logging.getLogger("mlflow.x").error("SECRET")
+mlflow.utils.logging_utils._configure_mlflow_loggers("mlflow")
+configure()
+logging.getLogger("mlflow.x").error("SECRET")
+"""
 
 
 def test_of_what_is_no_plain_value_only_the_type_is_kept(lines: Lines):

@@ -246,7 +246,7 @@ def test_a_fault_that_may_pass_is_tried_again_later(database: Database, clock: C
     assert state(queue, job) == (State.FAILED, "store")
 
 
-def test_a_drained_worker_costs_no_attempt(queue: JobQueue):
+def test_a_drained_worker_costs_no_attempt(queue: JobQueue, clock: Clock):
     job = submit(queue)
     for _ in range(5):
         held = lease(queue)
@@ -254,6 +254,10 @@ def test_a_drained_worker_costs_no_attempt(queue: JobQueue):
         queue.release(held)
         queue.release(held)
     assert state(queue, job) == (State.QUEUED, "")
+    queue.release(lease(queue), after_s=5)
+    assert queue.lease([Kind.PORTRAITS], "w", 10) == []
+    clock.move(5)
+    assert lease(queue).attempt == 1
 
 
 def test_a_failed_job_says_why(queue: JobQueue):

@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from studiolo.errors import DatabaseError
+from studiolo.service import regularly as module
 from studiolo.service.regularly import regularly
 
 
@@ -22,7 +23,22 @@ def test_it_goes_on_after_faults_and_ends_with_its_block(caplog: pytest.LogCaptu
 
     with caplog.at_level(logging.WARNING), regularly("leases", 0.001, work):
         assert enough.wait(20)
-    ended = calls[0]
     assert not [thread for thread in threading.enumerate() if thread.name == "leases"]
     assert [record.getMessage() for record in caplog.records] == ["leases: away", "leases: a fault"]
-    assert calls[0] == ended
+
+
+def test_what_hangs_is_not_waited_for_for_ever(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "LAST_CALL_S", 0.05)
+    begun, answer = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        assert answer.wait(20)
+
+    with caplog.at_level(logging.WARNING), regularly("tending", 0.001, hang):
+        assert begun.wait(20)
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "tending"]
+    assert [record.getMessage() for record in caplog.records] == ["tending: not waited for any longer"]
+    answer.set()
+    thread.join(20)
+    assert not thread.is_alive()

@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -120,6 +121,14 @@ def test_whatever_is_killed_a_record_speaks_of_whole_files(tmp_path: Path) -> No
         assert len(records) >= before
         before = len(records)
     assert before > 0
+
+
+def test_records_are_found_by_the_names_in_them(tmp_path: Path) -> None:
+    ledger, key = Ledger(Store(tmp_path)), "0" * 64
+    ledger.complete("album", key, {"identity_id": "id_1", "paths": ["identities/id_2/x"], "embedding": [0.5]})
+    ledger.fail("order", key, "crashed_worker", "order of 'id_1'")
+    done, failed = f"ledger/done/album/{key}.json", f"ledger/failed/order/{key}.json"
+    assert ledger.naming(re.compile(r"id_[0-9]")) == {"id_1": [done, failed], "id_2": [done]}
 
 
 def test_records_about_someone_are_found_and_no_one_elses(tmp_path: Path) -> None:

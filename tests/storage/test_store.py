@@ -43,6 +43,7 @@ def test_bytes_json_and_tables_come_back_equal(store: Store) -> None:
     assert again.list() == ["a/b/c.bin", "a/value.json", "table.parquet"]
     assert again.list("a") == ["a/b/c.bin", "a/value.json"]
     assert again.list("nothing/here") == []
+    assert (again.folders("a"), again.folders("a/b"), again.folders("nothing/here")) == (["b"], [], [])
 
 
 def test_writing_again_replaces_and_removing_is_idempotent(store: Store) -> None:

@@ -241,3 +241,13 @@ def test_work_that_can_do_without_its_tracker_goes_on_when_it_is_away(
     found = _run(tracker, run)
     assert (found.info.status, found.data.metrics["loss"]) == ("FINISHED", 0.5)
     there.finish("gone", ok=False)
+
+
+@pytest.mark.parametrize(
+    "uri", ["odd://anna:SECRET@x.org/db", "odd://anna:a@SECRET@x.org", "odd://x.org/?password=SECRET&a=b"]
+)
+def test_messages_hold_no_password(uri: str) -> None:
+    with pytest.raises(StoreError, match=r"x\.org") as raised:
+        MlflowTracker(uri).start("key", "name", {})
+    assert "SECRET" not in str(raised.value)
+    assert "anna" not in str(raised.value)

@@ -65,7 +65,7 @@ def live() -> LiveMemory:
 @pytest.fixture
 def app(service: Service, live: LiveMemory) -> FastAPI:
     """The application."""
-    return create_app(service, SETTINGS, live)
+    return create_app(service, SETTINGS, live, lambda _: {})
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def test_pictures_expire_with_their_job(world: World) -> None:
     job_id = world.ask("POST", "/v1/portraits", json=ORDER).json()["id"]
     world.make()
     world.service.queue.database.clock = lambda: time.time() + 8 * 86_400
-    world.service.tend()
+    world.service.tidy()
     assert world.ask("GET", f"/v1/jobs/{job_id}/images/0").status_code == 404
     job = world.ask("GET", f"/v1/jobs/{job_id}").json()
     assert (job["state"], job["images"], job["expires_at"]) == ("succeeded", [], None)
