@@ -374,7 +374,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         name="Dispatcher",
         num_replicas=settings.dispatcher.replicas,
         max_ongoing_requests=_OPEN_REQUESTS,
-        graceful_shutdown_timeout_s=drain_s + 15,
+        graceful_shutdown_timeout_s=drain_s + 30,
         health_check_period_s=_HEALTH_S,
         logging_config=_LOGGING,
         ray_actor_options={"num_cpus": settings.dispatcher.cpus},

@@ -180,6 +180,8 @@ class Dispatcher:
             hand = Hand(lease, lease_s)
             with self._changed:
                 self._hands.add(hand)
+            if self._over.is_set():  # so long did the database take
+                hand.stop()
             threading.Thread(target=self._work, args=(hand,), name=lease.job.id, daemon=True).start()
 
     def _room(self) -> int:

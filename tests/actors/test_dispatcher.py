@@ -2,25 +2,16 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from numpy.typing import NDArray
 
-from actors.dispatcher import Dispatcher
-from actors.finisher import Finish, PortraitFinisher, Sitter
-from actors.hand import Hand
+from actors.finisher import Finish, Sitter
 from actors.portraitist import ORDER_INPUT, Portraitist
-from actors.sampler import Sampler
 from studiolo.errors import (
-    DatabaseError,
-    SettingsError,
-    StoreError,
     UnacceptableError,
     WeightsError,
     WorkersAwayError,
@@ -28,162 +19,22 @@ from studiolo.errors import (
 from studiolo.generation.base import load_base
 from studiolo.generation.tiny import tiny_base
 from studiolo.identities.learned import LearnedVersion
-from studiolo.portraits.files import decode_portrait, image_sha256
-from studiolo.portraits.finishing import Finished
 from studiolo.portraits.orders import order_seed
 from studiolo.portraits.rounds import Draft, Drawing, Drawn
-from studiolo.service.endpoint import DispatcherSettings, EndpointSettings
 from studiolo.service.live import Progress
 from studiolo.service.metrics import MemoryMeters
-from studiolo.service.records import Job, Kind, Lease, NewJob
-from studiolo.service.service import Service
+from studiolo.service.records import Kind
 from studiolo.service.tables import JobRow
 from studiolo.settings import GenerationSettings
 from studiolo.weights.fetch import pull
-from tests.jobs.finished_job import empty_database
+from tests.actors.house import NOBODY, House, Slow, small_service, until
 from tests.service.learned import learn
-from tests.service.rows import add_tenant
-from tests.service.test_service import settings as service_settings
 
 pytestmark = [pytest.mark.usefixtures("weights"), pytest.mark.timeout(90)]
-TINY = GenerationSettings(steps=4, slots=2, precision="float32", upscale=1)
-QUICK = DispatcherSettings(lease_s=3, poll_s=0.02)
-NOBODY = {"prompt": "a photo of a person", "seed": 5}
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    service = Service.open(service_settings(tmp_path), MemoryMeters())
-    service.store.write_bytes("mlflow.db", empty_database())
-    add_tenant(service.database, "shop")
-    yield service
-    service.close()
-
-
-class Near:
-    """A candidate that is being finished, in a thread."""
-
-    def __init__(self, future: Future[Finished]) -> None:
-        self.future = future
-
-    def result(self, wait_s: float) -> Finished | None:
-        try:
-            return self.future.result(wait_s)
-        except TimeoutError:
-            return None
-
-    def close(self) -> None:
-        self.future.cancel()
-
-
-class House:
-    """A service with one sampler and one finisher, and dispatchers that come and go."""
-
-    def __init__(self, service: Service, generation: GenerationSettings = TINY, base: str = "tiny-base") -> None:
-        self.service = service
-        self.settings = EndpointSettings(base=base, generation=generation, dispatcher=QUICK)
-        self.sampler = Sampler(service.store, base, generation)
-        self.finisher = PortraitFinisher(service.store, "embedded", generation)
-        self.finisher.open()
-        self.threads = ThreadPoolExecutor(4)
-        self.dispatchers: list[Dispatcher] = []
-
-    def finish(self, rgb_u8: NDArray[np.uint8], sitter: Sitter, how: Finish) -> Near:
-        """As the finisher does it."""
-        return Near(self.threads.submit(self.finisher.finish, rgb_u8, sitter, how))
-
-    def dispatcher(
-        self, draw: Callable[[Draft], Any] | None = None, jobs: int = 3, finish: Callable[..., Any] | None = None
-    ) -> Dispatcher:
-        """Another one, at work."""
-        made = self.idle(draw, jobs, finish)
-        made.start()
-        self.dispatchers.append(made)
-        return made
-
-    def idle(
-        self, draw: Callable[[Draft], Any] | None = None, jobs: int = 3, finish: Callable[..., Any] | None = None
-    ) -> Dispatcher:
-        """Another one, which was not started."""
-        return Dispatcher(
-            self.service,
-            self.settings,
-            draw or self.sampler.sample,
-            finish or self.finish,
-            jobs=jobs,
-            elsewhere=lambda name: {**self.sampler.forget(name), **self.finisher.forget(name)},
-        )
-
-    def order(self, request: dict[str, Any], steps: int = 4, **more: Any) -> Job:
-        """A job for the tenant."""
-        new = NewJob(kind=Kind.PORTRAITS, request=request, steps=steps, **more)
-        return self.service.queue.submit("ten_shop", new)
-
-    def job(self, job: Job) -> Job:
-        """As it is now."""
-        found = self.service.queue.get("ten_shop", job.id)
-        assert found is not None
-        return found
-
-    def ended(self, job: Job) -> Job:
-        """When it has ended."""
-        until(lambda: self.job(job).state.final)
-        return self.job(job)
-
-    def pictures(self, job: Job) -> list[str]:
-        """Of a job that succeeded, by their pixels."""
-        assert job.result is not None
-        contents = [self.service.store.read_bytes(image["path"]) for image in job.result["images"]]
-        return [image_sha256(decode_portrait(content)[0]) for content in contents]
-
-
-def until(holds: Callable[[], object], limit_s: float = 40.0) -> None:
-    give_up_s = time.monotonic() + limit_s
-    while not holds():
-        assert time.monotonic() < give_up_s, "it did not come about"
-        time.sleep(0.01)
-
-
-@pytest.fixture
-def house(service: Service) -> Iterator[House]:
-    house = House(service)
-    house.sampler.use(tiny_base())
-    yield house
-    for dispatcher in house.dispatchers:
-        dispatcher.drain(0)
-    house.sampler.close()
-    house.threads.shutdown()
-
-
-class Slow:
-    """Draws, but waits for leave after the first step."""
-
-    def __init__(self, house: House) -> None:
-        self.house, self.begun, self.go_on = house, threading.Event(), threading.Event()
-
-    def __call__(self, draft: Draft) -> "Slow._Drawings":
-        return Slow._Drawings(self, self.house.sampler.sample(draft))
-
-    class _Drawings:
-        def __init__(self, slow: "Slow", inner: Any) -> None:
-            self.slow, self.inner, self.closed = slow, inner, threading.Event()
-
-        def __iter__(self) -> "Slow._Drawings":
-            return self
-
-        def __next__(self) -> Drawing | Drawn:
-            event: Drawing | Drawn = next(self.inner)
-            self.slow.begun.set()
-            while not (self.slow.go_on.wait(0.01) or self.closed.is_set()):
-                pass
-            return event
-
-        def close(self) -> None:
-            self.inner.close()
-            self.closed.set()
-
-
-def test_the_portraits_are_the_bulk_jobs(service: Service, people: Path) -> None:
+def test_the_portraits_are_the_bulk_jobs(tmp_path: Path, people: Path) -> None:
+    service = small_service(tmp_path)
     settings = GenerationSettings(steps=3, slots=4, accept_similarity=0.0, face_share=(0.05, 1.0))
     house, base = House(service, settings, "embedded-base"), load_base(pull("embedded-base"))
     house.sampler.use(base)
@@ -217,8 +68,8 @@ def test_the_portraits_are_the_bulk_jobs(service: Service, people: Path) -> None
     similarities = [image["similarity"] for image in done.result["images"]]
     assert similarities == pytest.approx([one["similarity"] for one in accepted], rel=1e-6)  # a row's are float32
     assert sum(one["count"] for one in done.result["rejected"]) == len(rows) - 2
-    house.sampler.close()
-    house.threads.shutdown()
+    house.close()
+    service.close()
 
 
 def test_a_job_is_made_told_of_and_measured(house: House) -> None:
@@ -351,168 +202,6 @@ def test_a_dispatcher_that_is_drained_ends_what_it_can_and_gives_the_rest_back(h
     assert house.service.queue.lease([Kind.PORTRAITS], "w", 1) == []
 
 
-def test_a_round_that_a_drain_cut_short_is_given_back_though_there_is_no_other(house: House) -> None:
-    generation = house.settings.generation.model_copy(update={"retries": 0})
-    house.settings = house.settings.model_copy(update={"generation": generation})
-    slow = Slow(house)
-    leaving = house.dispatcher(slow)
-    job = house.order(NOBODY)
-    assert slow.begun.wait(30)
-    leaving.drain(0)
-    assert (house.job(job).state, house.job(job).attempts) == ("queued", 0)
-
-
-def test_a_job_that_was_leased_while_a_drain_began_is_given_back(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    lease, entered, go_on = house.service.queue.lease, threading.Event(), threading.Event()
-
-    def slow_lease(*args: Any) -> list[Lease]:
-        if found := lease(*args):
-            entered.set()
-            go_on.wait(20)
-        return found
-
-    monkeypatch.setattr(house.service.queue, "lease", slow_lease)
-    leaving = house.dispatcher(Slow(house))
-    job = house.order(NOBODY)
-    assert entered.wait(30)
-    draining = threading.Thread(target=leaving.drain, args=(0,))
-    draining.start()
-    time.sleep(0.2)
-    go_on.set()
-    draining.join(30)
-    assert (house.job(job).state, house.job(job).attempts) == ("queued", 0)
-
-
-class Never:
-    """A candidate that nobody finishes, a draft that nobody draws."""
-
-    def __init__(self) -> None:
-        self.begun, self.closed = threading.Event(), threading.Event()
-
-    def result(self, wait_s: float) -> None:
-        self.begun.set()
-        self.closed.wait(wait_s)
-
-    def __iter__(self) -> "Never":
-        return self
-
-    def __next__(self) -> Drawing | Drawn:
-        self.begun.set()
-        assert self.closed.wait(40)
-        raise StopIteration
-
-    def close(self) -> None:
-        self.closed.set()
-        raise RuntimeError("the actor died")
-
-
-def test_a_job_that_is_not_begun_by_its_deadline_is_let_go(house: House) -> None:
-    never = Never()
-    dispatcher = house.dispatcher(lambda draft: never)
-    failed = house.ended(house.order(NOBODY, deadline_s=2.0))
-    assert never.begun.is_set()
-    assert (failed.state, failed.reason) == ("failed", "deadline")
-    until(lambda: not dispatcher._hands, limit_s=10)
-
-
-def test_a_job_without_news_for_long_is_given_back(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.hand.STILL_S", 1.5)
-    nevers = iter([Never()])
-    house.dispatcher(finish=lambda *what: next(nevers, None) or house.finish(*what))
-    done = house.ended(house.order(NOBODY))
-    assert (done.state, done.attempts) == ("succeeded", 1)
-
-
-@pytest.mark.parametrize("by", ["drain", "cancel"])
-def test_a_job_whose_finisher_does_not_answer_can_be_stopped(house: House, by: str) -> None:
-    never = Never()
-    dispatcher = house.dispatcher(finish=lambda *_: never)
-    job = house.order(NOBODY)
-    assert never.begun.wait(30)
-    if by == "drain":
-        dispatcher.drain(0)
-        assert (house.job(job).state, house.job(job).attempts) == ("queued", 0)
-    else:
-        house.service.queue.cancel("ten_shop", job.id)
-    until(lambda: not dispatcher._hands, limit_s=10)
-    assert never.closed.is_set()
-
-
-def test_a_job_that_cannot_be_stopped_is_given_back_by_the_drain(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, go_on = threading.Event(), threading.Event()
-
-    def hang(*_: Any) -> Never:
-        begun.set()
-        go_on.wait(40)
-        return Never()
-
-    dispatcher = house.dispatcher(hang)
-    job = house.order(NOBODY)
-    assert begun.wait(30)
-    monkeypatch.setattr("actors.dispatcher._END_S", 0.2)
-    monkeypatch.setattr("actors.dispatcher._SILENT_S", 0.1)
-    dispatcher.drain(0)
-    assert (house.job(job).state, house.job(job).attempts) == ("queued", 0)
-    dispatcher._looked_s += 60  # that it looks for no jobs is another matter
-    with pytest.raises(RuntimeError, match="cannot be stopped"):
-        dispatcher.check()
-    go_on.set()
-    until(lambda: not dispatcher._hands, limit_s=10)
-    assert (house.job(job).state, house.job(job).attempts) == ("queued", 0)
-
-
-def test_a_database_that_fails_for_one_job_costs_no_other_lease(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    queue, lease_s = house.service.queue, house.settings.dispatcher.lease_s
-    house.order({**NOBODY, "seed": 1})
-    house.order({**NOBODY, "seed": 2})
-    hands = [Hand(lease, lease_s) for lease in queue.lease([Kind.PORTRAITS], "w", lease_s, 2)]
-    dispatcher, extend, away = house.idle(), queue.extend, [True]
-    dispatcher._hands = set(hands)
-
-    def failing(lease: Lease, *more: Any) -> Lease:
-        if away[0] and lease is hands[0].lease:
-            raise DatabaseError("away")
-        return extend(lease, *more)
-
-    monkeypatch.setattr(queue, "extend", failing)
-    hands[0].extended_s -= lease_s / 2
-    hands[1].extended_s -= lease_s / 3
-    before = [hand.extended_s for hand in hands]
-    dispatcher._keep()
-    assert [hand.extended_s > one for hand, one in zip(hands, before, strict=True)] == [False, True]
-    away.clear()
-    away.append(False)
-    newest = hands[1].extended_s
-    dispatcher._keep()  # at the next look, not a third of the lease later
-    assert hands[0].extended_s > before[0]
-    assert hands[1].extended_s == newest
-
-
-def test_as_many_jobs_are_taken_as_the_samplers_that_are_there_can_draw(house: House) -> None:
-    dispatcher = house.idle(jobs=3)
-    assert dispatcher._room() == 3  # of one that is being started
-    for name in ("a", "b"):
-        house.service.speeds.report(name, Kind.PORTRAITS, 0, 0.0)
-    house.service.speeds.report("c", Kind.IDENTITY, 0, 0.0)
-    dispatcher._counted_s = -1e9
-    assert dispatcher._room() == 6
-    house.service.speeds.leave("a")
-    dispatcher._counted_s = -1e9
-    assert dispatcher._room() == 3
-
-
-def test_a_fault_of_the_operator_is_not_told_to_the_tenant(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.dispatcher._PAUSE_S", 0.01)
-
-    def draw(draft: Draft) -> Any:
-        raise SettingsError("style 'studio': no file in /srv/secret")
-
-    house.dispatcher(draw)
-    failed = house.ended(house.order(NOBODY))
-    assert (failed.state, failed.reason, failed.attempts) == ("failed", "gave_up", 3)
-    assert "secret" not in failed.sentence
-
-
 def test_several_dispatchers_do_each_job_once(house: House) -> None:
     jobs = [house.order({**NOBODY, "seed": seed}) for seed in range(6)]
     for _ in range(2):
@@ -564,34 +253,6 @@ def test_an_erased_person_is_stopped_for_and_forgotten_everywhere(house: House, 
     assert house.finisher.forget(identity_id) == {"templates": 0}
     with pytest.raises(UnacceptableError, match="not there any more"):  # who comes late
         house.finisher.finish(np.zeros((64, 64, 3), np.uint8), Sitter(identity_id), Finish("", False, 1))
-
-
-def test_a_dispatcher_that_looks_for_no_jobs_is_not_well(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    dispatcher = house.dispatcher()
-    dispatcher.check()
-    stuck = threading.Event()
-    monkeypatch.setattr("actors.dispatcher._SILENT_S", 0.2)
-    monkeypatch.setattr(house.service.queue, "lease", lambda *_: stuck.wait(30) and [])
-    time.sleep(0.5)
-    with pytest.raises(RuntimeError, match="start it again"):
-        dispatcher.check()
-    stuck.set()
-
-
-def test_writes_that_fail_now_and_then_cost_no_attempt(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, count = house.service.store.write_bytes, iter(range(100))
-
-    def failing(path: str, content: bytes) -> None:
-        if next(count) % 3 != 2:
-            raise StoreError("now and then")
-        write(path, content)
-
-    monkeypatch.setattr("actors.dispatcher._STORE_PAUSES_S", (0.01, 0.01))
-    monkeypatch.setattr(house.service.store, "write_bytes", failing)
-    house.dispatcher()
-    done = house.ended(house.order({**NOBODY, "count": 2}, steps=8))
-    assert (done.state, done.attempts) == ("succeeded", 1)
-    assert len(house.pictures(done)) == 2
 
 
 def test_a_finisher_that_hangs_is_not_well(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
