@@ -12,6 +12,7 @@ picture. Then the endpoint, allowed a second sampler, has a few clients, all, an
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -129,6 +130,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=10.0, help="of each side, and of the step load")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server is left behind
     quick = arguments.quick
     plan = Plan(4, 20.0, 3, 30.0) if quick else Plan(arguments.clients, 60 * arguments.minutes, 30, 120.0)
     with tempfile.TemporaryDirectory() as folder:
