@@ -45,7 +45,6 @@ class _Begun:
     identity_id: str
     jobs: list[str]
     wait_s: float
-    counts: dict[str, int] | None
 
 
 class Erasure:
@@ -67,11 +66,9 @@ class Erasure:
             return begun
         if begun.wait_s > 0 or elsewhere is None:
             return Erased(None, max(begun.wait_s, _AGAIN_S))
-        forgotten = elsewhere(identity_id)
+        self.database.write(partial(self._note, identity_id, elsewhere(identity_id)))  # another may be about to finish
         found = self._found(begun)
-        if begun.counts is None:
-            counts = _counts(found) | dict(forgotten)
-            self.database.write(partial(self._note, identity_id, counts))
+        self.database.write(partial(self._note, identity_id, _counts(found)))
         erase(self.store, {identity_id: found}, self.tracker)
         for folder in (identity_folder(identity_id), *_folders(begun)):
             self.store.remove_temporary(folder, older_s=0.0)  # of writers that were killed
@@ -100,15 +97,15 @@ class Erasure:
             quiet_at = max(now, self.queue.withdraw(session, identity_id))
             row.erasing = {"since": now, "quiet_at": quiet_at, "counts": None}
         jobs = list(session.scalars(sa.select(JobRow.id).filter_by(identity_id=identity_id)))
-        return _Begun(identity_id, jobs, row.erasing["quiet_at"] - now, row.erasing["counts"])
+        return _Begun(identity_id, jobs, row.erasing["quiet_at"] - now)
 
     def _found(self, begun: _Begun) -> Found:
         found = survey(self.store, {begun.identity_id}, self.tracker, ())[begun.identity_id]
         more = [path for folder in _folders(begun) for path in self.store.list(folder)]
         return replace(found, files=[*found.files, *more])
 
-    def _note(self, identity_id: str, counts: dict[str, int], session: Session) -> None:
-        """Write down how much there was, before any of it goes; who is not alone may have seen less of it."""
+    def _note(self, identity_id: str, counts: Mapping[str, int], session: Session) -> None:
+        """Write down how much there was, before any of it goes; who comes later, or is not alone, sees less of it."""
         row = session.get(IdentityRow, identity_id, with_for_update=True)
         if row is None:
             return  # another was faster
@@ -116,7 +113,7 @@ class Erasure:
             "rows of jobs": sa.select(sa.func.count()).select_from(JobRow).filter_by(identity_id=identity_id),
             "rows of versions": sa.select(sa.func.count()).select_from(VersionRow).filter_by(identity_id=identity_id),
         }
-        counts = counts | {name: session.scalars(query).one() for name, query in rows.items()}
+        counts = {**counts, **{name: session.scalars(query).one() for name, query in rows.items()}}
         seen: dict[str, int] = (row.erasing or {}).get("counts") or {}
         most = {name: max(count, seen.get(name, 0)) for name, count in (seen | counts).items()}
         row.erasing = {**(row.erasing or {}), "counts": most}

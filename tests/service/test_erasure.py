@@ -15,13 +15,14 @@ from sqlalchemy.orm import Session
 from studiolo.errors import DatabaseError, LeaseLostError, NotFoundError
 from studiolo.identities.artifacts import checkpoint_path, crop_path, kohya_path, lora_path
 from studiolo.service.database import Database, migrate
-from studiolo.service.erasure import Erased, Erasure
+from studiolo.service.erasure import Erased, Erasure, _Begun
 from studiolo.service.identities import Identities, IdentityState, album_folder
 from studiolo.service.queue import JobQueue
 from studiolo.service.receipts import ReceiptKey, verify_receipt
 from studiolo.service.records import Consent, Kind, NewJob, Person, new_id
 from studiolo.service.tables import DeliveryRow, JobRow
 from studiolo.storage.ledger import Ledger
+from studiolo.storage.retention import Found
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
 from tests.jobs.finished_job import empty_database
@@ -239,13 +240,13 @@ def test_killed_at_any_moment_and_asked_again_it_is_complete(
 
     for owner, name in ((Store, "remove"), (Database, "write"), (Database, "compact"), (MlflowTracker, "erase")):
         monkeypatch.setattr(owner, name, cut_off(getattr(owner, name)))
-    for changes in (0, 1, 2, 3, 7, 12, 13, 14, 15):  # of 16
+    for changes in (0, 1, 2, 3, 4, 8, 13, 14, 15, 16):  # of 17
         budget[0] = 1000
         gone = learned(queue, store, "MARKGONE")
         budget[0] = changes
         with pytest.raises(Killed):
             erasure.erase(A, gone, nobody)
-        budget[0] = 16
+        budget[0] = 17
         erased = erasure.erase(A, gone, nobody)
         assert erased is not None
         assert erased.receipt is not None
@@ -253,6 +254,23 @@ def test_killed_at_any_moment_and_asked_again_it_is_complete(
         assert (counts["photos"], counts["rows of jobs"], counts["tracked runs"]) == (2, 3, 1)
         assert traces(tmp_path, "MARKGONE") == []
         assert verify_receipt(erased.receipt, erasure.key.public_pem)
+
+
+def test_what_one_has_forgotten_counts_when_another_finishes_first(
+    queue: JobQueue, store: Store, erasure: Erasure, monkeypatch: pytest.MonkeyPatch
+):
+    gone, found, adapters = learned(queue, store, "MARKGONE"), erasure._found, iter([1, 0])
+
+    def overtaken(begun: _Begun) -> Found:
+        monkeypatch.setattr(erasure, "_found", found)
+        assert erasure.erase(A, gone, lambda _: {"adapters": 0}) is not None
+        return found(begun)
+
+    monkeypatch.setattr(erasure, "_found", overtaken)
+    erased = erasure.erase(A, gone, lambda _: {"adapters": next(adapters)})
+    assert erased is not None
+    assert erased.receipt is not None
+    assert erased.receipt["erased"]["adapters"] == 1
 
 
 def test_several_may_erase_at_once_and_all_say_the_same(queue: JobQueue, store: Store, erasure: Erasure):
