@@ -48,8 +48,13 @@ postgresql:
 		SUDO=$$( [ "$$(id -u)" = 0 ] || echo sudo ); \
 		$$SUDO apt-get update -q && $$SUDO apt-get install -yq --no-install-recommends postgresql; }
 
+ENDPOINT_FAULTS := tests/slow/test_endpoint_faults.py
+
 test-slow: test-weights chromium postgresql  ## kills, load, browser and PostgreSQL
-	$(BIN)/python -m pytest -m slow
+	@# The faults of the whole endpoint are mostly waited for, so they run beside the others.
+	@log=$$(mktemp); $(BIN)/python -m pytest -m slow $(ENDPOINT_FAULTS) >$$log 2>&1 & endpoint=$$!; \
+	$(BIN)/python -m pytest -m slow --ignore=$(ENDPOINT_FAULTS); code=$$?; \
+	wait $$endpoint || code=1; cat $$log; rm $$log; exit $$code
 
 check: setup  ## ruff and mypy
 	$(BIN)/ruff check .
