@@ -127,8 +127,8 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What was given as `extra`: plain values; of anything else only its type."""
-    given = {name: value for name, value in vars(record).items() if name not in _USUAL}
+    """What was given as `extra`: plain values; of anything else only its type. Ray adds marks of its own, with `_`."""
+    given = {name: value for name, value in vars(record).items() if name not in _USUAL and name[0] != "_"}
     return {name: _plain(value) for name, value in given.items()}
 
 
