@@ -46,7 +46,7 @@ class PoisonedTrainer(Trainer):
 class PoisonedPortraitist(Portraitist):
     """Dies over one order."""
 
-    def _make(self, work: Any, style_lora: Any) -> list[dict[str, Any]]:
-        if work.order.style == STYLE:
+    def _order(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        if row["style"] == STYLE:
             die(self.store, "order")
-        return super()._make(work, style_lora)
+        return super()._order(row)
