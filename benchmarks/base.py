@@ -7,8 +7,11 @@ the agreement. Nearest neighbours are looked for among all training pictures; th
 find its own picture, and what it finds when it may is what a copy looks like.
 
     python -m benchmarks.base [--quick] [--samples N] [--base FOLDER] [--before FOLDER]
-        [--sheet FOLDER] [--faces FOLDER] [--captions FILE]
+        [--sheet FOLDER] [--faces FOLDER] [--captions FILE] [--latents FOLDER | --prompts FILE]
     python -m benchmarks.base --labels FILE [--quick] [--sheet FOLDER]
+
+With `--prompts` it writes the prompts and ends; `benchmarks.base_latents` samples them where there is an accelerator,
+and `--latents` judges what it made: then only the first 64 are sampled here too, for the seconds.
 
 The first writes SHEET/page-*.png, numbered samples with their prompts, SHEET/samples.json and SHEET/labels.csv, to be
 filled in by hand: does `attribute` hold in the picture, 1 or 0. The second adds these labels to the result kept.
@@ -27,9 +30,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.base_latents import read_latents
 from benchmarks.base_sheet import hand_figures, write_sheet
 from benchmarks.report import RESULTS, write
-from benchmarks.sampling import Sample, Sight, features_of, sample, see, wanted_of, workers
+from benchmarks.sampling import Sample, Sight, decoded, features_of, sample, see, wanted_of, workers
 from jobs import synthesise_job
 from jobs.base_job import write_captions
 from studiolo.generation.base import fits, load_base
@@ -42,6 +46,8 @@ from studiolo.training.faces import Face, View, read_faces, views_of
 from studiolo.weights.fetch import pull
 
 SEED = 0
+TIMED = 64
+"""Samples made here for the seconds when the others come from elsewhere."""
 FACES = Path("data/faces")
 SHEET = Path("out/base-sheet")
 
@@ -58,6 +64,8 @@ def main() -> None:
     parser.add_argument(
         "--sheet", type=Path, default=SHEET, help=f"folder of the numbered samples; {SHEET} when absent"
     )
+    parser.add_argument("--prompts", type=Path, help="only write the prompts, a JSON list, to this file")
+    parser.add_argument("--latents", type=Path, help="folder of base.npz and before.npz, by benchmarks.base_latents")
     parser.add_argument("--labels", type=Path, help="CSV number,attribute,holds: adds the control by hand")
     arguments = parser.parse_args()
     name = "base-quick" if arguments.quick else "base"
@@ -71,32 +79,64 @@ def main() -> None:
     generation = GenerationSettings(steps=8) if arguments.quick else GenerationSettings()
     bases = {"before": arguments.before} if arguments.before else {}
     bases["base"] = arguments.base or pull("embedded-base")
-    ratios, figures = measure(bases, faces, samples, generation, arguments.sheet)
+    if arguments.prompts:
+        arguments.prompts.write_text(json.dumps(ask(bases["base"], faces, samples).prompts), encoding="utf-8")
+        return
+    ratios, figures = measure(bases, faces, samples, generation, arguments.sheet, arguments.latents)
     write(name, ratios, figures)
 
 
-def measure(
-    bases: Mapping[str, Path], faces: Sequence[Face], samples: int, generation: GenerationSettings, sheet: Path
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Ratios and figures of the bases, the same prompts and seeds for each; the sheet shows the last of them."""
-    pipeline = load_base(next(iter(bases.values())))
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What the bases are asked for."""
+
+    chosen: NDArray[np.int64]
+    """Places of the training pictures in random order."""
+    views: Sequence[Sequence[View]]
+    """Of the first half of them, whose captions are the prompts, and of the second."""
+    attributes: list[Attributes]
+    prompts: list[str]
+
+
+def ask(base: Path, faces: Sequence[Face], samples: int) -> Asked:
+    """Prompts as random views are captioned, the same for every run on the same pictures."""
+    pipeline = load_base(base)
     side_px = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     rng = np.random.default_rng(SEED)
     half = min(samples, len(faces) // 2)
     chosen = rng.permutation(len(faces))
     views = [_views(faces, places, side_px, rng) for places in (chosen[:half], chosen[half : 2 * half])]
-    asked, prompts = _prompts(views[0], samples, partial(fits, pipeline.tokenizer), rng)
+    return Asked(chosen, views, *_prompts(views[0], samples, partial(fits, pipeline.tokenizer), rng))
+
+
+def measure(
+    bases: Mapping[str, Path],
+    faces: Sequence[Face],
+    samples: int,
+    generation: GenerationSettings,
+    sheet: Path,
+    latents: Path | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Ratios and figures of the bases, the same prompts and seeds for each; the sheet shows the last of them."""
+    wanted = ask(next(iter(bases.values())), faces, samples)
+    asked, prompts, views = wanted.attributes, wanted.prompts, wanted.views
     real: _Real | None = None
     ratios: dict[str, Any] = {}
     figures: dict[str, Any] = {}
     for name, base in bases.items():
         with workers(base, generation) as pool:
-            real = real or _real(pool, views, faces, chosen)
-            made = _with_progress(f"{name}: sampled", sample(pool, wanted_of(prompts, SEED, "base")), samples)
+            real = real or _real(pool, views, faces, wanted.chosen)
+            timed = prompts[:TIMED] if latents else prompts
+            made = _with_progress(f"{name}: sampled", sample(pool, wanted_of(timed, SEED, "base")), len(timed))
+            seconds = float(np.median([one.seconds for one in made]))
+            if latents:
+                kept, device = read_latents(latents / f"{name}.npz", prompts)
+                made = [Sample(rgb_u8, seconds) for rgb_u8 in decoded(pool, kept)]
+                figures["sampled_on"] = device
             seen = _with_progress(f"{name}: seen", see(pool, [one.rgb_u8 for one in made]), samples)
             write_sheet(sheet, made, prompts, asked, seen)
             figures[name] = {**_prompt_figures(asked, seen), **_space_figures(pool, made, real)}
-        figures[name]["seconds_an_image"] = round(float(np.median([one.seconds for one in made])), 3)
+        figures[name]["seconds_an_image"] = round(seconds, 3)
         distance, floor = figures[name]["frechet_to_real"], real.figures["frechet_real_to_real"]
         ratios[f"frechet_over_floor_{name}"] = round(distance / max(floor, 1e-9), 3)
     assert real is not None

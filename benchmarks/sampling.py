@@ -12,9 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 
 from actors.finisher import SEEING
+from benchmarks.base_latents import decode
 from studiolo.generation.base import load_base
 from studiolo.generation.engine import Engine, Order, Portrait, candidate_seed
 from studiolo.identities.captions import trigger_phrase
@@ -60,6 +62,7 @@ class Sight:
 
 @dataclass(frozen=True, eq=False)
 class _Models:
+    base: StableDiffusionPipeline
     engine: Engine
     suite: Suite
     features: EmbeddedFeatures
@@ -90,6 +93,11 @@ def sample(pool: Pool, wanted: Sequence[Wanted]) -> Iterator[Sample]:
         yield from batch
 
 
+def decoded(pool: Pool, latents_NCHW: NDArray[np.float16]) -> Iterator[RgbU8]:
+    """The pictures of latents."""
+    return pool.imap(_decode, latents_NCHW, chunksize=BATCH)
+
+
 def see(pool: Pool, pictures: Iterable[RgbU8]) -> Iterator[Sight]:
     """What is seen in each picture."""
     return pool.imap(_see, pictures, chunksize=BATCH)
@@ -104,8 +112,9 @@ def _open(base: Path, generation: GenerationSettings) -> None:
     global _models
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    engine = Engine.configured(load_base(base), generation.model_copy(update={"slots": BATCH}))
-    _models = _Models(engine, open_suite("embedded"), EmbeddedFeatures.open(pull(CARD)), generation)
+    pipeline = load_base(base)
+    engine = Engine.configured(pipeline, generation.model_copy(update={"slots": BATCH}))
+    _models = _Models(pipeline, engine, open_suite("embedded"), EmbeddedFeatures.open(pull(CARD)), generation)
 
 
 def _sample(batch: Sequence[Wanted]) -> list[Sample]:
@@ -125,6 +134,10 @@ def _sample(batch: Sequence[Wanted]) -> list[Sample]:
     ]
     pictures = [event.rgb_u8 for its in events for event in its if isinstance(event, Portrait)]
     return [Sample(picture, (time.monotonic() - started) / len(batch)) for picture in pictures]
+
+
+def _decode(latents_CHW: NDArray[np.float16]) -> RgbU8:
+    return decode(_models.base, latents_CHW)
 
 
 def _see(rgb_u8: RgbU8) -> Sight:
