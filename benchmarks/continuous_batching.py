@@ -5,7 +5,7 @@ the same base, precision and slots: continuous (the engine as it is), static (wa
 batch and runs it to the end; the slots of short requests stay idle meanwhile), and one at a time (one slot).
 Capacity is what the continuous server makes of a full queue, measured first.
 
-    python -m benchmarks.continuous_batching [--quick] [--base embedded|sd15]
+    python -m benchmarks.continuous_batching [--quick] [--requests N] [--loads PERCENT ...] [--base embedded|sd15]
 """
 
 import argparse
@@ -24,7 +24,8 @@ from benchmarks.workloads import BASES, open_base, percentiles
 from studiolo.generation.engine import Engine, Order, Portrait
 
 SLOTS = 4
-LOADS = (0.5, 0.7, 0.9)
+LOADS = (50, 70, 90)
+"""Percent of the capacity."""
 SEED = 0
 
 
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="6 requests of 2 to 4 steps: shows that it runs")
     parser.add_argument("--base", choices=BASES, default="embedded", help="sd15 needs CUDA")
     parser.add_argument("--requests", type=int, default=120, help="requests at each load")
+    parser.add_argument("--loads", type=int, nargs="+", default=LOADS, help="percent of the capacity")
     arguments = parser.parse_args()
     count, steps = (6, (2, 3, 4)) if arguments.quick else (arguments.requests, (10, 20, 30))
     pipeline = open_base(arguments.base)
@@ -61,12 +63,11 @@ def main() -> None:
     figures: dict[str, Any] = {"capacity_per_s": round(capacity, 4), "slots": SLOTS, "requests": count}
     figures |= {"steps": steps, "window_s": round(window_s, 3), "base": arguments.base}
     ratios = {}
-    for load in LOADS:
-        arrivals = _arrivals(count, load * capacity, steps)
+    for percent in arguments.loads:
+        arrivals = _arrivals(count, percent / 100 * capacity, steps)
         with _Static(engine, window_s) as static:
             servers = {"continuous": _whole(engine), "static": static, "one_at_a_time": _whole(single)}
             found = {name: _serve(server, arrivals) for name, server in servers.items()}
-        percent = round(100 * load)
         figures[f"load_{percent}"] = found
         for name in ("static", "one_at_a_time"):
             ratios[f"p95_over_{name}_{percent}"] = round(found["continuous"]["p95_s"] / found[name]["p95_s"], 3)

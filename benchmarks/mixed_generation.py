@@ -4,7 +4,7 @@ One side is the engine: all orders at once, 8 slots. The other is diffusers as p
 LoRA, make the pictures, unload it; (a) picture by picture at batch 1, (b) all pictures of an identity in one batch. The
 same base, precision, prompts, steps and number of pictures, in turn in one process, after a warm-up of both.
 
-    python -m benchmarks.mixed_generation [--quick] [--rounds N] [--base embedded|sd15]
+    python -m benchmarks.mixed_generation [--quick] [--rounds N] [--steps N] [--base embedded|sd15]
 """
 
 import argparse
@@ -29,9 +29,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2 identities, 2 steps: shows that it runs")
     parser.add_argument("--rounds", type=int, default=3, help="of which the median counts; one takes eight minutes")
+    parser.add_argument("--steps", type=int, default=30, help="of every picture")
     parser.add_argument("--base", choices=BASES, default="embedded", help="sd15 needs CUDA")
     arguments = parser.parse_args()
-    identities, many, steps, rounds = (2, 2, 2, 1) if arguments.quick else (8, 8, 30, arguments.rounds)
+    identities, many, steps, rounds = (2, 2, 2, 1) if arguments.quick else (8, 8, arguments.steps, arguments.rounds)
     ratios, figures = {}, {"identities": identities, "steps": steps, "rounds": rounds, "base": arguments.base}
     diffusers_logging.set_verbosity_error()  # it says of each file that it has no part for the text encoder
     with tempfile.TemporaryDirectory() as folder:

@@ -4,13 +4,14 @@ All sides learn from the same number of samples of random latents, in turn, so t
 alike; `one_at_a_time` is a pack of one, `published` the loop of diffusers' LoRA example (peft layers, AdamW, batch 1,
 float32 and bfloat16 as accelerate does it) with its latents and prompts cached, which that example does not do.
 
-    python -m benchmarks.pack_training [--quick] [--base embedded|sd15]
+    python -m benchmarks.pack_training [--quick] [--rounds N] [--base embedded|sd15]
 
 `sd15` is Stable Diffusion 1.5's architecture with random weights at 512 px, rank 32, on CUDA.
 """
 
 import argparse
 import copy
+import gc
 import statistics
 import time
 from collections.abc import Callable
@@ -54,7 +55,8 @@ def main() -> None:
     """Time every side and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round of packs of 1 and 4: shows that it runs")
-    parser.add_argument("--base", choices=("embedded", "sd15"), default="embedded")
+    parser.add_argument("--rounds", type=int, default=5, help="of which the median counts")
+    parser.add_argument("--base", choices=("embedded", "sd15"), default="embedded", help="sd15 needs CUDA")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     sd15 = arguments.base == "sd15"
@@ -66,13 +68,15 @@ def main() -> None:
         "published_bfloat16": lambda: _published(denoiser, settings, torch.bfloat16),
         **{f"pack_{slots}": lambda slots=slots: _pack(denoiser, settings, slots) for slots in curve},  # type: ignore[misc]
     }
-    seconds, peaks = _times(makers, rounds=1 if arguments.quick else 5)
+    rounds = 1 if arguments.quick else arguments.rounds
+    seconds, peaks = _times(makers, rounds)
     wanted = settings.steps * settings.batch_size
     hourly = {name: round(3600 / (wanted * each), 3) for name, each in seconds.items()}
     most = hourly[f"pack_{curve[-1]}"]
     published = max(hourly["published_float32"], hourly["published_bfloat16"])
     figures = {
         "base": arguments.base,
+        "rounds": rounds,
         "samples_per_identity": wanted,
         "rank": settings.rank,
         "batch_of_an_identity": settings.batch_size,
@@ -96,11 +100,12 @@ def _embedded() -> Denoiser:
 
 
 def _sd15() -> Denoiser:
-    unet = UNet2DConditionModel(
-        sample_size=64, block_out_channels=(320, 640, 1280, 1280), cross_attention_dim=768, attention_head_dim=8
-    )
+    with torch.device("cuda"):
+        unet = UNet2DConditionModel(
+            sample_size=64, block_out_channels=(320, 640, 1280, 1280), cross_attention_dim=768, attention_head_dim=8
+        )
     scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
-    return Denoiser(unet.requires_grad_(False).eval().to("cuda", torch.bfloat16), scheduler)
+    return Denoiser(unet.requires_grad_(False).eval().to(torch.bfloat16), scheduler)
 
 
 def _cache(denoiser: Denoiser) -> Cache:
@@ -170,6 +175,7 @@ def _times(makers: dict[str, Callable[[], Side]], rounds: int) -> tuple[dict[str
     peaks: dict[str, float] = {}
     for _ in range(rounds):
         for name, make in makers.items():
+            gc.collect()  # what is left of the side before would count as memory of this one
             side = make()
             if on_gpu:
                 torch.cuda.reset_peak_memory_stats()

@@ -28,7 +28,7 @@ def open_base(name: str) -> StableDiffusionPipeline:
 
     All in bfloat16: diffusers' pipeline wants one precision for all its parts.
     """
-    pipeline = load_base(pull("embedded-base")) if name == "embedded" else _stable_diffusion().to("cuda")
+    pipeline = load_base(pull("embedded-base")) if name == "embedded" else _stable_diffusion("cuda")
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         cast_weights(part, torch.bfloat16)
     return pipeline
@@ -87,21 +87,12 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
     return {"p50_s": round(float(np.median(array)), 3), "p95_s": round(float(np.percentile(array, 95)), 3)}
 
 
-def _stable_diffusion() -> StableDiffusionPipeline:
-    """The architecture of stable-diffusion-v1-5, weights as the classes initialise them."""
+def _stable_diffusion(device: str) -> StableDiffusionPipeline:
+    """The architecture of stable-diffusion-v1-5, weights as the classes initialise them, on `device`."""
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
     tokenizer.model_max_length = 77
-    vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        latent_channels=4,
-        sample_size=512,
-    )
-    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)  # all else is the class's default
-    text = CLIPTextConfig(
+    config = CLIPTextConfig(
         vocab_size=49408,
         hidden_size=768,
         intermediate_size=3072,
@@ -113,6 +104,17 @@ def _stable_diffusion() -> StableDiffusionPipeline:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+    with torch.device(device):  # a CPU takes long to draw a billion weights
+        vae = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+            latent_channels=4,
+            sample_size=512,
+        )
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)  # all else is the class's default
+        text = CLIPTextModel(config)
     schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
     scheduler = DDIMScheduler(**schedule, clip_sample=False, set_alpha_to_one=False)
-    return assemble(vae, unet, CLIPTextModel(text), tokenizer, scheduler)
+    return assemble(vae, unet, text, tokenizer, scheduler)

@@ -14,6 +14,7 @@ Shapes: K slots, B rows a slot, N = K * B rows, S numbers of an identity.
 import copy
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,6 @@ class Pack:
         """What the layers add, in the base's precision; zero in idle slots."""
         attach(self._unet, self.layers, self._leaves.get)
         self.slots: list[Learner | None] = [None] * slots
-        self._base_sha256 = unet_sha256(base.unet)
         self._classes: dict[str, Cache] = {}
 
     def learner(
@@ -178,6 +178,10 @@ class Pack:
             f" room for them; {'' if settings.gradient_checkpointing else checkpointing}lower face_lora.slots or"
             " face_lora.batch_size, which trains all identities that are not done anew"
         )
+
+    @cached_property
+    def _base_sha256(self) -> str:
+        return unet_sha256(self._base.unet)
 
     def _class(self, trigger: str) -> Cache:
         """The base's own pictures of a class, made once."""
