@@ -116,11 +116,11 @@ def test_a_group_that_does_not_begin_or_does_nothing_ends_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begins: bool, told: str
 ) -> None:
     monkeypatch.setattr("pipelines.train.LOCAL_START_S", 0.5)
-    monkeypatch.setattr("pipelines.train.NO_PROGRESS_S", 1.2)
     attempts = Attempts(Store(tmp_path), "face_lora", "run")
     queue = ray.remote(num_cpus=0)(Leases).remote([("key", {"identity_id": "p0"})], attempts)
     fitted = ray.remote(num_cpus=0)(lambda: time.sleep(LIMIT_S)).remote()
     if begins:
+        monkeypatch.setattr("pipelines.train.NO_PROGRESS_S", 1.2)
         assert ray.get(queue.met.remote(ray.get(queue.begin.remote())))
     with pytest.raises(StudioloError, match=told):
         next(_rows(queue, fitted, 1, group(2, time_limit_s=0.1)))
