@@ -1,12 +1,14 @@
 """From a table to a stream of rows through one pool of warm actors."""
 
+import gc
 import logging
 import math
 import os
+import traceback
 import uuid
 import warnings
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,7 @@ def stream(tables: pa.Table | Iterable[pa.Table], actor: Actor, stage: Stage, st
                             raise StudioloError(_not_working(stage, given_up, crashed[0]))
                         yield from rows
     except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
+        _forget_workers(error)
         raise StudioloError(f"stage {stage.name!r}: a worker failed: {_told_by_ray(error)}") from error
 
 
@@ -84,6 +87,27 @@ def _done(
         # An execution that is left early ends when Python forgets it, and an error that is kept remembers it. Ray 2.60
         # has no public way to end it.
         results._synchronize_progress_bar()
+
+
+def _forget_workers(error: BaseException) -> None:
+    """After an error Ray only drops its workers: each lives, and keeps its slots, until nothing remembers it.
+
+    The frames that the error came through do, and those that called them. Whoever keeps the error keeps them, and what
+    is left then are cycles, which a process that waits does not look for by itself.
+    """
+    left: list[BaseException | None] = [error]
+    seen: list[BaseException] = []
+    while left:
+        one = left.pop()
+        if one is None or any(one is other for other in seen):
+            continue
+        seen.append(one)
+        left += [one.__cause__, one.__context__]
+        for frame, _ in traceback.walk_tb(one.__traceback__):
+            for caller, _ in traceback.walk_stack(frame):
+                with suppress(RuntimeError):  # it is at work
+                    caller.clear()
+    gc.collect()
 
 
 def _told_by_ray(error: Exception) -> str:
@@ -133,8 +157,7 @@ def start(cpus: int | None, object_store_mib: int) -> float:
     A local cluster takes no token and writes none: nothing outside this machine reaches it. A cluster that is joined
     counts with `cpus` when that is more than it has: it may grow to as many.
     """
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    local = address == "local"
+    address, local = os.environ.get("RAY_ADDRESS") or "local", is_local()
     if not ray.is_initialized():
         if local:
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -156,10 +179,14 @@ def start(cpus: int | None, object_store_mib: int) -> float:
     return found if local else max(found, float(cpus or 0))
 
 
+def is_local() -> bool:
+    """Whether the cluster is this process's own: it never grows, and nobody else takes of it."""
+    return (os.environ.get("RAY_ADDRESS") or "local") == "local"
+
+
 def gpus() -> float:
     """GPUs that may be planned with: those of the local cluster; one that is joined may grow."""
-    local = (os.environ.get("RAY_ADDRESS") or "local") == "local"
-    return float(ray.cluster_resources().get("GPU", 0.0)) if local else math.inf
+    return float(ray.cluster_resources().get("GPU", 0.0)) if is_local() else math.inf
 
 
 def stop() -> None:

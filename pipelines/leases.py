@@ -10,6 +10,8 @@ A training group lives in attempts: a worker that dies takes the whole group wit
 Marks in the store (`studiolo.storage.attempts`) keep what was counted beyond the death of the driver.
 """
 
+import math
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +50,7 @@ class Leases:
         self._lost: list[tuple[Row, str]] = []
         self._explained: dict[int, str] = {}
         self._dead_openings = self._given_up = 0
+        self._idle_since_s = time.monotonic()
 
     def begin(self) -> int:
         """A new group of workers: its number. What the last one had goes to the head of the queue."""
@@ -58,6 +61,16 @@ class Leases:
             unit.rank = None
         self._held = []
         return self.attempt
+
+    def met(self, attempt: int) -> bool:
+        """All workers of `attempt` are there; whether they are wanted."""
+        if attempt == self.attempt:
+            self._idle_since_s = math.inf
+        return not self.over(attempt)
+
+    def starting_s(self) -> float:
+        """For so long no group of workers has been at work; 0 while one is."""
+        return max(0.0, time.monotonic() - self._idle_since_s)
 
     def take(self, attempt: int, rank: int, free: int) -> list[Row]:
         """At most `free` rows for worker `rank`; a suspect only to one that has nothing else, and nothing beside it."""
@@ -92,6 +105,7 @@ class Leases:
 
     def blame(self, ranks: Sequence[int]) -> None:
         """These workers of the attempt have died."""
+        self._idle_since_s = time.monotonic()
         without = []
         for rank in ranks:
             mine = [unit for unit in self._held if unit.rank == rank]

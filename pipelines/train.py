@@ -25,6 +25,7 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.callback import UserCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipelines.graph import is_local
 from pipelines.guard import ATTEMPTS, NO_PROGRESS_S, OPEN_LIMIT_S
 from pipelines.leases import Leases
 from pipelines.watchdog import Watchdog
@@ -44,6 +45,10 @@ END_S = 60.0
 """So long the group may take to end when all rows are there, or none is wanted any more."""
 STARTS = 20
 """So often Ray may fail to place the group, for a minute each, or to start its processes; then the job ends."""
+LOCAL_START_S = 300.0
+"""So long the group may take to be at work, at first or after a death, where all CPUs are there from the beginning."""
+JOINED_START_S = 60.0 * STARTS
+"""The same on a cluster that is joined: it may have to start machines first."""
 LOOK_S = 2.0
 """A worker asks so often whether its work is still wanted."""
 LOOKING = 8
@@ -71,6 +76,12 @@ class Group:
     def num_workers(self) -> int | tuple[int, int]:
         """As Ray Train wants it: a fixed number, or least and most."""
         return self.most if self.least == self.most else (self.least, self.most)
+
+    @property
+    def wants(self) -> str:
+        """In words, what Ray is asked for."""
+        number = str(self.most) if self.least == self.most else f"{self.least} to {self.most}"
+        return f"{number} workers of {self.cpus} CPUs{' and a GPU' if self.accelerator else ''} each"
 
     @property
     def patience_s(self) -> float:
@@ -115,7 +126,7 @@ def train(people: Iterable[Row], actor: "Trainer", group: Group) -> Iterator[Row
     """A row of `actor` for every identity of `people`, as they are done; first those that an earlier run finished.
 
     An identity that ends its workers comes out as `actor.crashed` says. Raises `StudioloError` when a worker raises,
-    cannot load its models, or when too many identities in a row crash.
+    cannot load its models, when too many identities in a row crash, or when the workers find no place in time.
     """
     left = []
     rows = map(actor.needed, people)
@@ -137,7 +148,7 @@ def train(people: Iterable[Row], actor: "Trainer", group: Group) -> Iterator[Row
         runner = remote(_Runner).remote()
         fitted = runner.fit.remote(queue, [ray.put(actor)], group)
         try:
-            for row, lost in _rows(queue, fitted, len(left), group.patience_s):
+            for row, lost in _rows(queue, fitted, len(left), group):
                 yield row if lost is None else actor.crashed(row, lost).to_pylist()[0]
         finally:
             with suppress(ray.exceptions.RayError):  # the cluster itself may be gone
@@ -147,22 +158,24 @@ def train(people: Iterable[Row], actor: "Trainer", group: Group) -> Iterator[Row
             ray.kill(queue)
 
 
-def _rows(queue: Any, fitted: Any, wanted: int, patience_s: float) -> Iterator[tuple[Row, str | None]]:
-    """The outcomes as they come into the queue, until all are there, the group has ended, or none came for
-    `patience_s`; with a word of why, the rows that were given up.
+def _rows(queue: Any, fitted: Any, wanted: int, group: Group) -> Iterator[tuple[Row, str | None]]:
+    """The outcomes as they come into the queue, until all are there, the group has ended or could not begin, or none
+    came for its `patience_s`; with a word of why, the rows that were given up.
     """
-    ended, last_s = False, time.monotonic()
+    ended, last_s, start_s = False, time.monotonic(), LOCAL_START_S if is_local() else JOINED_START_S
     while wanted:
         try:
-            rows, lost, fatal = ray.get(queue.collect.remote())
+            (rows, lost, fatal), starting_s = ray.get([queue.collect.remote(), queue.starting_s.remote()])
             if fatal:
                 raise StudioloError(f"stage {STAGE!r}: a worker failed: {fatal}")
             if rows or lost:
                 last_s = time.monotonic()
-            elif time.monotonic() - last_s > patience_s:
+            elif starting_s > start_s:
+                raise StudioloError(_no_place(group, start_s))
+            elif time.monotonic() - last_s > group.patience_s:
                 raise StudioloError(
-                    f"stage {STAGE!r}: no identity was finished in {patience_s:g} s; is there a place for the workers?"
-                    f" Look at the cluster and at {STAGE}.workers, then run the same command again"
+                    f"stage {STAGE!r}: no identity was finished in {group.patience_s:g} s; look at the workers' logs,"
+                    " then run the same command again"
                 )
             wanted -= len(rows) + len(lost)
             yield from ((row, None) for row in rows)
@@ -174,6 +187,15 @@ def _rows(queue: Any, fitted: Any, wanted: int, patience_s: float) -> Iterator[t
                 ray.get(fitted)
         except ray.exceptions.RayError as error:
             raise StudioloError(f"stage {STAGE!r}: a worker failed: {str(error).strip().splitlines()[-1]}") from error
+
+
+def _no_place(group: Group, start_s: float) -> str:
+    all_cpus, free_cpus = (found.get("CPU", 0.0) for found in (ray.cluster_resources(), ray.available_resources()))
+    return (
+        f"stage {STAGE!r}: its workers were not at work after {start_s:g} s: it wants {group.wants}, and {free_cpus:g}"
+        f" of the cluster's {all_cpus:g} CPUs are free. If that is too few, end what takes the others or lower"
+        f" {STAGE}.workers; else look at the workers' logs. Then run the same command again"
+    )
 
 
 class _Blame(UserCallback):
@@ -254,7 +276,7 @@ def _work(config: dict[str, Any]) -> None:
             if ray.get(queue.over.remote(attempt)):
                 raise _Unwanted
 
-    if ray.get(queue.over.remote(attempt)):  # the last identity was given up: no models for nothing
+    if not ray.get(queue.met.remote(attempt)):  # the last identity was given up: no models for nothing
         return
     try:
         torch.set_num_threads(group.cpus)

@@ -1,6 +1,8 @@
 """What tests share: verified weights, the sample people, one Ray cluster a session."""
 
 import os
+import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,3 +83,31 @@ def ray_cluster() -> Iterator[float]:
 
     yield start(cpus=2, object_store_mib=128)
     stop()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slots_are_given_back() -> Iterator[None]:
+    """Fails a module that leaves CPU slots of the session's cluster taken: a later one would wait for them."""
+    before = _slots_taken()
+    yield
+    deadline_s = time.monotonic() + 60
+    while _slots_taken() > before:
+        assert time.monotonic() < deadline_s, f"CPU slots are still taken; alive are {_takers()}"
+        time.sleep(0.2)
+
+
+def _slots_taken() -> float:
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return 0.0
+    return float(ray.cluster_resources().get("CPU", 0.0) - ray.available_resources().get("CPU", 0.0))
+
+
+def _takers() -> list[str]:
+    """Actors and placement groups of the cluster; Ray's own among them take no CPU."""
+    from ray._private.state import actors
+    from ray.util.placement_group import placement_group_table
+
+    alive = [f"{one['ActorClassName']} ({one['State']})" for one in actors().values() if one["State"] != "DEAD"]
+    groups = placement_group_table().values()
+    return alive + [f"{one['bundles']} ({one['state']})" for one in groups if one["state"] != "REMOVED"]

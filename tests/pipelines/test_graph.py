@@ -1,5 +1,6 @@
 """Rows through a pool on a real cluster."""
 
+import gc
 import os
 import sys
 import time
@@ -42,6 +43,26 @@ class Doubler:
                 file.write("died once")
             os.abort()
         return pa.table({"value": [value], "double": [2 * value], "pid": [os.getpid()], "opened": [self.opened]})
+
+
+class Raiser(Doubler):
+    """Raises at one row."""
+
+    def __init__(self, raises_at: int) -> None:
+        super().__init__()
+        self.raises_at = raises_at
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        if batch["value"][0].as_py() == self.raises_at:
+            raise RuntimeError("a bug of ours")
+        return super().__call__(batch)
+
+
+def wait_for_all_slots() -> None:
+    deadline = time.monotonic() + 30
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < deadline, ray.available_resources()
+        time.sleep(0.2)
 
 
 @pytest.fixture(autouse=True)
@@ -87,10 +108,19 @@ def test_a_stream_that_is_left_gives_its_slots_back(store):
     next(rows)
     with pytest.raises(KeyError) as kept:
         rows.throw(KeyError("something failed, and its traceback is kept"))
-    deadline = time.monotonic() + 60
-    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
-        assert time.monotonic() < deadline, ray.available_resources()
-        time.sleep(0.2)
+    wait_for_all_slots()
+    assert kept.traceback
+
+
+def test_a_worker_that_raised_gives_its_slots_back_before_python_looks_for_cycles(store):
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(StudioloError, match="a bug of ours") as kept:
+            list(stream(pa.table({"value": [0, 1]}), Raiser(raises_at=1), Stage("raising", 2, 0.5), store))
+        wait_for_all_slots()
+    finally:
+        gc.enable()
     assert kept.traceback
 
 

@@ -138,3 +138,21 @@ def test_when_every_identity_crashes_it_is_the_workers(attempts: Attempts, monke
         one.take(one.begin(), 0, 1)
         one.blame([0])
     assert "2 units in a row ended their workers" in one.collect()[2]
+
+
+def test_it_knows_how_long_no_group_has_been_at_work(attempts: Attempts, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(leases.time, "monotonic", lambda: now_s)
+    one = queue(attempts, "a")
+    now_s += 5
+    first = one.begin()
+    assert one.starting_s() == 5  # its other workers may never come
+    assert one.met(first)
+    now_s += 1000
+    assert one.starting_s() == 0
+    one.blame([0])
+    now_s += 7
+    assert not one.met(first - 1)
+    assert one.starting_s() == 7
+    assert one.met(one.begin())
+    assert one.starting_s() == 0
