@@ -16,7 +16,7 @@ _TOP, _CHIN = 10, 152
 
 PITCH_OF_LEVEL_DEG = 8.0
 """What the line from brow (10) to chin (152) leans in a face that looks straight ahead (median of ten studio
-portraits); off every pitch.
+portraits); added to every pitch.
 """
 
 
@@ -36,9 +36,9 @@ def pose_of(points_px: NDArray[np.float32]) -> Pose:
     """Pose of mesh points [468, 3] (pixels; z in the same unit, smaller is nearer)."""
     x, y, z = head_axes(points_px)
     yaw = np.degrees(np.arcsin(np.clip(x[2], -1, 1)))
-    pitch = np.degrees(np.arctan2(y[2], z[2]))
+    pitch = -np.degrees(np.arctan2(y[2], z[2]))  # who looks up has the chin nearer than the brow
     roll = np.degrees(np.arctan2(x[1], x[0]))
-    return Pose(float(yaw), float(pitch) - PITCH_OF_LEVEL_DEG, float(roll))
+    return Pose(float(yaw), float(pitch) + PITCH_OF_LEVEL_DEG, float(roll))
 
 
 def head_axes(points_px: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ def _turned(yaw_deg: float, pitch_deg: float, roll_deg: float) -> NDArray[np.flo
     points[10], points[152] = (0, -50, 0), (0, 50, 0)
     y, p, r = np.radians([yaw_deg, pitch_deg, roll_deg])
     about_y = np.array([[np.cos(y), 0, -np.sin(y)], [0, 1, 0], [np.sin(y), 0, np.cos(y)]])
-    about_x = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(p), np.sin(p)], [0, -np.sin(p), np.cos(p)]])
     about_z = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
     return (points @ (about_z @ about_y @ about_x).T).astype(np.float32)
 
@@ -29,6 +29,12 @@ def test_known_turns_are_read_back(angles: tuple[float, float, float]):
     assert pose.yaw_deg == pytest.approx(angles[0], abs=0.1)
     assert pose.pitch_deg - level.pitch_deg == pytest.approx(angles[1], abs=0.1)
     assert pose.roll_deg == pytest.approx(angles[2], abs=0.1)
+
+
+def test_a_chin_that_comes_nearer_looks_up():
+    points = _turned(0, 0, 0)
+    points[152, 2] -= 40  # towards the camera
+    assert pose_of(points).pitch_deg > pose_of(_turned(0, 0, 0)).pitch_deg + 15
 
 
 def test_expression_has_no_unit():
