@@ -1,4 +1,4 @@
-"""The online endpoint on Ray Serve: `serve run serve_app:app`, beside `python -m jobs trainer`.
+"""The online endpoint on Ray Serve, beside `python -m jobs trainer`: `serve run serve_app:app`, or `run`.
 
 Four deployments around a queue in SQL (docs/decisions/0011, 0014): `Ingress` speaks HTTP, `Dispatcher` leases jobs of
 portraits, `Sampler` draws their candidates, `Finisher` finishes and judges them. All state is in SQL and the store.
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ray import serve
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
-from ray.serve.exceptions import DeploymentUnavailableError
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.util import metrics
 
@@ -49,7 +49,11 @@ log = logging.getLogger(__name__)
 
 CONFIG = "STUDIOLO_ENDPOINT"
 """Environment variable with the path of the settings file for `app`."""
+APPLICATION, DISPATCHER = "studiolo", "Dispatcher"
 _LOOK_S = 1.0
+_APPEARS_S = 5.0
+"""For a handle that is new to see the replicas that there are."""
+_AFTER_DRAIN_S = 15.0
 _FORGET_S = 20.0
 _TOLD_S = 0.2
 """Between two messages about the steps of a draft."""
@@ -167,6 +171,10 @@ class DispatcherReplica:
     async def look(self, job_id: str) -> Progress | None:
         """How far a job in hand is; None for one that is not in ours."""
         return await self._dispatcher.live.look(job_id)
+
+    async def drain(self) -> None:
+        """Lease no more, let jobs in hand end for `drain_s`, and give the rest back."""
+        await asyncio.to_thread(self._dispatcher.drain, self._drain_s)
 
     def check_health(self) -> None:
         """Raises when it leases no more."""
@@ -371,7 +379,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     ).bind(settings)
     dispatcher = serve.deployment(
         DispatcherReplica,
-        name="Dispatcher",
+        name=DISPATCHER,
         num_replicas=settings.dispatcher.replicas,
         max_ongoing_requests=_OPEN_REQUESTS,
         graceful_shutdown_timeout_s=drain_s + 30,
@@ -388,6 +396,40 @@ def build(args: dict[str, Any]) -> serve.Application:
         ray_actor_options={"num_cpus": settings.web.cpus},
     )
     return ingress.bind(settings, dispatcher, sampler, finisher)
+
+
+def run(port: str, config: str | None = None) -> None:
+    """The application at a port of this machine, with settings of a file, until SIGINT; then jobs in hand end.
+
+    `serve run` ends after half a minute then, whatever `dispatcher.drain_s` says.
+    """
+    serve.start(proxy_location="EveryNode", http_options={"port": int(port)})
+    try:
+        serve.run(build({"config": config}), name=APPLICATION, route_prefix="/")
+        while True:
+            time.sleep(_LOOK_S)
+    except KeyboardInterrupt:
+        drain(EndpointSettings.load(Path(config) if config else None, {}).dispatcher.drain_s)
+    finally:
+        serve.shutdown()
+
+
+def drain(for_s: float) -> None:
+    """Have the application's dispatchers lease no more, and end what they have in hand for so long."""
+    said: list[Any] | None = None
+    give_up_s = time.monotonic() + _APPEARS_S
+    while said is None:
+        try:
+            asked = serve.get_deployment_handle(DISPATCHER, APPLICATION).broadcast("drain")
+            said = asked.results(timeout_s=for_s + _AFTER_DRAIN_S, return_exceptions=True)
+        except RayServeException as error:  # none is seen as yet, or none was started
+            if time.monotonic() > give_up_s:
+                said = [error]
+            time.sleep(_TOLD_S)
+        except TimeoutError as error:
+            said = [error]
+    for one in filter(None, said):
+        log.warning("a dispatcher was not drained: %s", one)
 
 
 def __getattr__(name: str) -> serve.Application:

@@ -143,7 +143,7 @@ class Dispatcher:
     def check(self) -> None:
         """Raises `RuntimeError` when it has not looked for jobs for long, or a job in hand cannot be stopped."""
         silent_s = time.monotonic() - self._looked_s
-        if silent_s > _SILENT_S:
+        if silent_s > _SILENT_S and not self._draining.is_set():
             raise RuntimeError(f"dispatcher: it has not looked for jobs for {silent_s:.0f} s; start it again")
         for hand in self._in_hand():
             if hand.stopped and hand.silent_s > _SILENT_S:

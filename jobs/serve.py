@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,10 +16,10 @@ import typer
 from studiolo.service.endpoint import EndpointSettings
 
 ROOT = Path(__file__).resolve().parents[1]
-URL = "http://127.0.0.1:8000"
-"""Where Serve listens."""
+SERVE = "import sys, serve_app; serve_app.run(*sys.argv[1:])"
+"""Program of the process that runs Serve; replicas find its classes below the module's own name."""
 _LOOK_S = 0.2
-_AFTER_DRAIN_S = 45.0
+_AFTER_DRAIN_S = 60.0
 _OBJECT_STORE_MIB = 256
 _MEMORY = Path("/dev/shm")
 
@@ -46,21 +45,22 @@ def serve(
     config: Annotated[
         Path | None, typer.Option(help="YAML file with the endpoint's settings, the same for all its processes.")
     ] = None,
+    port: Annotated[int, typer.Option(help="Port of this machine that is listened at.", min=1, max=65535)] = 8000,
 ) -> None:
-    """Answer HTTP at port 8000 of this machine, make portraits and learn identities, until Ctrl-C.
+    """Answer HTTP on this machine, make portraits and learn identities, until Ctrl-C.
 
-    Ray Serve (`serve run serve_app:build`) and one trainer (`python -m jobs trainer`) run below this process. When one
-    of them ends, so does the other, and the exit code is 1.
+    Ray Serve with `serve_app.py` and one trainer (`python -m jobs trainer`) run below this process. When one of them
+    ends, so does the other, and the exit code is 1. Told to end, it lets jobs of portraits in hand end for
+    `dispatcher.drain_s`.
     """
     settings = EndpointSettings.load(config, {}).placed(Path.cwd())
     python, place = sys.executable, [] if config is None else [str(config.absolute())]
     parts = [
-        Part([str(Path(python).with_name("serve")), "run", "serve_app:build", *(f"config={one}" for one in place)],
-             signal.SIGINT),
+        Part([python, "-c", SERVE, str(port), *place], signal.SIGINT),
         Part([python, "-m", "jobs", "trainer", *(word for one in place for word in ("--config", one))], signal.SIGTERM),
-    ]  # fmt: skip
-    short = os.path.relpath(python)
-    typer.echo(_HELP.format(url=URL, python=short if len(short) < len(python) else python, database=settings.database))
+    ]
+    short, url = os.path.relpath(python), f"http://127.0.0.1:{port}"
+    typer.echo(_HELP.format(url=url, python=short if len(short) < len(python) else python, database=settings.database))
     end_s = settings.dispatcher.drain_s + _AFTER_DRAIN_S
     raise typer.Exit(run_together(parts, environment(), end_s))
 
@@ -85,14 +85,15 @@ def run_together(parts: Sequence[Part], environment: Mapping[str, str], end_s: f
 
     What has not ended after `end_s` is killed. Signals of the terminal reach this process alone.
     """
-    told = threading.Event()
-    before = {number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    told: list[int] = []  # no Event: its lock may be held when a signal comes
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {one: signal.signal(one, lambda number, _: told.append(number)) for one in numbers}
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for part in parts:
             processes.append(subprocess.Popen(part.command, env=dict(environment), start_new_session=True))
-        while not told.wait(_LOOK_S) and all(process.poll() is None for process in processes):
-            pass
+        while not told and all(process.poll() is None for process in processes):
+            time.sleep(_LOOK_S)
         ended = [process for process in processes if process.poll() is not None]
         for process in ended:
             typer.echo(f"{' '.join(map(str, process.args))} ended with {process.returncode}", err=True)  # type: ignore[arg-type]

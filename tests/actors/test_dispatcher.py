@@ -196,6 +196,9 @@ def test_a_dispatcher_that_is_drained_ends_what_it_can_and_gives_the_rest_back(h
     assert slow.begun.wait(30)
     drained = threading.Thread(target=next_one.drain, args=(60,))
     drained.start()
+    until(next_one._draining.is_set)
+    next_one._looked_s -= 1e9
+    next_one.check()  # that it looks for no more is as it should be
     slow.go_on.set()
     drained.join(60)
     assert (house.job(job).state, house.job(job).attempts) == ("succeeded", 1)
