@@ -14,7 +14,6 @@ import weakref
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,15 +46,27 @@ _STALL_S = 120.0
 """Longest that a step may take."""
 
 
-@dataclass
-class _File:
-    path: Path
-    copy: BinaryIO | None = None
-    """What `path` leads to, in memory, unless that is the store's own file."""
+class FaceLora:
+    """A face-LoRA as a file, which is there for as long as anybody holds this, or until it is closed."""
+
+    def __init__(self, path: Path, copy: BinaryIO | None = None) -> None:
+        """`copy` is what `path` leads to, in memory, unless that is the store's own file."""
+        self.path, self._copy = path, copy
+
+    def close(self) -> bool:
+        """Remove the copy; whether there was one. The store's own files stay."""
+        if self._copy is None or self._copy.closed:
+            return False
+        self._copy.close()
+        self.path.unlink(missing_ok=True)
+        return True
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class FaceLoras:
-    """Face-LoRAs of `store` as verified files, the `kept` used last; not for several threads.
+    """Face-LoRAs of `store` as verified files, the `kept` used last; from any thread, and one read waits for no other.
 
     Where the store has no files on this disk, there are copies in memory: of a process that is killed none is left.
     """
@@ -64,46 +75,46 @@ class FaceLoras:
         self._store, self._kept = store, kept
         self._folder = tempfile.TemporaryDirectory(prefix="face-loras-")
         self._numbers = itertools.count()
-        self._files: OrderedDict[str, _File] = OrderedDict()
+        self._lock = threading.Lock()
+        """Guards the two below; never held while the store is read."""
+        self._files: OrderedDict[str, FaceLora] = OrderedDict()
         """By sha256."""
         self._used: defaultdict[str, set[str]] = defaultdict(set)
-        """By person: every sha256 that was asked for. What an engine made of a file may outlive the file here."""
+        """By person: every sha256 that was had. What an engine made of a file may outlive the file here."""
 
-    def get(self, identity_id: str, path: str, sha256: str) -> Path:
+    def get(self, identity_id: str, path: str, sha256: str) -> FaceLora:
         """The file at `path` of the store. Raises `WeightsError` when it is not the one with `sha256`, `StoreError`."""
-        self._used[identity_id].add(sha256)
-        found = self._files.pop(sha256, None) or self._open(path)
+        with self._lock:
+            found = self._files.get(sha256)
+        found = found or self._open(path)
         if not found.path.is_file() or sha256_of(found.path) != sha256:
-            self._remove(found)
+            with self._lock:
+                self._files.pop(sha256, None)
             raise WeightsError(f"face-LoRA {path}: not the file with the sha256 {sha256[:12]}...; train it again")
-        self._files[sha256] = found
-        while len(self._files) > self._kept:
-            self._remove(self._files.popitem(last=False)[1])
-        return found.path
+        with self._lock:
+            self._used[identity_id].add(sha256)
+            self._files[sha256] = found
+            self._files.move_to_end(sha256)
+            while len(self._files) > self._kept:
+                self._files.popitem(last=False)
+        return found
 
     def forget(self, identity_id: str) -> tuple[list[str], int]:
         """Remove what there is of a person: the sha256 of files that were used, and how many copies there were."""
-        used = sorted(self._used.pop(identity_id, ()))
-        return used, sum(self._remove(self._files.pop(sha256)) for sha256 in used if sha256 in self._files)
+        with self._lock:
+            used = sorted(self._used.pop(identity_id, ()))
+            return used, sum(self._files.pop(sha256).close() for sha256 in used if sha256 in self._files)
 
-    def _open(self, path: str) -> _File:
+    def _open(self, path: str) -> FaceLora:
         local = self._store.local_path(path)
         if local is not None:
-            return _File(local)
+            return FaceLora(local)
         copy = os.fdopen(os.memfd_create("face-lora"), "wb", buffering=0)
-        copy.write(self._store.read_bytes(path))
         link = Path(self._folder.name) / f"{next(self._numbers)}.safetensors"
         link.symlink_to(f"/proc/{os.getpid()}/fd/{copy.fileno()}")
-        return _File(link, copy)
-
-    @staticmethod
-    def _remove(file: _File) -> bool:
-        """Whether there was a copy; the store's own files stay."""
-        if file.copy is None:
-            return False
-        file.copy.close()
-        file.path.unlink(missing_ok=True)
-        return True
+        made = FaceLora(link, copy)
+        copy.write(self._store.read_bytes(path))
+        return made
 
 
 class Sampler:
@@ -125,7 +136,7 @@ class Sampler:
     def use(self, pipeline: StableDiffusionPipeline) -> None:
         """Draw with this base."""
         self.engine = Engine.configured(pipeline, self.settings)
-        self._loras, self._reading = FaceLoras(self.store), threading.Lock()
+        self._loras, self._entering = FaceLoras(self.store), threading.Lock()
         self._forgotten: set[str] = set()
         self._inside: weakref.WeakKeyDictionary[Sampling, str] = weakref.WeakKeyDictionary()
         """Drafts that were begun, and of whom."""
@@ -138,18 +149,19 @@ class Sampler:
         """
         with answering(draft.request_id) if draft.request_id else nullcontext():
             log.info("a draft begins", extra={"candidates": draft.count, "worker": self.name})
-        subject, style_lora = draft.subject, style_lora_path(draft.style)
-        with self._reading:  # a file may go when another is fetched, but not before the engine has read it
-            if draft.order.identity_id in self._forgotten:
+        subject, style_lora, whose = draft.subject, style_lora_path(draft.style), draft.order.identity_id
+        face_lora = None
+        if subject.lora_path is not None and whose not in self._forgotten:
+            face_lora = self._loras.get(whose, subject.lora_path, subject.lora_sha256)
+        with self._entering:
+            if whose in self._forgotten:
+                self._loras.forget(whose)  # what was read meanwhile
                 raise UnacceptableError("identity", "The person is not there any more.")
-            face_lora = None
-            if subject.lora_path is not None:
-                face_lora = self._loras.get(draft.order.identity_id, subject.lora_path, subject.lora_sha256)
             fields = to_engine(
                 draft.order,
                 draft.style,
                 {"trigger": subject.trigger, "common_tags": subject.common_tags},
-                face_lora_path=str(face_lora) if face_lora else None,
+                face_lora_path=str(face_lora.path) if face_lora else None,
                 style_lora_path=str(style_lora) if style_lora else None,
                 count=draft.count,
                 first_index=draft.first_index,
@@ -157,12 +169,12 @@ class Sampler:
             )
             order = EngineOrder(**fields, deadline_s=draft.deadline_s, previews=draft.preview_s > 0)
             sampling = Sampling(self, self.engine.submit(order), fields["prompt"], draft)
-            self._inside[sampling] = draft.order.identity_id
+            self._inside[sampling] = whose
         return sampling
 
     def forget(self, identity_id: str) -> dict[str, int]:
         """Stop the drafts of a person, take no more, and drop what is kept of them; how much of what."""
-        with self._reading:
+        with self._entering:
             self._forgotten.add(identity_id)
             for sampling in [one for one, whose in self._inside.items() if whose == identity_id]:
                 sampling.close()

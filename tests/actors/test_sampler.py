@@ -5,6 +5,7 @@ import io
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -110,17 +111,55 @@ def test_face_loras_of_an_object_store_are_copied_checked_bounded_and_forgotten(
         store.write_bytes(f"{name}.safetensors", name.encode())
         contents[name] = hashlib.sha256(name.encode()).hexdigest()
     loras = FaceLoras(store, kept=2)
-    paths = {name: loras.get(name, f"{name}.safetensors", sha256) for name, sha256 in contents.items()}
+    paths = {name: loras.get(name, f"{name}.safetensors", sha256).path for name, sha256 in contents.items()}
     assert [path.exists() for path in paths.values()] == [False, True, True]
     assert all(path.is_symlink() for path in paths["ben"].parent.iterdir())  # into memory: a kill leaves no copy
     store.remove("ben.safetensors")
-    assert loras.get("ben", "ben.safetensors", contents["ben"]).read_bytes() == b"ben"
+    assert loras.get("ben", "ben.safetensors", contents["ben"]).path.read_bytes() == b"ben"
     assert loras.forget("ben") == ([contents["ben"]], 1)
     assert loras.forget("ben") == ([], 0)
     assert not paths["ben"].exists()
     with pytest.raises(WeightsError, match="train it again"):
         loras.get("cleo", "cleo.safetensors", contents["anna"])
-    assert loras.get("anna", "anna.safetensors", contents["anna"]).read_bytes() == b"anna"
+    assert loras.get("anna", "anna.safetensors", contents["anna"]).path.read_bytes() == b"anna"
+
+
+def test_a_face_lora_that_is_held_stays_when_others_take_its_place() -> None:
+    store = Store(f"memory://{uuid.uuid4().hex}")
+    loras, held = FaceLoras(store, kept=1), []
+    for name in ("anna", "ben"):
+        store.write_bytes(f"{name}.safetensors", name.encode())
+        held.append(loras.get(name, f"{name}.safetensors", hashlib.sha256(name.encode()).hexdigest()))
+    paths = [one.path for one in held]
+    assert [path.read_bytes() for path in paths] == [b"anna", b"ben"]
+    held.clear()
+    assert [path.exists() for path in paths] == [False, True]
+
+
+def test_a_slow_read_of_the_store_holds_no_other_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(f"memory://{uuid.uuid4().hex}")
+    lora, read, begun, go_on = put_lora(store, tmp_path), store.read_bytes, threading.Event(), threading.Event()
+
+    def slow(path: str) -> bytes:
+        begun.set()
+        go_on.wait(20)
+        return read(path)
+
+    monkeypatch.setattr(store, "read_bytes", slow)
+    sampler = Sampler(store, "tiny-base", SETTINGS, MemoryMeters())
+    sampler.use(tiny_base())
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(sampler.sample, draft(lora))
+        assert begun.wait(20)
+        assert len([event for event in sampler.sample(draft()) if isinstance(event, Drawn)]) == 3
+        sampler.forget("ben")
+        assert not waiting.done()
+        sampler.forget("anna")
+        go_on.set()
+        with pytest.raises(UnacceptableError, match="not there any more"):
+            waiting.result(20)
+    assert sampler.forget("anna") == {"copies of face-LoRAs": 0, "adapters": 0, "prompts": 0}
+    assert [*Path(sampler._loras._folder.name).iterdir()] == []  # nor what was read meanwhile
 
 
 def test_a_face_lora_that_changed_in_place_is_refused(sampler: Sampler, store: Store, tmp_path: Path) -> None:
