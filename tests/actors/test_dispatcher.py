@@ -1,19 +1,14 @@
 """Jobs of portraits through a dispatcher: the bulk job's pictures, and what becomes of them when things go wrong."""
 
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
-from actors.finisher import Finish, Sitter
 from actors.portraitist import ORDER_INPUT, Portraitist
 from studiolo.errors import (
-    UnacceptableError,
-    WeightsError,
     WorkersAwayError,
 )
 from studiolo.generation.base import load_base
@@ -254,26 +249,3 @@ def test_an_erased_person_is_stopped_for_and_forgotten_everywhere(house: House, 
     assert service.store.list("results") == service.store.list("identities") == []
     assert house.sampler.forget(identity_id) == {"copies of face-LoRAs": 0, "adapters": 0, "prompts": 0}
     assert house.finisher.forget(identity_id) == {"templates": 0}
-    with pytest.raises(UnacceptableError, match="not there any more"):  # who comes late
-        house.finisher.finish(np.zeros((64, 64, 3), np.uint8), Sitter(identity_id), Finish("", False, 1))
-
-
-def test_a_finisher_that_hangs_is_not_well(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    grey, go_on = np.full((64, 64, 3), 128, np.uint8), threading.Event()
-    monkeypatch.setattr("actors.finisher._STALL_S", 0.1)
-    monkeypatch.setattr(house.finisher, "_finish", lambda *_: go_on.wait(30))
-    hanging = threading.Thread(target=house.finisher.finish, args=(grey, Sitter("anonymous"), Finish("", False, 1)))
-    hanging.start()
-    until(lambda: house.finisher._begun)
-    time.sleep(0.2)
-    with pytest.raises(WeightsError, match="start it again"):
-        house.finisher.check()
-    go_on.set()
-    hanging.join(30)
-    house.finisher.check()
-
-
-def test_a_person_of_the_base_has_no_references_to_be_like(house: House) -> None:
-    grey = np.full((64, 64, 3), 128, np.uint8)
-    finished = house.finisher.finish(grey, Sitter("anonymous"), Finish("", False, 1))
-    assert (finished.score.faces, finished.score.similarity) == (0, 0.0)
