@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from actors.finisher import Finish, Sitter
 from actors.hand import Hand, Stopped
+from actors.held import HeldStore
 from studiolo.albums.records import Reason
 from studiolo.errors import (
     DatabaseError,
@@ -55,6 +56,7 @@ from studiolo.service.logs import working_on
 from studiolo.service.records import JobReason, Kind, Lease
 from studiolo.service.regularly import regularly
 from studiolo.service.service import Service
+from studiolo.storage.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,6 @@ TRIGGER = "a person"
 _PREVIEW_S = 1.0
 _PAUSE_S = 1.0
 """Before what may pass is tried again."""
-_STORE_PAUSES_S = (0.2, 1.0)
 _TEND_S = 1.0
 _TIDY_S = 2.0
 _KEEP_S = 1.0
@@ -354,14 +355,13 @@ class Dispatcher:
     def _result(self, hand: Hand, plan: _Plan, outcome: Outcome) -> PortraitsResult:
         """Store what was accepted, best first."""
         lease, images, likeness = hand.lease, [], plan.subject.lora_path is not None
+        store = self._store_for(hand)
         for item in (item for item in outcome.ranked if item.rank > 0):
-            if hand.stopped:
-                raise Stopped
             index, made = item.candidate.index, outcome.made[item.candidate.index]
             rgb_u8, score = made.portrait.rgb_u8, made.portrait.score
             inside = settings_inside(plan.order, plan.style, made, index, self.settings.base, plan.subject.lora_sha256)
             content, path = encode_portrait(rgb_u8, inside), f"{lease.folder}/{index:03d}.png"
-            self._store(hand, path, content)
+            store.write_bytes(path, content)
             images.append(
                 ResultImage(
                     path=path,
@@ -380,17 +380,17 @@ class Dispatcher:
         ]
         return PortraitsResult(images=tuple(images), rejected=tuple(rejected))
 
-    def _store(self, hand: Hand, path: str, content: bytes) -> None:
-        """A fault of the store that passes soon does not cost the pictures, which took so much longer to make."""
-        hand.move()
-        for pause_s in _STORE_PAUSES_S:
-            try:
-                self.service.store.write_bytes(path, content)
-                return
-            except StoreError as error:
-                log.warning("%s", error)
-                time.sleep(pause_s)
-        self.service.store.write_bytes(path, content)
+    def _store_for(self, hand: Hand) -> Store:
+        """Takes files of a job that is in hand; a fault that passes soon does not cost the pictures, which took so much
+        longer to make.
+        """
+
+        def guard() -> None:
+            hand.move()
+            if hand.stopped:
+                raise Stopped
+
+        return HeldStore(self.service.store.url, guard, lambda pause_s: not self._over.wait(pause_s))
 
     def _measure(self, hand: Hand, plan: _Plan, outcome: Outcome) -> None:
         meters = self.service.meters

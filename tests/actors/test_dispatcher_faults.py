@@ -14,6 +14,7 @@ from studiolo.errors import (
 )
 from studiolo.portraits.rounds import Draft
 from studiolo.service.records import Kind, Lease
+from studiolo.storage.store import Store
 from tests.actors.house import NOBODY, House, Never, Slow, until
 
 pytestmark = [pytest.mark.usefixtures("weights"), pytest.mark.timeout(90)]
@@ -171,16 +172,38 @@ def test_a_dispatcher_that_looks_for_no_jobs_is_not_well(house: House, monkeypat
 
 
 def test_writes_that_fail_now_and_then_cost_no_attempt(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, count = house.service.store.write_bytes, iter(range(100))
+    write, count = Store.write_bytes, iter(range(100))
 
-    def failing(path: str, content: bytes) -> None:
+    def failing(store: Store, path: str, content: bytes) -> None:
         if next(count) % 3 != 2:
             raise StoreError("now and then")
-        write(path, content)
+        write(store, path, content)
 
-    monkeypatch.setattr("actors.dispatcher._STORE_PAUSES_S", (0.01, 0.01))
-    monkeypatch.setattr(house.service.store, "write_bytes", failing)
+    monkeypatch.setattr("actors.held.RETRY_PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(Store, "write_bytes", failing)
     house.dispatcher()
     done = house.ended(house.order({**NOBODY, "count": 2}, steps=8))
     assert (done.state, done.attempts) == ("succeeded", 1)
     assert len(house.pictures(done)) == 2
+    assert next(count) == 6
+
+
+def test_who_is_stopped_writes_nothing_more(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    dispatcher = house.idle()
+    tried: list[str] = []
+
+    def failing(store: Store, path: str, content: bytes) -> None:
+        tried.append(path)
+        for hand in dispatcher._in_hand():
+            house.service.queue.cancel("ten_shop", hand.lease.job.id)
+            hand.stop("cancelled")
+        raise StoreError("away")
+
+    monkeypatch.setattr("actors.held.RETRY_PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(Store, "write_bytes", failing)
+    job = house.order(NOBODY)
+    dispatcher.start()
+    house.dispatchers.append(dispatcher)
+    assert house.ended(job).state == "cancelled"
+    until(lambda: not dispatcher._hands, limit_s=10)
+    assert len(tried) == 1
