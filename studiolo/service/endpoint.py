@@ -9,13 +9,18 @@ from studiolo.service.settings import ServiceSettings
 from studiolo.settings import FaceLoraSettings, GenerationSettings, PerceptionSettings, Section, SelectionSettings
 
 
-class WebSettings(Section):
-    """How long the routes wait, and how they are addressed."""
+class _Replicas(Section):
+    """A deployment with as many replicas under load as without."""
 
     replicas: int = pydantic.Field(1, ge=1)
-    """Processes that answer HTTP."""
+    """Processes. One is enough for many; a second one takes over at once when a machine is lost."""
     cpus: float = pydantic.Field(0.25, ge=0)
     """CPU slots of each."""
+
+
+class WebSettings(_Replicas):
+    """How long the routes wait, and how they are addressed."""
+
     public_url: str | None = None
     """What URLs in answers begin with, such as `https://portraits.example.com`; as the request was addressed, when
     absent."""
@@ -63,11 +68,9 @@ class FinisherSettings(Section):
     """CPU slots of each."""
 
 
-class DispatcherSettings(Section):
-    """The replica that leases jobs of portraits and has them made."""
+class DispatcherSettings(_Replicas):
+    """Replicas that lease jobs of portraits and have them made."""
 
-    replicas: int = pydantic.Field(1, ge=1)
-    """One is enough; a second one takes over at once when a machine is lost."""
     jobs: int = pydantic.Field(8, ge=1)
     """Jobs in hand for each sampler that is there: enough that no slot idles while another job is judged."""
     lease_s: float = pydantic.Field(30.0, gt=0)
@@ -76,8 +79,6 @@ class DispatcherSettings(Section):
     """Pause between two looks at an empty queue."""
     drain_s: float = pydantic.Field(60.0, ge=0)
     """Seconds that jobs in hand may take to end when the replica is stopped; then they are given back untried."""
-    cpus: float = pydantic.Field(0.25, ge=0)
-    """CPU slots."""
 
 
 class TrainerSettings(Section):
