@@ -101,7 +101,8 @@ class LeasedTrainer:
         """Load models and base."""
         settings, tracker = self.settings, HeldTracker(self.service.tracker, self._hold)
         self.perceiver.open()
-        self.trainer = Trainer(self.store, settings.base, settings.face_lora, SEED, tracker, "", settings.suite)
+        face_lora, base, suite = settings.face_lora, settings.base, settings.suite
+        self.trainer = Trainer(self.store, base, face_lora, SEED, tracker, "", suite, versions=True)
         self.trainer.open(settings.trainer.device)
         self.training = Training(self.trainer)
 

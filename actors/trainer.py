@@ -83,7 +83,9 @@ class Trainer:
         tracker: Tracker,
         parent_run: str,
         suite: str = "embedded",
+        versions: bool = False,
     ) -> None:
+        """With `versions` a face-LoRA's files are never written over by those of a further training."""
         self.store = store
         self.base = base
         self.settings = settings
@@ -91,6 +93,7 @@ class Trainer:
         self.tracker = tracker
         self.parent_run = parent_run
         self.suite = suite
+        self.versions = versions
         self.ledger = Ledger(store)
 
     def open(self, device: str = "cpu") -> None:
@@ -222,7 +225,8 @@ class Trainer:
             file = lora.save(Path(folder))
             content = file.read_bytes()
             samples = self._samples(work.identity, str(file))
-        path = lora_path(name)
+        sha256 = hashlib.sha256(content).hexdigest()
+        path = lora_path(name, sha256 if self.versions else "")
         self.store.write_bytes(path, content)
         losses = thinned([*enumerate(learner.losses, 1)])
         row: Row = {
@@ -231,7 +235,7 @@ class Trainer:
             "reason": "",
             "detail": "",
             "path": path,
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": sha256,
             "steps": chosen,
             "final_loss": lora.final_loss,
             "seconds": time.monotonic() - work.started_s,
@@ -265,7 +269,7 @@ class Trainer:
 
     def _for_kohya(self, row: Row) -> None:
         """The face-LoRA a second time, where it is asked for; where not, none of other weights stays beside it."""
-        path = kohya_path(row["identity_id"])
+        path = kohya_path(row["identity_id"], row["sha256"] if self.versions else "")
         if self.settings.kohya_file and not (row["resumed"] and self.store.exists(path)):
             self.store.write_bytes(path, kohya_bytes(self.store.read_bytes(row["path"])))
         elif not self.settings.kohya_file and not row["resumed"]:

@@ -62,19 +62,21 @@ def identity_folder(identity_id: str) -> str:
     return f"identities/{safe_segment(album_of(identity_id))}{part_of_album(identity_id)}"
 
 
-def lora_folder(identity_id: str) -> str:
-    """Folder of the face-LoRA, as `load_lora_weights` takes it, relative to the output."""
-    return f"{identity_folder(identity_id)}/lora"
+def lora_folder(identity_id: str, version: str = "") -> str:
+    """Folder of the face-LoRA, as `load_lora_weights` takes it, relative to the output; `version` is the sha256 of the
+    weights where earlier ones stay beside it.
+    """
+    return f"{identity_folder(identity_id)}/lora" + (f"/{version[:_HASH_DIGITS]}" if version else "")
 
 
-def lora_path(identity_id: str) -> str:
+def lora_path(identity_id: str, version: str = "") -> str:
     """The face-LoRA's weights, relative to the output."""
-    return f"{lora_folder(identity_id)}/{LORA_FILE}"
+    return f"{lora_folder(identity_id, version)}/{LORA_FILE}"
 
 
-def kohya_path(identity_id: str) -> str:
+def kohya_path(identity_id: str, version: str = "") -> str:
     """The same in the format of kohya's trainer, where it is asked for, relative to the output."""
-    return f"{lora_folder(identity_id)}/kohya.safetensors"
+    return f"{lora_folder(identity_id, version)}/kohya.safetensors"
 
 
 def checkpoint_path(identity_id: str) -> str:

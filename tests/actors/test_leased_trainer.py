@@ -1,5 +1,6 @@
 """Jobs of identities, from the queue to a version or a reason, on the real perception and the tiny base."""
 
+import hashlib
 import io
 import shutil
 import threading
@@ -17,14 +18,15 @@ from actors.leased_trainer import SEED
 from actors.perceiver import Perceiver
 from studiolo.albums.records import Reason
 from studiolo.albums.sources import INPUT_SCHEMA, list_albums
-from studiolo.identities.artifacts import checkpoint_path, identity_folder
+from studiolo.identities.artifacts import checkpoint_path, identity_folder, kohya_path
 from studiolo.identities.learned import LearnedVersion
 from studiolo.service.identities import album_folder
 from studiolo.service.metrics import MemoryMeters
-from studiolo.service.records import Job, JobReason, Kind, State
+from studiolo.service.records import Job, JobReason, Kind, NewJob, State
 from studiolo.service.service import Service
 from studiolo.service.tables import SpeedRow
 from studiolo.storage.store import Store
+from studiolo.training.kohya import kohya_bytes
 from tests.actors.leased import (
     TENANT,
     TinyTrainer,
@@ -84,13 +86,31 @@ def test_an_album_becomes_what_the_bulk_job_makes_of_it(service: Service, people
     perceiver.open()
     rows = [source.row() for source in list_albums(str(albums))]
     (perceived,) = perceiver(pa.Table.from_pylist(rows, INPUT_SCHEMA)).to_pylist()
-    face_loras = TinyTrainer(bulk, "embedded-base", trainer.settings.face_lora, SEED, Silent(), "")
+    face_loras = TinyTrainer(bulk, "embedded-base", trainer.settings.face_lora, SEED, Silent(), "", versions=True)
     face_loras.open()
     found: list[dict[str, Any]] = []
     wanted = [face_loras.needed(perceived)]
     face_loras.work(lambda free: [wanted.pop()] if wanted else [], found.append)
     assert found[0]["sha256"] == version.lora_sha256
     assert LearnedVersion.of(perceived, found[0]) == version
+
+
+def test_a_further_training_leaves_the_earlier_version_to_who_draws_with_it(service: Service, people: Path) -> None:
+    first = submit(service, 1, album(people))
+    trainer_of(service).work(once=True)
+    again = NewJob(kind=Kind.IDENTITY, request=first.request, steps=4, identity_id=identity_id(1))
+    service.queue.submit(TENANT, again)
+    trainer_of(service, face_lora={"steps": 4, "kohya_file": True}).work(once=True)
+    identity = service.identities.get(TENANT, identity_id(1))
+    assert identity is not None
+    versions = [LearnedVersion.model_validate(one.record) for one in identity.versions]
+    assert [one.steps for one in versions] == [6, 4]
+    files = [service.store.read_bytes(one.lora_path) for one in versions]
+    assert [hashlib.sha256(content).hexdigest() for content in files] == [one.lora_sha256 for one in versions]
+    kohya = kohya_path(identity_id(1), versions[1].lora_sha256)
+    lie = service.store.list(f"{identity_folder(identity_id(1))}/lora")
+    assert lie == sorted([*(one.lora_path for one in versions), kohya])
+    assert service.store.read_bytes(kohya) == kohya_bytes(files[1])
 
 
 def test_of_an_album_that_shows_nobody_each_photo_has_its_reason(

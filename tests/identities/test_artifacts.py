@@ -98,6 +98,9 @@ def test_where_things_lie() -> None:
     assert lora_path("anna") == "identities/anna/lora/pytorch_lora_weights.safetensors"
     assert lora_path("../x").startswith(lora_folder("../x") + "/")
     assert ".." not in lora_path("../x")
+    versions = {lora_path("anna"), *(lora_path("anna", digit * 64) for digit in "01")}
+    assert len(versions) == 3
+    assert all(path.startswith(lora_folder("anna") + "/") for path in versions)
     assert crop_path("anna", "0" * 64) != mask_path("anna", "0" * 64)
     assert crop_path("anna", "0" * 64) != crop_path("anna", "1" * 64)
 
