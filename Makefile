@@ -35,8 +35,21 @@ demo: weights  ## sample albums in, ranked portraits and a gallery out
 test-weights: weights
 	$(BIN)/python -m jobs models pull saliency-vit random-face
 
+# One process waits a good part of its time, for Ray, for processes that start and for what is killed to come back, so the
+# tests run in several at once. The output of all but the first of them comes when they are done.
+PYTEST := $(BIN)/python -m pytest
+at_the_end = log=$$(mktemp); $(1) >$$log 2>&1; code=$$?; cat $$log; rm $$log; exit $$code
+
+ON_RAY := tests/jobs tests/pipelines tests/test_serve_app.py
+
 test: test-weights  ## the tests, offline
-	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory -k -j2 tests-on-ray tests-without-ray
+
+.PHONY: tests-on-ray tests-without-ray
+tests-on-ray:
+	$(PYTEST) $(ON_RAY)
+tests-without-ray:
+	@$(call at_the_end,$(PYTEST) $(ON_RAY:%=--ignore=%))
 
 chromium:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
@@ -48,13 +61,23 @@ postgresql:
 		SUDO=$$( [ "$$(id -u)" = 0 ] || echo sudo ); \
 		$$SUDO apt-get update -q && $$SUDO apt-get install -yq --no-install-recommends postgresql; }
 
-ENDPOINT_FAULTS := tests/slow/test_endpoint_faults.py
+# It looks at the memory of the whole machine: nothing runs beside it.
+MEMORY := tests/slow/test_memory_monitor.py
+ENDPOINT := tests/slow/test_endpoint_faults.py
+# They are compared with one undisturbed job.
+STUDIO := tests/slow/test_studio_killed.py tests/slow/test_studio_store_fails.py
 
 test-slow: test-weights chromium postgresql  ## kills, load, browser and PostgreSQL
-	@# The faults of the whole endpoint are mostly waited for, so they run beside the others.
-	@log=$$(mktemp); $(BIN)/python -m pytest -m slow $(ENDPOINT_FAULTS) >$$log 2>&1 & endpoint=$$!; \
-	$(BIN)/python -m pytest -m slow --ignore=$(ENDPOINT_FAULTS); code=$$?; \
-	wait $$endpoint || code=1; cat $$log; rm $$log; exit $$code
+	@$(PYTEST) -m slow $(MEMORY); code=$$?; \
+	$(MAKE) --no-print-directory -k -j3 slow-tests slow-tests-of-studio slow-tests-of-endpoint || code=1; exit $$code
+
+.PHONY: slow-tests slow-tests-of-studio slow-tests-of-endpoint
+slow-tests:
+	$(PYTEST) -m slow $(patsubst %,--ignore=%,$(MEMORY) $(STUDIO) $(ENDPOINT))
+slow-tests-of-studio:
+	@$(call at_the_end,$(PYTEST) -m slow $(STUDIO))
+slow-tests-of-endpoint:
+	@$(call at_the_end,$(PYTEST) -m slow $(ENDPOINT))
 
 check: setup  ## ruff and mypy
 	$(BIN)/ruff check .
