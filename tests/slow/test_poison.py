@@ -21,15 +21,13 @@ from tests.slow.poisoned import STYLE, UNTRAINABLE, PoisonedPerceiver, PoisonedP
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
-def studio(settings: StudioSettings, monkeypatch: pytest.MonkeyPatch) -> Store:
+def poisoned(settings: StudioSettings) -> Store:
     """The output of a job whose actors are poisoned."""
-    for name, actor in (
-        ("Perceiver", PoisonedPerceiver),
-        ("Trainer", PoisonedTrainer),
-        ("Portraitist", PoisonedPortraitist),
-    ):
-        monkeypatch.setattr(studio_job, name, actor)
-    assert studio_job.run(settings) == 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studio_job, "Perceiver", PoisonedPerceiver)
+        patch.setattr(studio_job, "Trainer", PoisonedTrainer)
+        patch.setattr(studio_job, "Portraitist", PoisonedPortraitist)
+        assert studio_job.run(settings) == 3
     return Store(settings.out)
 
 
@@ -45,13 +43,12 @@ def test_what_ends_its_workers_fails_alone(
     small_albums: Path,  # noqa: F811
     quick_config: Path,  # noqa: F811
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
     settings = StudioSettings.load(
         quick_config, {"albums": str(small_albums), "out": str(tmp_path), "styles": f"studio,{STYLE}"}
     )
-    store = studio(settings, monkeypatch)
+    store = poisoned(settings)
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / studio_job.GALLERY_INDEX)]
     assert deaths(store) == {"photo": 4, "identity": 3, "order": 3}  # an identity and an order die once in company
     assert store.list("attempts") == []
@@ -83,8 +80,15 @@ def test_what_ends_its_workers_fails_alone(
     page = store.read_bytes(f"gallery/people/{safe_segment(UNTRAINABLE)}.html").decode()
     assert Reason.CRASHED_WORKER.sentence() in page
 
-    studio(settings, monkeypatch)  # the album is done as it is; what failed is tried again, the identity alone now
-    assert deaths(store) == {"photo": 4, "identity": 5, "order": 6}
+    assert studio_job.run(settings) == 3  # without the fault: what failed is tried again, and an album done as it is
+    assert deaths(store) == {"photo": 4, "identity": 3, "order": 3}
+    assert by(store.read_table("identities.parquet").to_pylist(), "identity_id") == {
+        ("P001",): ("ok", ""),
+        ("P002",): ("ok", ""),
+        ("nobody",): ("failed", Reason.NOTHING_USABLE),
+    }
+    summary = store.read_json("summary.json")
+    assert (summary["photos_failed"], summary["orders"], summary["orders_failed"]) == (3, 6, 0)
 
 
 _DRIVER = """

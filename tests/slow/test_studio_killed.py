@@ -44,7 +44,7 @@ def test_a_driver_killed_ten_times_loses_nothing_and_does_nothing_twice(calm: Ca
 
 
 def test_killed_workers_change_nothing(calm: Calm, tmp_path: Path) -> None:
-    out, every_s, kills = tmp_path / "out", sum(calm.seconds.values()) / 6, 0
+    out, every_s, kills = tmp_path / "out", sum(calm.seconds.values()) / 3, 0
     with Job(calm.albums, out, calm.config) as job:
         due_s = time.monotonic() + every_s
         while job.running():
@@ -55,10 +55,11 @@ def test_killed_workers_change_nothing(calm: Calm, tmp_path: Path) -> None:
             time.sleep(0.05)
         code, said = job.finish()
     assert kills > 1
-    assert code == 3 or (code == 1 and "a worker failed" in said), said  # restarts have an end
-    finished = records(out)
-    with Job(calm.albums, out, calm.config) as job:
-        code, said = job.finish()
+    if code == 1:  # restarts have an end
+        assert "a worker failed" in said
+        finished = records(out)
+        with Job(calm.albums, out, calm.config) as job:
+            code, said = job.finish()
+        assert finished.items() <= records(out).items()
     assert code == 3, said
-    assert finished.items() <= records(out).items()
     assert results(out) == calm.results
