@@ -69,7 +69,7 @@ STUDIO := tests/slow/test_studio_killed.py tests/slow/test_studio_store_fails.py
 
 test-slow: test-weights chromium postgresql  ## kills, load, browser and PostgreSQL
 	@$(PYTEST) -m slow $(MEMORY); code=$$?; \
-	$(MAKE) --no-print-directory -k -j3 slow-tests slow-tests-of-studio slow-tests-of-endpoint || code=1; exit $$code
+	$(MAKE) --no-print-directory -k -j2 slow-tests slow-tests-of-studio slow-tests-of-endpoint || code=1; exit $$code
 
 .PHONY: slow-tests slow-tests-of-studio slow-tests-of-endpoint
 slow-tests:

@@ -15,6 +15,8 @@ from studiolo.portraits.approvals import APPROVALS, BATCH, more_first_index
 from studiolo.settings import StudioSettings
 from studiolo.storage.store import Store
 
+pytestmark = pytest.mark.timeout(900)
+
 ORDERS = """\
 default: none
 albums:
