@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 import pyarrow as pa
@@ -28,6 +28,9 @@ from studiolo.storage.lock import LOCK_PATH, STALE_S, Lock
 from studiolo.storage.spool import portions
 
 _TEMPORARY = ".tmp"
+_FOLDER_TRIES = 20
+"""Times that a folder is made again which others have found empty and removed."""
+
 _ROWS_A_GROUP = 128
 """Rows of a table in memory at a time; an album of twenty photos is some 100 kB."""
 
@@ -273,10 +276,9 @@ def _put_file(fs: Any, place: str, source: Path) -> None:
 
 def _replace_file(place: Path, content: bytes | Path) -> None:
     """Write `content`, or that of the file there, to `place`; no moment shows less than the old or the new file."""
-    _make_folder(place.parent)
     temporary = place.parent / f".{uuid.uuid4().hex}{_TEMPORARY}"
     try:
-        with temporary.open("xb") as file:
+        with _open_new(temporary) as file:
             if isinstance(content, Path):
                 with content.open("rb") as source:
                     shutil.copyfileobj(source, file)
@@ -289,7 +291,18 @@ def _replace_file(place: Path, content: bytes | Path) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(place.parent)
+    with suppress(FileNotFoundError):  # somebody has removed it since, and the folder with it
+        _sync_folder(place.parent)
+
+
+def _open_new(place: Path) -> BinaryIO:
+    """`place`, opened to be written for the first time, in a folder that others may just now find empty and remove."""
+    for _ in range(_FOLDER_TRIES):
+        with suppress(FileNotFoundError):
+            _make_folder(place.parent)
+            return place.open("xb")
+    _make_folder(place.parent)
+    return place.open("xb")
 
 
 def _make_folder(folder: Path) -> None:

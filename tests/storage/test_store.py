@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -53,6 +54,19 @@ def test_writing_again_replaces_and_removing_is_idempotent(store: Store) -> None
     store.remove("x")
     store.remove("x")
     assert not store.exists("x")
+
+
+def test_a_folder_that_others_leave_empty_takes_the_next_file(tmp_path: Path) -> None:
+    store = Store(tmp_path / "out")
+
+    def come_and_go(name: int) -> None:
+        for _ in range(200):
+            store.write_bytes(f"a/b/{name}", b"x")
+            store.remove(f"a/b/{name}")
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(come_and_go, range(4))) == [None] * 4
+    assert store.list() == []
 
 
 @pytest.fixture
