@@ -19,10 +19,8 @@ from numpy.typing import NDArray
 
 from studiolo.errors import SettingsError
 from studiolo.generation.base import load_base
+from studiolo.generation.slot import MOST_ETA
 from studiolo.settings import GenerationSettings
-
-LARGEST_ETA = 0.999
-"""With zero terminal SNR, eta 1 takes the root of a number that is 0 but for rounding."""
 
 _BATCH = 500
 _FIRST_SEED = 1_000_000
@@ -54,7 +52,7 @@ def sample_latents(
             batch,
             num_inference_steps=settings.steps,
             guidance_scale=settings.guidance_scale,
-            eta=min(settings.eta, LARGEST_ETA),
+            eta=min(settings.eta, MOST_ETA),
             generator=[torch.Generator().manual_seed(_FIRST_SEED + at + place) for place in range(len(batch))],
             output_type="latent",
         ).images
@@ -74,14 +72,6 @@ def read_latents(path: Path, prompts: Sequence[str]) -> tuple[NDArray[np.float16
         if str(kept["prompts"]) != _hash(prompts):
             raise SettingsError(f"latents {path}: made for other prompts than these {len(prompts)}; make them anew")
         return kept["latents"], str(kept["device"])
-
-
-@torch.no_grad()
-def decode(base: StableDiffusionPipeline, latents_CHW: NDArray[np.float16]) -> NDArray[np.uint8]:
-    """The picture [S, S, 3] of latents as the denoiser left them."""
-    latents = torch.from_numpy(latents_CHW)[None].to(base.vae.dtype) / base.vae.config.scaling_factor
-    image = base.vae.decode(latents).sample[0].float().clamp(-1, 1)
-    return np.asarray(((image + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy())
 
 
 def _hash(prompts: Sequence[str]) -> str:

@@ -12,11 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 
 from actors.finisher import SEEING
-from benchmarks.base_latents import decode
 from studiolo.generation.base import load_base
 from studiolo.generation.engine import Engine, Order, Portrait, candidate_seed
 from studiolo.identities.captions import trigger_phrase
@@ -62,7 +60,6 @@ class Sight:
 
 @dataclass(frozen=True, eq=False)
 class _Models:
-    base: StableDiffusionPipeline
     engine: Engine
     suite: Suite
     features: EmbeddedFeatures
@@ -112,9 +109,8 @@ def _open(base: Path, generation: GenerationSettings) -> None:
     global _models
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    pipeline = load_base(base)
-    engine = Engine.configured(pipeline, generation.model_copy(update={"slots": BATCH}))
-    _models = _Models(pipeline, engine, open_suite("embedded"), EmbeddedFeatures.open(pull(CARD)), generation)
+    engine = Engine.configured(load_base(base), generation.model_copy(update={"slots": BATCH}))
+    _models = _Models(engine, open_suite("embedded"), EmbeddedFeatures.open(pull(CARD)), generation)
 
 
 def _sample(batch: Sequence[Wanted]) -> list[Sample]:
@@ -137,7 +133,7 @@ def _sample(batch: Sequence[Wanted]) -> list[Sample]:
 
 
 def _decode(latents_CHW: NDArray[np.float16]) -> RgbU8:
-    return decode(_models.base, latents_CHW)
+    return _models.engine.decode(torch.from_numpy(latents_CHW).float())
 
 
 def _see(rgb_u8: RgbU8) -> Sight:

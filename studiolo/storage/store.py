@@ -29,7 +29,7 @@ from studiolo.storage.spool import portions
 
 _TEMPORARY = ".tmp"
 _FOLDER_TRIES = 20
-"""Times that a folder is made again which others have found empty and removed."""
+"""Times that a folder is made which others find empty and remove, before that is an error."""
 
 _ROWS_A_GROUP = 128
 """Rows of a table in memory at a time; an album of twenty photos is some 100 kB."""
@@ -297,12 +297,15 @@ def _replace_file(place: Path, content: bytes | Path) -> None:
 
 def _open_new(place: Path) -> BinaryIO:
     """`place`, opened to be written for the first time, in a folder that others may just now find empty and remove."""
-    for _ in range(_FOLDER_TRIES):
-        with suppress(FileNotFoundError):
+    tries = 1
+    while True:
+        try:
             _make_folder(place.parent)
             return place.open("xb")
-    _make_folder(place.parent)
-    return place.open("xb")
+        except FileNotFoundError:
+            if tries == _FOLDER_TRIES:
+                raise
+            tries += 1
 
 
 def _make_folder(folder: Path) -> None:

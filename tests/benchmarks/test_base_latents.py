@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.base_latents import decode, read_latents, sample_latents, write_latents
+from benchmarks.base_latents import read_latents, sample_latents, write_latents
 from studiolo.errors import SettingsError
+from studiolo.generation.engine import Engine
 from studiolo.generation.tiny import tiny_base
 from studiolo.settings import GenerationSettings
 
@@ -22,7 +23,7 @@ def test_latents_come_back_and_decode_to_the_pipeline_s_own_pictures(tmp_path: P
     assert np.array_equal(kept, latents)
     assert device
     assert np.array_equal(sample_latents(base, PROMPTS, settings), latents)
-    picture = decode(base, latents[1])
+    picture = Engine(base).decode(torch.from_numpy(latents[1]).float())
     scaled = torch.from_numpy(latents[1:].astype(np.float32)) / base.vae.config.scaling_factor
     theirs = base.image_processor.postprocess(base.vae.decode(scaled).sample, output_type="np")[0]
     assert np.abs(picture / 255 - theirs).max() <= 0.5 / 255 + 1e-6
