@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from sqlalchemy.orm import Session
 
 from actors.portraitist import ORDER_INPUT, Portraitist
 from studiolo.errors import (
@@ -18,7 +19,7 @@ from studiolo.portraits.orders import order_seed
 from studiolo.portraits.rounds import Draft, Drawing, Drawn
 from studiolo.service.live import Progress
 from studiolo.service.metrics import MemoryMeters
-from studiolo.service.records import Kind
+from studiolo.service.records import Kind, Lease
 from studiolo.service.tables import JobRow
 from studiolo.settings import GenerationSettings
 from studiolo.weights.fetch import pull
@@ -158,23 +159,19 @@ def test_who_lost_the_lease_stops_and_the_other_delivers(house: House) -> None:
     first = house.dispatcher(slow)
     job = house.order(NOBODY)
     assert slow.begun.wait(30)
-    service, taken = house.service, []
+    service = house.service
 
-    def run_out(session: Any) -> None:
+    def take(session: Session) -> list[Lease]:
         session.get_one(JobRow, job.id).lease_until = 0.0
+        return service.queue._lease([Kind.PORTRAITS], "other", 60, ["token"], False, session)  # before the first does
 
-    def take() -> bool:
-        service.database.write(run_out)  # unless it is extended in between
-        taken.extend(service.queue.lease([Kind.PORTRAITS], "other", 60))
-        return bool(taken)
-
-    until(take)
+    (taken,) = service.database.write(take)
     until(lambda: not first._hands, limit_s=10)
     assert house.sampler.engine._requests == []
     slow.go_on.set()
     assert (house.job(job).state, house.job(job).attempts) == ("running", 2)
     assert service.store.list("results") == []
-    service.queue.release(taken[0])
+    service.queue.release(taken)
     assert house.ended(job).state == "succeeded"
 
 
