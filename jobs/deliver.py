@@ -27,19 +27,41 @@ def deliver(
             help="Only portraits that approvals.csv approves; else all accepted ones that it does not reject."
         ),
     ] = False,
+    certificates: Annotated[
+        str | None,
+        typer.Option(help="PEM file with the certificate that signs the pictures, then those up to its authority."),
+    ] = None,
+    private_key: Annotated[str | None, typer.Option(help="PEM file with its private key.")] = None,
+    timestamp_url: Annotated[
+        str | None, typer.Option(help="Timestamp authority that is asked at each signature; no network without.")
+    ] = None,
+    development: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the certificate made for development, which signs when none is named (out/provenance)."
+        ),
+    ] = None,
 ) -> None:
     """Hand out accepted portraits and prints, with a page and a text that says what fell short.
+
+    Each picture carries a C2PA manifest which says that a model made it, and nothing about the customer.
 
     Ends with 0 when every order is complete, 3 when some fall short (named; their text says why), 1 when it failed, 2
     when the request cannot be carried out. The same command again writes what changed.
     """
+    from studiolo.provenance.credentials import Credentials
+    from studiolo.provenance.manifests import Signer
+    from studiolo.settings import ProvenanceSettings
     from studiolo.storage.store import Store
 
     store = Store(out)
+    named = {"certificates": certificates, "private_key": private_key, "timestamp_url": timestamp_url}
+    settings = ProvenanceSettings.load(None, {**named, "development": development})
     if not store.exists("summary.json"):
         raise SettingsError(f"deliver: {store.url} holds no finished job (no summary.json); run the studio job first")
+    signer = Signer(Credentials.open(settings))
     with store.lock("deliver"):
-        short = _deliver_all(store, to, zipped, approved_only)
+        short = _deliver_all(store, to, zipped, approved_only, signer)
     for line in short[:NAMED]:
         print(f"short: {line}", file=sys.stderr)
     if len(short) > NAMED:
@@ -48,7 +70,7 @@ def deliver(
     raise typer.Exit(3 if short else 0)
 
 
-def _deliver_all(store: Any, to: str, zipped: bool, approved_only: bool) -> list[str]:
+def _deliver_all(store: Any, to: str, zipped: bool, approved_only: bool, signer: Any) -> list[str]:
     """Write every customer's delivery; one line for each of which something is short."""
     from jobs.studio_check import read_approvals
     from studiolo.portraits.delivery import plan_delivery, write_delivery
@@ -64,7 +86,7 @@ def _deliver_all(store: Any, to: str, zipped: bool, approved_only: bool) -> list
         if not people:
             raise StoreError(f"deliver: {store.url} knows no person of album {album!r}; run the studio job to its end")
         delivery = plan_delivery(order, people, portraits, prints, approvals, approved_only)
-        write_delivery(store, place, delivery, zipped)
+        write_delivery(store, place, delivery, zipped, signer)
         if delivery.short:
             short.append(f"{album} ({'; '.join(delivery.short)})")
     return short

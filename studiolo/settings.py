@@ -44,6 +44,37 @@ def _rising_shares(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
+class ProvenanceSettings(Settings):
+    """What delivered pictures are signed with, as C2PA has it."""
+
+    certificates: str | None = None
+    """Path of a PEM file with the certificate that signs, then those up to its authority. Absent: made for development,
+    and proof to nobody else."""
+    private_key: str | None = None
+    """Path of a PEM file with its private key, unencrypted."""
+    earlier_certificates: tuple[str, ...] = ()
+    """Paths of PEM files with certificates that signed before: their manifests are still ours."""
+    timestamp_url: str | None = pydantic.Field(None, pattern=r"^https?://[\x21-\x7e]{1,2000}$")
+    """URL of a timestamp authority (RFC 3161) that is asked at each signature, so that manifests outlive the
+    certificate; absent: signing needs no network."""
+    development: str = "out/provenance"
+    """Folder of the certificate for development; made when none is named and none is there. All processes need the same
+    one."""
+
+    @pydantic.model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.certificates is None) != (self.private_key is None):
+            raise ValueError("wanted both certificates and private_key, or neither")
+        return self
+
+    def placed(self, folder: Path) -> Self:
+        """The same with all paths absolute, relative ones from `folder`."""
+        named = {name: getattr(self, name) for name in ("certificates", "private_key", "development")}
+        paths: dict[str, Any] = {name: str(folder / path) for name, path in named.items() if path is not None}
+        earlier = tuple(str(folder / path) for path in self.earlier_certificates)
+        return self.model_copy(update={**paths, "earlier_certificates": earlier})
+
+
 class PerceptionSettings(Section):
     """How photos are read and which faces are seen."""
 

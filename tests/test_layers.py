@@ -37,6 +37,7 @@ ONLY_IN = {
     "gradio": ("web/", "serve_app.py", "tests/"),
     "sqlalchemy": ("studiolo/service/", "tests/", "benchmarks/"),
     "alembic": ("studiolo/service/", "tests/"),
+    "c2pa": ("studiolo/provenance/manifests.py", "tests/"),
     "prometheus_client": ("studiolo/service/metrics.py", "tests/", "benchmarks/cluster.py"),
     "torchvision": (),
 }

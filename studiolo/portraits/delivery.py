@@ -6,12 +6,15 @@
     NAME/prints/STYLE-RANK-4x5.jpg
     NAME/other-1/portraits, NAME/other-1/prints        of further people of the album
 
-The same job gives the same bytes, the zip's included: its entries are sorted, stored and dated 1980.
+Portraits and prints carry a signed C2PA manifest there; in the job's output they have none. The manifests are kept in
+the output, so that the same job gives the same bytes at every place, the zip's included: its entries are sorted, stored
+and dated 1980. With another certificate they are signed anew.
 
 What a delivery writes is first noted in the output, so that nothing else is ever written over or removed. Where such a
 note is missing (an older delivery, or one of another output), a file counts as delivered when its content says so.
 """
 
+import hashlib
 import io
 import re
 import zipfile
@@ -28,12 +31,15 @@ from studiolo.portraits.files import is_portrait
 from studiolo.portraits.prints import is_print
 from studiolo.portraits.templating import templates
 from studiolo.portraits.views import shortfall
+from studiolo.provenance.manifests import Signer, Stamp, without_manifest
 from studiolo.storage.store import Store
 
 Row = Mapping[str, Any]
 
 NOTE = "deliveries.json"
 """In the folder of the album's owner: URL of each delivery folder -> paths in it that deliveries wrote."""
+MANIFESTS = "manifests"
+"""In the same folder: the manifest of each picture that was delivered."""
 
 _DELIVERED = re.compile(r"index\.html|order\.txt|(?:other-[0-9]+/)?(?:portraits/[^/]+\.png|prints/[^/]+\.jpg)")
 _LETTER = "Portraits for "
@@ -84,7 +90,7 @@ def plan_delivery(
     return Delivery(order["album_id"], files, texts, tuple(short))
 
 
-def write_delivery(out: Store, to: Store, delivery: Delivery, zipped: bool) -> None:
+def write_delivery(out: Store, to: Store, delivery: Delivery, zipped: bool, signer: Signer) -> None:
     """Make `to` hold the delivery, as a folder or a zip of the album's name; files that differ are written.
 
     Portraits and prints of an earlier delivery that are in this one no more go; so does the earlier one's other form.
@@ -92,7 +98,7 @@ def write_delivery(out: Store, to: Store, delivery: Delivery, zipped: bool) -> N
     """
     folder = safe_segment(delivery.album_id)
     contents = {name: text.encode(errors="replace") for name, text in delivery.texts.items()}
-    contents |= {name: out.read_bytes(path) for name, path in delivery.files.items()}
+    contents |= {name: _signed(out, delivery.album_id, path, signer) for name, path in delivery.files.items()}
     files = {f"{folder}.zip": _zip(folder, contents)} if zipped else {f"{folder}/{n}": c for n, c in contents.items()}
     changed = [path for path, content in files.items() if not to.exists(path) or to.read_bytes(path) != content]
     known = set(delivered_files(out, to, delivery.album_id))
@@ -108,6 +114,16 @@ def write_delivery(out: Store, to: Store, delivery: Delivery, zipped: bool) -> N
     for path in sorted(known - set(files)):
         to.remove(path)
     _note(out, to, delivery.album_id, set(files))
+
+
+def _signed(out: Store, album_id: str, path: str, signer: Signer) -> bytes:
+    """The picture at `path` with its manifest: the one that it was given before, else a new one."""
+    content = out.read_bytes(path)
+    name = f"{hashlib.sha256(content).hexdigest()[:32]}-{signer.credentials.key()}"
+    place = f"{identity_folder(album_id)}/{MANIFESTS}/{name}"
+    if not out.exists(place):
+        out.write_bytes(place, signer.stamp(content).to_bytes())
+    return Stamp.from_bytes(out.read_bytes(place)).put_into(content)
 
 
 def delivered_files(out: Store, to: Store, album_id: str) -> list[str]:
@@ -139,9 +155,9 @@ def _reads_as_delivered(to: Store, path: str, folder: str) -> bool:
         return False
     content = to.read_bytes(path)
     if name.endswith(".png"):
-        return is_portrait(content)
+        return is_portrait(without_manifest(content))
     if name.endswith(".jpg"):
-        return is_print(content)
+        return is_print(without_manifest(content))
     if name.endswith(".zip"):
         return _is_archive(content, folder)
     return content.startswith(_LETTER.encode()) if name == "order.txt" else f"<title>{_LETTER}".encode() in content

@@ -2,9 +2,6 @@
 
 import base64
 import hashlib
-import os
-import secrets
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from studiolo.errors import SettingsError
 from studiolo.keys import canonical_json
+from studiolo.storage.private_files import write_once
 
 
 class ReceiptKey:
@@ -69,20 +67,8 @@ def _name(public: Ed25519PublicKey, label: str) -> str:
 
 
 def _make(path: Path) -> None:
-    """A new key; of several processes that make one at once the first wins."""
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(Ed25519PrivateKey.generate().private_bytes(*form))
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(temporary, path)
+        write_once(path, Ed25519PrivateKey.generate().private_bytes(*form))
     except OSError as error:
         raise SettingsError(f"receipt key {path}: cannot be made: {error.strerror}; check its folder") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

@@ -22,6 +22,9 @@ from studiolo.portraits.approvals import APPROVALS
 from studiolo.portraits.delivery import NOTE
 from studiolo.portraits.order_file import ORDERED_SCHEMA
 from studiolo.portraits.prints import PRINT_SCHEMA
+from studiolo.provenance.credentials import Credentials
+from studiolo.provenance.manifests import ManifestState, read_manifest, without_manifest
+from studiolo.settings import ProvenanceSettings
 from studiolo.storage.store import Store
 from tests.jobs.finished_job import finished_job
 from tests.portraits.job_rows import ODD_NAME, picture, png
@@ -36,7 +39,8 @@ def store(tmp_path: Path) -> Store:
 
 
 def deliver(store: Store, to: Path, *options: str) -> int:
-    result = CliRunner().invoke(app, ["deliver", store.url, "--to", str(to), *options])
+    signer = ["--development", str(to.parent / "provenance")]
+    result = CliRunner().invoke(app, ["deliver", store.url, "--to", str(to), *signer, *options])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code
@@ -177,6 +181,43 @@ def test_a_delivery_that_was_killed_is_known_to_the_next(store: Store, tmp_path:
     decide(store, studio_1="reject")
     deliver(store, tmp_path / "to")
     assert not [name for name in names(tmp_path / "to" / "anna") if "studio-01" in name]
+
+
+def test_what_goes_is_signed_and_says_nothing_of_the_customer(store: Store, tmp_path: Path):
+    before = {path: store.read_bytes(path) for path in store.list("identities") if path.endswith((".png", ".jpg"))}
+    deliver(store, tmp_path / "to")
+    signer = Credentials.open(ProvenanceSettings(development=str(tmp_path / "provenance")))
+    contents = {name: (tmp_path / "to" / "anna" / name).read_bytes() for name in names(tmp_path / "to" / "anna")}
+    pictures = {name: content for name, content in contents.items() if name.endswith((".png", ".jpg"))}
+    assert len(pictures) == 8
+    for name, content in pictures.items():
+        assert read_manifest(content, signer.ours) == ManifestState.OURS, name
+        bare = without_manifest(content)
+        assert bare in before.values()  # the picture itself, with its pixels, is the job's
+        at = next(place for place, (one, other) in enumerate(zip(content, bare, strict=False)) if one != other)
+        manifest = content[at : at + len(content) - len(bare)].lower()
+        words = (b"anna", b"portraits/", b"identities", b"prompt", b"studio-0", b"warm", str(tmp_path).encode())
+        assert not [word for word in words if word in manifest]
+    assert {path: store.read_bytes(path) for path in before} == before
+
+
+def test_with_another_certificate_they_are_signed_anew(store: Store, tmp_path: Path):
+    deliver(store, tmp_path / "to")
+    name = tmp_path / "to" / "anna" / "portraits" / "studio-01.png"
+    first = name.read_bytes()
+    other = Credentials.open(ProvenanceSettings(development=str(tmp_path / "other")))
+    deliver(store, tmp_path / "to", "--development", str(tmp_path / "other"))
+    assert read_manifest(name.read_bytes(), other.ours) == ManifestState.OURS
+    deliver(store, tmp_path / "to")
+    assert name.read_bytes() == first
+
+
+def test_half_a_certificate_delivers_nothing(store: Store, tmp_path: Path):
+    with pytest.raises(SettingsError, match="both certificates and private_key"):
+        deliver(store, tmp_path / "to", "--certificates", "chain.pem")
+    with pytest.raises(SettingsError, match="No such file"):
+        deliver(store, tmp_path / "to", "--certificates", "chain.pem", "--private-key", "key.pem")
+    assert not (tmp_path / "to").exists()
 
 
 @pytest.mark.parametrize("zipped", [(), ("--zip",)])

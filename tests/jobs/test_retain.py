@@ -58,8 +58,9 @@ def traces(folder: Path, name: str) -> list[str]:
 def delivered(tmp_path: Path) -> Store:
     """A finished job of three customers, of whom one has two people made, delivered as folders and as zips."""
     store = finished_job(tmp_path, (*DATES, SECOND), DATES, TODAY, failed="nobody")
-    assert run("deliver", store.url, "--to", tmp_path / "folders").exit_code == 3
-    assert run("deliver", store.url, "--to", tmp_path / "zips", "--zip").exit_code == 3
+    signer = ("--development", tmp_path / "provenance")
+    assert run("deliver", store.url, "--to", tmp_path / "folders", *signer).exit_code == 3
+    assert run("deliver", store.url, "--to", tmp_path / "zips", "--zip", *signer).exit_code == 3
     (tmp_path / "folders" / "keep.txt").write_text("of the studio")
     return store
 
@@ -180,7 +181,7 @@ class Killed(Exception):
 def test_killed_at_any_moment_and_run_again_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The store is cut off after 1, 4, 16 ... changes; the next run starts from what lies there."""
     store = finished_job(tmp_path, ("anna", BERTA), {"anna": COMING, BERTA: PAST}, TODAY)
-    run("deliver", store.url, "--to", tmp_path / "folders", "--zip")
+    run("deliver", store.url, "--to", tmp_path / "folders", "--zip", "--development", tmp_path / "provenance")
     albums, budget = contents(tmp_path / "albums"), [0]
 
     def cut_off(whole: Callable[..., None]) -> Callable[..., None]:

@@ -109,7 +109,8 @@ def test_each_has_a_page_prints_and_rows_to_approve(nights):
 
 def test_they_are_delivered_together_and_erased_together(nights, tmp_path: Path):
     store = nights[0]
-    result = CliRunner().invoke(app, ["deliver", store.url, "--to", str(tmp_path / "to")])
+    signer = ["--development", str(tmp_path / "provenance")]
+    result = CliRunner().invoke(app, ["deliver", store.url, "--to", str(tmp_path / "to"), *signer])
     assert result.exit_code == 3
     assert f"short: {OWNER} ({THIRD}, Studio: 0 of 1" in result.output
     delivered = {path.relative_to(tmp_path / "to").as_posix() for path in (tmp_path / "to").rglob("*.png")}
