@@ -32,7 +32,7 @@ from studiolo.errors import (
     WorkersAwayError,
 )
 from studiolo.identities.learned import LearnedVersion
-from studiolo.portraits.files import encode_portrait
+from studiolo.portraits.files import encode_portrait, image_sha256
 from studiolo.portraits.finishing import Finished
 from studiolo.portraits.orders import Order
 from studiolo.portraits.requests import PortraitRequest, PortraitsResult, RejectedImages, ResultImage
@@ -262,7 +262,9 @@ class Dispatcher:
             raise
         content = result.model_dump(mode="json")
         if result.images:
-            return lambda: queue.complete(lease, content)
+            pixels = filter(None, (image.pixels_sha256 for image in result.images))
+            known = self.service.provenance.remember(lease.job.id, pixels)
+            return lambda: queue.complete(lease, content, within=known)
         return lambda: queue.fail(lease, Reason.NONE_ACCEPTED, Reason.NONE_ACCEPTED.sentence(), content)
 
     def _settle(self, hand: Hand, say: Callable[[], object]) -> None:
@@ -353,19 +355,21 @@ class Dispatcher:
         self.live.tell(lease.job.id, Progress(lease.attempt, stage, done, total, hand.preview, hand.candidates))
 
     def _result(self, hand: Hand, plan: _Plan, outcome: Outcome) -> PortraitsResult:
-        """Store what was accepted, best first."""
+        """Sign and store what was accepted, best first."""
         lease, images, likeness = hand.lease, [], plan.subject.lora_path is not None
         store = self._store_for(hand)
         for item in (item for item in outcome.ranked if item.rank > 0):
             index, made = item.candidate.index, outcome.made[item.candidate.index]
             rgb_u8, score = made.portrait.rgb_u8, made.portrait.score
             inside = settings_inside(plan.order, plan.style, made, index, self.settings.base, plan.subject.lora_sha256)
-            content, path = encode_portrait(rgb_u8, inside), f"{lease.folder}/{index:03d}.png"
+            content = self.service.provenance.sign(encode_portrait(rgb_u8, inside))
+            path = f"{lease.folder}/{index:03d}.png"
             store.write_bytes(path, content)
             images.append(
                 ResultImage(
                     path=path,
                     sha256=hashlib.sha256(content).hexdigest(),
+                    pixels_sha256=image_sha256(rgb_u8),
                     seed=made.seed,
                     width_px=rgb_u8.shape[1],
                     height_px=rgb_u8.shape[0],

@@ -43,6 +43,7 @@ class Installation:
             "store": f"{folder}/store",
             "tracking_uri": f"sqlite:///{folder}/mlflow.db",
             "receipt_key": f"{folder}/receipts.pem",
+            "provenance": {"development": f"{folder}/provenance"},
         }
         settings = EndpointSettings.load(None, {**places, **values})
         ray_folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))

@@ -46,6 +46,7 @@ def small(folder: Path) -> dict[str, Any]:
         "store": str(folder / "store"),
         "tracking_uri": None,
         "receipt_key": str(folder / "receipts.pem"),
+        "provenance": {"development": str(folder / "provenance")},
         "generation": {"steps": 10, "slots": 2, "accept_similarity": 0.0, "face_share": (0.05, 1.0)},
         "web": {"poll_s": 0.05, "cpus": 0.1},
         "sampler": {"min_replicas": 0, "cpus": 0.5},

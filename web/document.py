@@ -40,6 +40,7 @@ _TAGS = [
     {"name": "identities", "description": "People: learned from an album, with their consent, and erased."},
     {"name": "portraits", "description": "Portraits of people in styles or in words."},
     {"name": "jobs", "description": "What was accepted, and how it goes on."},
+    {"name": "provenance", "description": "Whether a picture was made here."},
     {"name": "openai", "description": "OpenAI's route for pictures."},
     {"name": "service", "description": "The service itself."},
 ]

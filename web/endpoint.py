@@ -17,6 +17,7 @@ from studiolo.service.service import Service
 from web import examples
 
 _WRITES = 4
+_LOOKS = 2
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Endpoint:
     elsewhere: Elsewhere | None
     writes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_WRITES))
     """Held while a photo is whole in memory, on its way into the store."""
+    looks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LOOKS))
+    """Held while a child process looks at a picture."""
 
     def url(self, request: Request, path: str) -> str:
         """The URL of a path that begins with `/`, as the caller reaches it."""

@@ -124,6 +124,12 @@ OPENAI_ANSWER = {
     "output_format": "png",
     "size": "256x256",
 }
+PROVENANCE = {
+    "made_here": True,
+    "by": "manifest",
+    "manifest": "ours",
+    "sentence": "It was made here and is as it was delivered: its manifest is signed by us.",
+}
 PROBLEM = {
     "title": "Too Many Requests",
     "status": 429,
@@ -165,6 +171,7 @@ ANSWERS = {
     "UsageList": USAGE,
     "Health": HEALTH,
     "OpenAIImages": OPENAI_ANSWER,
+    "ProvenanceView": PROVENANCE,
     "Problem": PROBLEM,
 }
 """By the name of the model that they are an example of."""

@@ -22,7 +22,7 @@ from web.errors import REQUEST_ID, TooSlowError, answer
 
 log = logging.getLogger("studiolo.requests")
 
-STREAMED = frozenset({"/v1/identities"})
+STREAMED = frozenset({"/v1/identities", "/v1/provenance"})
 """Paths whose routes read their bodies themselves."""
 _PROTECTED = "/v1/"
 _SOUND_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

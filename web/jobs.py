@@ -51,7 +51,12 @@ def cancel_job(job: TheJob, here: Here, request: Request) -> JobView:
 @router.get(
     "/{job_id}/images/{number}",
     response_class=Response,
-    responses={200: {"content": {"image/png": {}}, "description": "The PNG, with its settings inside."}},
+    responses={
+        200: {
+            "content": {"image/png": {}},
+            "description": "The PNG, with its settings and a signed C2PA manifest inside.",
+        }
+    },
 )
 def get_image(
     job: TheJob,

@@ -6,7 +6,9 @@ import pydantic
 
 from studiolo.identities.learned import PhotoVerdict
 from studiolo.portraits.requests import RejectedImages
+from studiolo.provenance.manifests import ManifestState
 from studiolo.service.identities import IdentityState
+from studiolo.service.provenance import MadeBy
 from studiolo.service.records import Consent, Kind, State
 
 IDENTITY_PATTERN = r"^id_[0-9a-f]{32}$"
@@ -263,3 +265,17 @@ class OpenAIImages(View):
     data: list[OpenAIImage]
     output_format: str = "png"
     size: str | None = None
+
+
+class ProvenanceView(View):
+    """Whether a picture was made here."""
+
+    made_here: bool
+    """False where it is not known, too."""
+    by: MadeBy | None
+    """What says so: the manifest, signed by us, of an unchanged file; or pixels that were made here."""
+    manifest: ManifestState
+    """The file's C2PA manifest: none | ours | altered (ours, but file or manifest was changed) | other (somebody
+    else's) | broken."""
+    sentence: str
+    """The same for people."""

@@ -103,7 +103,9 @@ class ResultImage(Section):
     path: str
     """PNG in the store."""
     sha256: str
-    """Of the file."""
+    """Of the file, which differs from attempt to attempt: its manifest is signed anew."""
+    pixels_sha256: str | None = None
+    """Of the pixels, which do not; None in results from before they were kept."""
     seed: int
     """Of this picture."""
     width_px: int

@@ -144,6 +144,7 @@ class EndpointSettings(ServiceSettings):
                 "database": database,
                 "store": self.store if "://" in self.store else str(place / self.store),
                 "receipt_key": str(place / self.receipt_key),
+                "provenance": self.provenance.placed(place),
                 "style_folder": None if self.style_folder is None else str(place / self.style_folder),
             }
         )

@@ -19,7 +19,7 @@ from studiolo.service.identities import album_folder
 from studiolo.service.queue import JobQueue
 from studiolo.service.receipts import ReceiptKey
 from studiolo.service.records import is_id, result_folder
-from studiolo.service.tables import DeliveryRow, IdentityRow, JobRow, ReceiptRow, VersionRow
+from studiolo.service.tables import DeliveryRow, IdentityRow, JobRow, PixelsRow, ReceiptRow, VersionRow
 from studiolo.storage.retention import Found, erase, survey
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
@@ -109,7 +109,9 @@ class Erasure:
         row = session.get(IdentityRow, identity_id, with_for_update=True)
         if row is None:
             return  # another was faster
+        jobs = sa.select(JobRow.id).filter_by(identity_id=identity_id)
         rows = {
+            "hashes of pixels": sa.select(sa.func.count()).select_from(PixelsRow).where(PixelsRow.job_id.in_(jobs)),
             "rows of jobs": sa.select(sa.func.count()).select_from(JobRow).filter_by(identity_id=identity_id),
             "rows of versions": sa.select(sa.func.count()).select_from(VersionRow).filter_by(identity_id=identity_id),
         }
@@ -121,7 +123,8 @@ class Erasure:
     def _delete_rows(self, identity_id: str, session: Session) -> None:
         """All but the mark, with nothing of the person in it."""
         jobs = sa.select(JobRow.id).filter_by(identity_id=identity_id)
-        session.execute(sa.delete(DeliveryRow).where(DeliveryRow.job_id.in_(jobs)))
+        for of_jobs in (DeliveryRow, PixelsRow):
+            session.execute(sa.delete(of_jobs).where(of_jobs.job_id.in_(jobs)))
         for table in (VersionRow, JobRow):
             session.execute(sa.delete(table).where(table.identity_id == identity_id))
         row = session.get(IdentityRow, identity_id)

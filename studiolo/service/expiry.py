@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from studiolo.errors import StoreError
 from studiolo.service.queue import JobQueue
 from studiolo.service.records import is_id, made_at, new_id, result_folder
-from studiolo.service.tables import BindingRow, ChoreRow, IdentityRow, JobRow
+from studiolo.service.tables import BindingRow, ChoreRow, IdentityRow, JobRow, PixelsRow
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
@@ -166,6 +166,7 @@ class Expiry:
         row = session.get(JobRow, job_id, with_for_update=True)
         if row is not None:
             row.result, row.result_until = None, None
+            session.execute(sa.delete(PixelsRow).filter_by(job_id=job_id))
 
     def _put_off(self, job_id: str, session: Session) -> None:
         row = session.get(JobRow, job_id, with_for_update=True)

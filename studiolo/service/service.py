@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from studiolo.errors import StudioloError
+from studiolo.provenance.credentials import Credentials
+from studiolo.provenance.manifests import Signer
 from studiolo.service.admission import Admission
 from studiolo.service.database import Database, migrate
 from studiolo.service.erasure import Elsewhere, Erasure
@@ -14,6 +16,7 @@ from studiolo.service.expiry import Expiry
 from studiolo.service.identities import Identities
 from studiolo.service.keys import Keys
 from studiolo.service.metrics import Meters, NoMeters
+from studiolo.service.provenance import Provenance
 from studiolo.service.queue import JobQueue
 from studiolo.service.receipts import ReceiptKey
 from studiolo.service.settings import ServiceSettings
@@ -42,6 +45,7 @@ class Service:
     webhooks: Webhooks
     erasure: Erasure
     expiry: Expiry
+    provenance: Provenance
 
     @classmethod
     def open(cls, settings: ServiceSettings, meters: Meters | None = None) -> "Service":
@@ -69,6 +73,7 @@ class Service:
             webhooks=Webhooks(database, settings.webhooks, meters=meters),
             erasure=Erasure(queue, store, tracker, ReceiptKey.open(Path(settings.receipt_key))),
             expiry=Expiry(queue, store, tracker, settings.orphans_share),
+            provenance=Provenance(database, Signer(Credentials.open(settings.provenance))),
         )
 
     def tend(self) -> dict[str, int]:

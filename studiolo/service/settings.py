@@ -5,7 +5,7 @@ import ipaddress
 import pydantic
 
 from studiolo.service.records import Kind
-from studiolo.settings import Section, Settings
+from studiolo.settings import ProvenanceSettings, Section, Settings
 
 
 class QueueSettings(Section):
@@ -135,3 +135,5 @@ class ServiceSettings(Settings):
     """Albums that are sent."""
     webhooks: WebhookSettings = WebhookSettings()
     """Telling a tenant's own server."""
+    provenance: ProvenanceSettings = ProvenanceSettings()
+    """Signing pictures."""

@@ -174,6 +174,16 @@ class JobRow(Base):
     """When the result is thrown away; null before there is one, and after."""
 
 
+class PixelsRow(Base):
+    """The pixels of a picture that was made here; written, and gone, with the result of its job."""
+
+    __tablename__ = "pixels"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """`studiolo.portraits.files.image_sha256`."""
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True, index=True)
+
+
 class DeliveryRow(Base):
     """A webhook to send, written in the transaction that ends its job."""
 

@@ -49,6 +49,7 @@ def endpoint_settings(folder: Path, lease_s: float = 30.0, **face_lora: Any) -> 
             "database": f"sqlite:///{folder}/service.db",
             "store": str(folder / "store"),
             "receipt_key": str(folder / "receipts.pem"),
+            "provenance": {"development": str(folder / "provenance")},
             "trainer": {"lease_s": lease_s, "poll_s": 0.05},
             "face_lora": {**FACE_LORA, "slots": 2, **face_lora},
         }

@@ -17,6 +17,7 @@ from studiolo.generation.tiny import tiny_base
 from studiolo.identities.learned import LearnedVersion
 from studiolo.portraits.orders import order_seed
 from studiolo.portraits.rounds import Draft, Drawing, Drawn
+from studiolo.provenance.manifests import ManifestState, read_manifest, without_manifest
 from studiolo.service.live import Progress
 from studiolo.service.metrics import MemoryMeters
 from studiolo.service.records import Kind, Lease
@@ -60,7 +61,11 @@ def test_the_portraits_are_the_bulk_jobs(tmp_path: Path, people: Path) -> None:
     assert house.pictures(done) == [one["image_sha256"] for one in accepted]
     assert done.result is not None
     files = [service.store.read_bytes(image["path"]) for image in done.result["images"]]
-    assert files == [service.store.read_bytes(one["path"]) for one in accepted]  # what they say of themselves, too
+    bare = [without_manifest(content) for content in files]
+    assert bare == [service.store.read_bytes(one["path"]) for one in accepted]  # what they say of themselves, too
+    ours = service.provenance.signer.credentials.ours
+    assert {read_manifest(content, ours) for content in files} == {ManifestState.OURS}
+    assert all(service.provenance.known(one["image_sha256"]) for one in accepted)
     similarities = [image["similarity"] for image in done.result["images"]]
     assert similarities == pytest.approx([one["similarity"] for one in accepted], rel=1e-6)  # a row's are float32
     assert sum(one["count"] for one in done.result["rejected"]) == len(rows) - 2

@@ -6,6 +6,9 @@ from studiolo.service.database import Database
 from studiolo.service.records import Kind, NewJob
 from studiolo.service.tables import IdentityRow, TenantRow
 
+NOBODY_SIGNS: Any = None
+"""In place of a signer, where pixels are only remembered."""
+
 
 def add_tenant(database: Database, name: str) -> str:
     """A tenant of that name; the id."""

@@ -1,5 +1,6 @@
 """What is left of an identity after its erasure: a receipt, and no byte of what was hers."""
 
+import hashlib
 import json
 import threading
 import time
@@ -17,6 +18,7 @@ from studiolo.identities.artifacts import checkpoint_path, crop_path, kohya_path
 from studiolo.service.database import Database, migrate
 from studiolo.service.erasure import Erased, Erasure, _Begun
 from studiolo.service.identities import Identities, IdentityState, album_folder
+from studiolo.service.provenance import Provenance
 from studiolo.service.queue import JobQueue
 from studiolo.service.receipts import ReceiptKey, verify_receipt
 from studiolo.service.records import Consent, Kind, NewJob, Person, new_id
@@ -28,7 +30,7 @@ from studiolo.storage.tracking import MlflowTracker
 from tests.jobs.finished_job import empty_database
 from tests.service.clock import Clock
 from tests.service.postgresql import Cluster
-from tests.service.rows import add_identity, add_tenant, portraits
+from tests.service.rows import NOBODY_SIGNS, add_identity, add_tenant, portraits
 from tests.service.traces import traces
 
 A, B = "ten_a", "ten_b"
@@ -49,6 +51,11 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def erasure(queue: JobQueue, store: Store, tmp_path: Path) -> Erasure:
     return Erasure(queue, store, MlflowTracker.beside(store), ReceiptKey.open(tmp_path / "receipts.pem"))
+
+
+def pixels_of(mark: str, number: int) -> str:
+    """Stands for the hash of a picture's pixels."""
+    return hashlib.sha256(f"{mark} {number}".encode()).hexdigest()
 
 
 def learned(queue: JobQueue, store: Store, mark: str, tenant: str = A) -> str:
@@ -84,7 +91,8 @@ def learned(queue: JobQueue, store: Store, mark: str, tenant: str = A) -> str:
         )
         (lease,) = queue.lease([Kind.PORTRAITS], "sampler", 60)
         store.write_bytes(f"{lease.folder}/000.png", mark.encode() * 100)
-        queue.complete(lease, {"path": f"{lease.folder}/000.png", "note": mark})
+        known = Provenance(queue.database, NOBODY_SIGNS).remember(lease.job.id, [pixels_of(mark, number)])
+        queue.complete(lease, {"path": f"{lease.folder}/000.png", "note": mark}, within=known)
     return identity_id
 
 
@@ -111,6 +119,8 @@ def test_no_byte_of_it_is_left_and_the_others_stay(
     assert traces(tmp_path / "store", gone) == []
     assert traces(tmp_path / "store", "MARKSTAYS", stays) == others
     assert (slots, seen) == ({stays: 1}, [True, False])
+    known = Provenance(queue.database, NOBODY_SIGNS).known
+    assert [known(pixels_of(mark, 1)) for mark in ("MARKGONE", "MARKSTAYS")] == [False, True]
     assert verify_receipt(receipt, erasure.key.public_pem)
     assert (receipt["identity_id"], receipt["tenant_id"], receipt["erased_at"]) == (gone, A, clock.now)
     assert receipt["erased"] == {
@@ -122,6 +132,7 @@ def test_no_byte_of_it_is_left_and_the_others_stay(
         "ledger records": 2,
         "tracked runs": 1,
         "adapter slots": 3,
+        "hashes of pixels": 2,
         "rows of jobs": 3,
         "rows of versions": 1,
     }

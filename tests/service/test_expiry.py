@@ -9,6 +9,7 @@ from studiolo.errors import StoreError
 from studiolo.service.database import Database, migrate
 from studiolo.service.expiry import BINDING, Expiry
 from studiolo.service.identities import album_folder
+from studiolo.service.provenance import Provenance
 from studiolo.service.queue import JobQueue
 from studiolo.service.records import Kind, new_id, result_folder
 from studiolo.storage.ledger import Ledger
@@ -16,8 +17,9 @@ from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
 from tests.jobs.finished_job import empty_database
 from tests.service.clock import Clock
-from tests.service.rows import add_identity, portraits
+from tests.service.rows import NOBODY_SIGNS, add_identity, portraits
 
+PIXELS = "5" * 64
 NOBODY = "id_" + "0" * 32
 
 
@@ -38,7 +40,7 @@ def finished(queue: JobQueue, store: Store) -> str:
     job = queue.submit("ten_a", portraits())
     (lease,) = queue.lease([Kind.PORTRAITS], "w", 10)
     store.write_bytes(f"{lease.folder}/000.png", b"kept")
-    queue.complete(lease, {"n": 1})
+    queue.complete(lease, {"n": 1}, within=Provenance(queue.database, NOBODY_SIGNS).remember(job.id, [PIXELS]))
     return job.id
 
 
@@ -65,6 +67,18 @@ def test_results_are_thrown_away_in_time_with_those_of_lost_attempts(
     assert there is not None
     assert (over.state, over.result, over.result_until) == ("succeeded", None, None)
     assert there.result is not None
+
+
+def test_pixels_are_known_as_long_as_a_result_with_them(queue: JobQueue, store: Store, expiry: Expiry, clock: Clock):
+    provenance = Provenance(queue.database, NOBODY_SIGNS)
+    finished(queue, store)
+    clock.move(86_400)
+    finished(queue, store)  # the same picture again
+    for days, known in ((5.5, True), (1, True), (1, False)):
+        clock.move(days * 86_400)
+        expiry.expire_results()
+        assert provenance.known(PIXELS) is known, days
+    assert expiry.expire_results() == 0
 
 
 def test_a_result_that_cannot_be_removed_holds_up_no_other(

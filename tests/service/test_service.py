@@ -25,6 +25,7 @@ def settings(folder: Path, **more: object) -> ServiceSettings:
         "database": f"sqlite:///{folder}/service.db",
         "store": str(folder / "store"),
         "receipt_key": str(folder / "receipts.pem"),
+        "provenance": {"development": str(folder / "provenance")},
         "webhooks": {"plain_http": True, "networks": ["127.0.0.0/8"]},
     }
     return ServiceSettings.load(None, places | more)

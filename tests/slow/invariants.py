@@ -80,7 +80,7 @@ class Invariants:
         for job in jobs:
             if job.kind == Kind.PORTRAITS and job.state == State.SUCCEEDED and "seed" in job.request:
                 images = PortraitsResult.model_validate(job.result).images
-                pictures[job.request_sha256].add(tuple(image.sha256 for image in images))
+                pictures[job.request_sha256].add(tuple(image.pixels_sha256 for image in images))
         assert all(len(versions) == 1 for versions in pictures.values()), pictures
 
     def _usage(self, jobs: Collection[JobRow], used: list[UsageRow]) -> None:

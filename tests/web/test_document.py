@@ -65,6 +65,8 @@ def requests(operation: dict[str, Any], ids: dict[str, str]) -> Iterator[dict[st
             elif kind == "multipart/form-data":
                 assert media["schema"]["properties"]["photos"]["items"]["format"] == "binary"
                 yield {"data": real, "files": [("photos", ("me.jpg", photo(), "image/jpeg"))]}
+            elif kind == "application/octet-stream":
+                yield {"content": photo()}
             else:
                 yield {}
 
