@@ -4,7 +4,7 @@ import hashlib
 import io
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,11 +155,12 @@ class Trainer:
         self,
         take: Callable[[int], list[Row]],
         finished: Callable[[Row], None],
-        tick: Callable[[], None] = lambda: None,
+        tick: Callable[[Mapping[str, float]], None] = lambda shares: None,
     ) -> None:
         """Train the identities that `take(free)` gives, at most `free` at a time, until it gives none and all are done.
 
-        `finished` gets the row of each, in whatever order they end; `tick` is called after each step of the pack.
+        `finished` gets the row of each, in whatever order they end; `tick` is called after each step of the pack with
+        the share of its steps that each identity in it has done.
         """
         training = Training(self)
 
@@ -176,7 +177,7 @@ class Trainer:
         def step_done() -> None:
             for learner in training.works:
                 training.stepped(learner)
-            tick()
+            tick({learner.identity_id: len(learner.losses) / self.settings.steps for learner in training.works})
 
         training.pack.run(join, lambda learner: finished(training.end(learner)), step_done)
 

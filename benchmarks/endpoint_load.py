@@ -126,13 +126,13 @@ class Watch:
 def main() -> None:
     """Load both sides, then the endpoint in steps, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 clients, 20 s, 3 steps: shows that it runs")
+    parser.add_argument("--quick", action="store_true", help="4 clients, 60 s, 3 steps: shows that it runs")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=10.0, help="of each side, and of the step load")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server is left behind
     quick = arguments.quick
-    plan = Plan(4, 20.0, 3, 30.0) if quick else Plan(arguments.clients, 60 * arguments.minutes, 30, 120.0)
+    plan = Plan(4, 60.0, 3, 30.0) if quick else Plan(arguments.clients, 60 * arguments.minutes, 30, 120.0)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         people = sample_people(place / "people", Store(place / "endpoint" / "store"), PEOPLE)

@@ -35,29 +35,36 @@ class _Stage:
     name: str
     total: int | None = None
     done: int = 0
+    under_way: float = 0.0  # of the units begun, in units
     accepted: int = 0
     rejected: int = 0
     failed: int = 0
     spent_s: float = 0.0  # in earlier visits
     entered_s: float | None = None  # None while the stage is not running
     state: str = "waiting"  # waiting | running | done | stopped
-    recent: deque[tuple[float, int]] = field(default_factory=deque)  # (when, done), oldest first
+    recent: deque[tuple[float, float]] = field(default_factory=deque)  # (when, reached), oldest first
 
     def enter(self, now_s: float) -> None:
         self.entered_s, self.state = now_s, "running"
-        self.recent = deque([(now_s, self.done)])
+        self.recent = deque([(now_s, self.reached)])
 
     def leave(self, now_s: float, state: str) -> None:
         self.spent_s, self.entered_s, self.state = self.elapsed_s(now_s), None, state
 
-    def advance(self, now_s: float, count: int) -> None:
+    def advance(self, now_s: float, count: int, under_way: float | None = None) -> None:
         """Count, and forget what is older than the window, yet keep a few events of a slow stage."""
-        if not count:
-            return
         self.done += count
-        self.recent.append((now_s, self.done))
+        self.under_way = self.under_way if under_way is None else under_way
+        if self.reached <= self.recent[-1][1]:  # what was begun may begin anew
+            return
+        self.recent.append((now_s, self.reached))
         while len(self.recent) > _WINDOW_EVENTS and now_s - self.recent[0][0] > _WINDOW_S:
             self.recent.popleft()
+
+    @property
+    def reached(self) -> float:
+        """Units done, parts of those under way included."""
+        return self.done + self.under_way
 
     def elapsed_s(self, now_s: float) -> float:
         return self.spent_s + (now_s - self.entered_s if self.entered_s is not None else 0.0)
@@ -74,7 +81,7 @@ class _Stage:
         rate = self.rate_per_s(now_s)
         if self.entered_s is None or self.total is None or not rate:
             return None
-        return max((self.total - self.done) / rate - (now_s - self.recent[-1][0]), 0.0)
+        return max((self.total - self.recent[-1][1]) / rate - (now_s - self.recent[-1][0]), 0.0)
 
 
 class Progress:
@@ -160,6 +167,12 @@ class Progress:
             stage.failed += failed
             self.tick()
 
+    def under_way(self, units: float) -> None:
+        """So much is done of the units of the running stage that are not finished, in units."""
+        with self._lock:
+            if self._current is not None:
+                self._current.advance(self._clock(), 0, units)
+
     def say(self, text: str) -> None:
         """Print a line of its own, above the panel."""
         # Without our lock: the panel's thread takes the console's lock first and ours second.
@@ -208,7 +221,7 @@ class Progress:
 
 def _line(stage: _Stage, now_s: float) -> str:
     if stage.total:
-        progress = f"{stage.done}/{stage.total} {100 * stage.done // stage.total}%"
+        progress = f"{stage.done}/{stage.total} {int(100 * stage.reached / stage.total)}%"
     else:
         progress = f"{stage.done}/{'?' if stage.total is None else stage.total}"
     counts = f"accepted={stage.accepted} rejected={stage.rejected} failed={stage.failed}"
@@ -230,7 +243,7 @@ _MARKS = {
 def _row(stage: _Stage, now_s: float) -> list[RenderableType]:
     bar = ProgressBar(
         total=stage.total if stage.total else 1,
-        completed=stage.done if stage.total else float(stage.state == "done"),
+        completed=stage.reached if stage.total else float(stage.state == "done"),
         pulse=stage.state == "running" and stage.total is None,
         animation_time=now_s,
     )

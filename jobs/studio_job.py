@@ -179,7 +179,7 @@ class StudioJob:
 
     def pack(self, people: Iterable[Row], actor: Trainer) -> Iterator[Row]:
         """Identities through the training group, for as long as the output is ours alone."""
-        for row in train(people, actor, self.group):
+        for row in train(people, actor, self.group, self.progress.under_way):
             self.lock.check()
             yield row
 

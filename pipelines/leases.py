@@ -13,7 +13,7 @@ Marks in the store (`studiolo.storage.attempts`) keep what was counted beyond th
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -35,6 +35,8 @@ class Unit:
     """The worker that has it."""
     mark: Attempt | None = None
     """Read from the store when its turn comes."""
+    share: float = 0.0
+    """Of its steps that are done, as its worker said last."""
 
 
 class Leases:
@@ -58,7 +60,7 @@ class Leases:
         self._explained.clear()
         self._waiting.extendleft(reversed(self._held))
         for unit in self._held:
-            unit.rank = None
+            unit.rank, unit.share = None, 0.0
         self._held = []
         return self.attempt
 
@@ -117,6 +119,17 @@ class Leases:
         if without:
             self._died_without(without)
 
+    def hear(self, attempt: int, shares: Mapping[str, float]) -> bool:
+        """How far a worker of `attempt` is with what it has, by identity; whether it works for nothing, as `over`."""
+        if attempt == self.attempt:
+            for unit in self._held:
+                unit.share = shares.get(unit.row["identity_id"], unit.share)
+        return self.over(attempt)
+
+    def under_way(self) -> float:
+        """How much is done of those that are in training, in identities."""
+        return sum(unit.share for unit in self._held)
+
     def over(self, attempt: int) -> bool:
         """Whether the workers of `attempt` do their work for nothing: it is void, or the job has failed."""
         return bool(self.fatal) or attempt != self.attempt
@@ -143,7 +156,7 @@ class Leases:
         return list(islice(units, most))
 
     def _crashed(self, unit: Unit, part: str, why: str | None) -> None:
-        unit.rank = None
+        unit.rank, unit.share = None, 0.0
         mark = self._mark(unit)
         mark.work_on(part)
         if why is not None:

@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -122,8 +122,12 @@ def fit_group(settings: FaceLoraSettings, cpus: float, identities: int, gpus: fl
     )
 
 
-def train(people: Iterable[Row], actor: "Trainer", group: Group) -> Iterator[Row]:
+def train(
+    people: Iterable[Row], actor: "Trainer", group: Group, watch: Callable[[float], None] = lambda under_way: None
+) -> Iterator[Row]:
     """A row of `actor` for every identity of `people`, as they are done; first those that an earlier run finished.
+
+    `watch` is told again and again how much is done of those in training, in identities.
 
     An identity that ends its workers comes out as `actor.crashed` says. Raises `StudioloError` when a worker raises,
     cannot load its models, when too many identities in a row crash, or when the workers find no place in time.
@@ -148,7 +152,7 @@ def train(people: Iterable[Row], actor: "Trainer", group: Group) -> Iterator[Row
         runner = remote(_Runner).remote()
         fitted = runner.fit.remote(queue, [ray.put(actor)], group)
         try:
-            for row, lost in _rows(queue, fitted, len(left), group):
+            for row, lost in _rows(queue, fitted, len(left), group, watch):
                 yield row if lost is None else actor.crashed(row, lost).to_pylist()[0]
         finally:
             with suppress(ray.exceptions.RayError):  # the cluster itself may be gone
@@ -158,14 +162,18 @@ def train(people: Iterable[Row], actor: "Trainer", group: Group) -> Iterator[Row
             ray.kill(queue)
 
 
-def _rows(queue: Any, fitted: Any, wanted: int, group: Group) -> Iterator[tuple[Row, str | None]]:
+def _rows(
+    queue: Any, fitted: Any, wanted: int, group: Group, watch: Callable[[float], None]
+) -> Iterator[tuple[Row, str | None]]:
     """The outcomes as they come into the queue, until all are there, the group has ended or could not begin, or none
     came for its `patience_s`; with a word of why, the rows that were given up.
     """
     ended, last_s, start_s = False, time.monotonic(), LOCAL_START_S if is_local() else JOINED_START_S
     while wanted:
         try:
-            (rows, lost, fatal), starting_s = ray.get([queue.collect.remote(), queue.starting_s.remote()])
+            asked = (queue.collect.remote(), queue.starting_s.remote(), queue.under_way.remote())
+            (rows, lost, fatal), starting_s, under_way = ray.get(list(asked))
+            watch(under_way)
             if fatal:
                 raise StudioloError(f"stage {STAGE!r}: a worker failed: {fatal}")
             if rows or lost:
@@ -269,11 +277,11 @@ def _work(config: dict[str, Any]) -> None:
 
     asked_s = time.monotonic()
 
-    def tick() -> None:
+    def tick(shares: Mapping[str, float]) -> None:
         nonlocal asked_s
         if time.monotonic() - asked_s > LOOK_S:
             asked_s = time.monotonic()
-            if ray.get(queue.over.remote(attempt)):
+            if ray.get(queue.hear.remote(attempt, shares)):
                 raise _Unwanted
 
     if not ray.get(queue.met.remote(attempt)):  # the last identity was given up: no models for nothing

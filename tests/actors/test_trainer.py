@@ -76,6 +76,15 @@ def test_the_row_speaks_of_the_weights_that_lie_there_whatever_ran_between(store
     assert again["sha256"] == first["sha256"] == lora_sha256(store)
 
 
+def test_after_each_step_it_says_how_far_each_identity_is(store: Store) -> None:
+    waiting = identities(store, 2).to_pylist()
+    told: list[dict[str, float]] = []
+    pupils(store).work(lambda free: [waiting.pop(0)] if waiting else [], lambda row: None, told.append)
+    assert [shares.get("p0") for shares in told][:2] == [0.5, 1.0]
+    assert {share for shares in told for share in shares.values()} == {0.5, 1.0}
+    assert {name for shares in told for name in shares} == {"p0", "p1"}
+
+
 @pytest.mark.parametrize("content", [None, b"half of it"])
 def test_weights_that_are_gone_or_others_are_trained_again(store: Store, content: bytes | None) -> None:
     (first,) = train(pupils(store))

@@ -111,6 +111,29 @@ def test_slow_units_have_a_rate_although_the_window_is_shorter() -> None:
     assert out.getvalue().splitlines()[-2].endswith("eta=01:06:40")
 
 
+def test_parts_of_units_under_way_count_for_share_rate_and_time_left() -> None:
+    clock = Clock()
+    progress, out = _plain(clock)
+    with progress:
+        progress.stage("train", total=4)
+        for part in (0.5, 1.0, 1.5):
+            clock.now_s += 60
+            progress.under_way(part)
+        progress.tick()
+        assert out.getvalue().splitlines()[-1] == (
+            "00:03:00 train 0/4 37% rate=30.0/h accepted=0 rejected=0 failed=0 eta=00:05:00"
+        )
+        progress.under_way(0.5)  # the other is finished
+        progress.advance(accepted=1)
+        clock.now_s += 60
+        progress.under_way(0.0)  # it begins anew: what was reached stays, until it is passed
+        progress.under_way(1.0)
+        progress.tick()
+        assert out.getvalue().splitlines()[-1] == (
+            "00:04:00 train 1/4 50% rate=30.0/h accepted=1 rejected=0 failed=0 eta=00:04:00"
+        )
+
+
 def test_the_total_of_the_running_stage_can_change() -> None:
     clock = Clock()
     progress, out = _plain(clock)

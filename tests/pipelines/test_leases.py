@@ -40,6 +40,21 @@ def test_every_row_is_given_once_and_comes_back_once(attempts: Attempts) -> None
     assert attempts.store.list() == []
 
 
+def test_what_is_under_way_is_what_those_in_training_have_done(attempts: Attempts) -> None:
+    one = queue(attempts, "abc")
+    attempt = one.begin()
+    one.take(attempt, 0, 2)
+    assert one.under_way() == 0
+    assert not one.hear(attempt, {"a": 0.5, "b": 0.25, "c": 1.0})  # c waits still
+    assert one.under_way() == 0.75
+    one.finish(attempt, {"identity_id": "a"})
+    assert one.under_way() == 0.25
+    new = one.begin()
+    assert one.hear(attempt, {"b": 0.9})  # nobody waits for it
+    one.take(new, 0, 1)
+    assert one.under_way() == 0
+
+
 def test_a_new_attempt_voids_the_leases_of_the_one_before(attempts: Attempts) -> None:
     one = queue(attempts, "abc")
     old = one.begin()

@@ -37,7 +37,9 @@ def group(most: int = 1, **changes: Any) -> Group:
 
 def run(actor: Pupils, count: int, how: Group) -> dict[str, dict[str, Any]]:
     """Rows by name, each of which came out once."""
-    rows = list(train(identities(actor.store, count).to_pylist(), actor, how))
+    under_way: list[float] = []
+    rows = list(train(identities(actor.store, count).to_pylist(), actor, how, under_way.append))
+    assert all(0 <= units <= how.most * (SETTINGS.slots or 0) for units in under_way)
     names = [row["identity_id"] for row in rows]
     assert Counter(names) == Counter(f"p{number}" for number in range(count))
     return dict(zip(names, rows, strict=True))
@@ -123,7 +125,7 @@ def test_a_group_that_does_not_begin_or_does_nothing_ends_the_job(
         monkeypatch.setattr("pipelines.train.NO_PROGRESS_S", 1.2)
         assert ray.get(queue.met.remote(ray.get(queue.begin.remote())))
     with pytest.raises(StudioloError, match=told):
-        next(_rows(queue, fitted, 1, group(2, time_limit_s=0.1)))
+        next(_rows(queue, fitted, 1, group(2, time_limit_s=0.1), lambda under_way: None))
     ray.cancel(fitted, force=True)
     ray.kill(queue)
 
