@@ -39,6 +39,8 @@ from studiolo.storage.store import Store
 PEOPLE, FEW = 3, 2
 START_S = 180.0
 """Longest that a server may take to start."""
+_TOLD_S = 10.0
+"""Gauges are looked at so often: what looks takes time from what is measured."""
 IMAGE = ROOT / "docs" / "images" / "endpoint-load.png"
 NO_LIMITS = {"requests_per_s": 1e4, "burst": 100_000, "portraits_per_day": 1_000_000}
 SCALED = {"max_replicas": 2, "cpus": 0.5, "up_after_s": 5.0, "down_after_s": 20.0}
@@ -115,12 +117,15 @@ class Watch:
         return round(sum(self._occupancy) / len(self._occupancy), 3) if self._occupancy else None
 
     def _watch(self) -> None:
+        told_s = 0.0
         while not self._over.wait(1.0):
             now_s, count = round(self._load.now_s(), 1), self._cluster.replicas("Sampler")
             if not self.replicas or self.replicas[-1][1] != count:
                 self.replicas.append((now_s, count))
-            with suppress(httpx.HTTPError):  # its agent is busy
-                self._occupancy += self._cluster.gauge("studiolo_slot_occupancy")
+            if now_s - told_s >= _TOLD_S:
+                told_s = now_s
+                with suppress(httpx.HTTPError):  # its agent is busy
+                    self._occupancy += self._cluster.gauge("studiolo_slot_occupancy")
 
 
 def main() -> None:

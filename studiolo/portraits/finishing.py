@@ -67,14 +67,26 @@ class Finisher:
         `crops` reads them, when those of this `version` of the references are not known.
         """
         with self._lock:
-            known = self._known.pop(identity_id, None)
-            if known is None or known[0] != version:
-                pictures = [(_pixels(png), score) for png, score in crops()]
-                known = version, open_templates(pictures, self._suite, self._seeing)
-            self._known[identity_id] = known
-            while len(self._known) > self._people:
-                self._known.popitem(last=False)
-            return known[1]
+            known = self._kept(identity_id, version)
+        if known is not None:
+            return known
+        pictures = [(_pixels(png), score) for png, score in crops()]  # a store that is slow holds up nobody else
+        with self._lock:
+            known = self._kept(identity_id, version)  # another thread may have been faster
+            if known is None:
+                known = open_templates(pictures, self._suite, self._seeing)
+                self._known[identity_id] = version, known
+                self._known.move_to_end(identity_id)
+                while len(self._known) > self._people:
+                    self._known.popitem(last=False)
+            return known
+
+    def _kept(self, identity_id: str, version: str) -> list[Template] | None:
+        kept_version, templates = self._known.get(identity_id, (None, []))
+        if kept_version != version:
+            return None
+        self._known.move_to_end(identity_id)
+        return templates
 
     def forget(self, identity_id: str) -> int:
         """Drop the templates of a person; how many there were."""

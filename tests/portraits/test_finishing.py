@@ -68,6 +68,18 @@ def test_threads_that_ask_for_one_person_open_it_once(opened: list[int]) -> None
     assert all(templates is found[0] for templates in found)
 
 
+def test_while_the_store_is_slow_others_are_served(opened: list[int]) -> None:
+    finish = finisher(2)
+
+    def slowly() -> list[tuple[bytes, float]]:
+        with ThreadPoolExecutor(1) as other:
+            assert len(other.submit(asked, finish, "ben", [(BEN, 0.9)]).result(10)) == 1
+        return [(ANNA, 0.9)]
+
+    assert len(finish.templates("anna", "1", slowly)) == 1
+    assert len(opened) == 2
+
+
 def test_a_person_who_is_forgotten_is_opened_anew(opened: list[int]) -> None:
     finish = finisher(2)
     asked(finish, "anna", [(ANNA, 0.9), (BEN, 0.8)])
