@@ -23,6 +23,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from peft import LoraConfig
 
 from benchmarks.report import write
+from benchmarks.workloads import stable_diffusion_scheduler, stable_diffusion_unet
 from studiolo.generation.base import TEXT_LENGTH, load_base
 from studiolo.settings import FaceLoraSettings
 from studiolo.training.cache import Cache
@@ -100,12 +101,8 @@ def _embedded() -> Denoiser:
 
 
 def _sd15() -> Denoiser:
-    with torch.device("cuda"):
-        unet = UNet2DConditionModel(
-            sample_size=64, block_out_channels=(320, 640, 1280, 1280), cross_attention_dim=768, attention_head_dim=8
-        )
-    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
-    return Denoiser(unet.requires_grad_(False).eval().to(torch.bfloat16), scheduler)
+    unet = stable_diffusion_unet("cuda").requires_grad_(False).eval().to(torch.bfloat16)
+    return Denoiser(unet, stable_diffusion_scheduler())
 
 
 def _cache(denoiser: Denoiser) -> Cache:

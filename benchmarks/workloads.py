@@ -113,8 +113,17 @@ def _stable_diffusion(device: str) -> StableDiffusionPipeline:
             latent_channels=4,
             sample_size=512,
         )
-        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)  # all else is the class's default
         text = CLIPTextModel(config)
+    return assemble(vae, stable_diffusion_unet(device), text, tokenizer, stable_diffusion_scheduler())
+
+
+def stable_diffusion_unet(device: str) -> UNet2DConditionModel:
+    """That of stable-diffusion-v1-5, weights as the class initialises them."""
+    with torch.device(device):
+        return UNet2DConditionModel(sample_size=64, cross_attention_dim=768)  # all else is the class's default
+
+
+def stable_diffusion_scheduler() -> DDIMScheduler:
+    """DDIM with stable-diffusion-v1-5's schedule."""
     schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
-    scheduler = DDIMScheduler(**schedule, clip_sample=False, set_alpha_to_one=False)
-    return assemble(vae, unet, text, tokenizer, scheduler)
+    return DDIMScheduler(**schedule, clip_sample=False, set_alpha_to_one=False)
