@@ -65,14 +65,28 @@ class Job:
 
     def kill_at(self, stage: str, after_s: float) -> bool:
         """kill -9 of the driver alone, `after_s` seconds into `stage` or when that ends; whether it was still there."""
-        later = STAGES[STAGES.index(stage) + 1 :]
         while self.running():
-            over = any(name in self._began_s for name in later)
-            if over or time.monotonic() - self._began_s.get(stage, float("inf")) >= after_s:
+            if self._over(stage) or self._into_s(stage) >= after_s:
                 self.process.send_signal(signal.SIGKILL)
                 return True
             time.sleep(0.01)
         return False
+
+    def kill_worker(self, stage: str, after_s: float) -> bool:
+        """kill -9 of the oldest worker, `after_s` seconds into `stage` or when there is one then; whether there was."""
+        while self.running() and not self._over(stage):
+            if self._into_s(stage) >= after_s and (workers := self.workers()):
+                workers[0].kill()
+                return True
+            time.sleep(0.05)
+        return False
+
+    def _into_s(self, stage: str) -> float:
+        """Since when it is in `stage`; below 0 before."""
+        return time.monotonic() - self._began_s.get(stage, float("inf"))
+
+    def _over(self, stage: str) -> bool:
+        return any(later in self._began_s for later in STAGES[STAGES.index(stage) + 1 :])
 
     def running(self) -> bool:
         """Whether it still runs; a test fails that asks for longer than `LIMIT_S`."""

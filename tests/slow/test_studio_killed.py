@@ -1,7 +1,6 @@
 """kill -9 of drivers and workers at any moment; the same command again gives the bytes of an undisturbed run."""
 
 import random
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,22 +43,11 @@ def test_a_driver_killed_ten_times_loses_nothing_and_does_nothing_twice(calm: Ca
 
 
 def test_killed_workers_change_nothing(calm: Calm, tmp_path: Path) -> None:
-    out, every_s, kills = tmp_path / "out", sum(calm.seconds.values()) / 3, 0
+    out = tmp_path / "out"
     with Job(calm.albums, out, calm.config) as job:
-        due_s = time.monotonic() + every_s
-        while job.running():
-            if time.monotonic() >= due_s and (workers := job.workers()):
-                workers[kills % len(workers)].kill()
-                kills += 1
-                due_s = time.monotonic() + every_s
-            time.sleep(0.05)
+        # One a stage: a unit over which three die is given up, and on slow cores each of many kills may meet the same.
+        killed = [job.kill_worker(stage, calm.seconds[stage] / 2) for stage in ("perceive", "train", "portraits")]
         code, said = job.finish()
-    assert kills > 1
-    if code == 1:  # restarts have an end
-        assert "a worker failed" in said
-        finished = records(out)
-        with Job(calm.albums, out, calm.config) as job:
-            code, said = job.finish()
-        assert finished.items() <= records(out).items()
+    assert killed.count(True) > 1
     assert code == 3, said
     assert results(out) == calm.results
