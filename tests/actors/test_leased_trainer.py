@@ -209,7 +209,7 @@ def test_who_is_erased_in_training_is_gone_for_good(long: Service, people: Path,
 def test_drained_it_gives_back_what_another_finishes_to_the_same_bytes(people: Path, tmp_path: Path) -> None:
     steps = 150
     wanted = learned_alone(tmp_path / "calm", album(people), 1, steps=steps)
-    service = opened_service(endpoint_settings(tmp_path / "drained", lease_s=0.3, steps=steps))
+    service = opened_service(endpoint_settings(tmp_path / "drained", lease_s=1.0, steps=steps))
     job = submit(service, 1, album(people), steps=steps)
     with working(trainer_of(service)):
         wait_for(running(service, job))

@@ -82,7 +82,7 @@ def test_a_store_that_fails_now_and_then_costs_no_attempt(
 ) -> None:
     photos = [path.read_bytes() for path in sorted((people / "P001").glob("*.jpg"))[:6]]
     job = submit(service, 1, photos)
-    trainer, write, writes = trainer_of(service, trainer={"lease_s": 0.5}), Store.write_bytes, [0]
+    trainer, write, writes = trainer_of(service, trainer={"lease_s": 3.0}), Store.write_bytes, [0]
 
     def every_tenth_fails(store: Store, path: str, content: bytes) -> None:
         writes[0] += 1
@@ -100,7 +100,7 @@ def test_a_store_that_fails_now_and_then_costs_no_attempt(
 def test_a_store_that_is_away_fails_no_job(
     people: Path, tmp_path: Path, break_store: Callable[[Callable[[str], bool]], None]
 ) -> None:
-    service = untracked(endpoint_settings(tmp_path, lease_s=0.1))
+    service = untracked(endpoint_settings(tmp_path, lease_s=1.0))
     jobs = [submit(service, number, album(people)) for number in (1, 2)]
     failed: list[str] = []
     break_store(lambda path: len(failed) < 12 and (failed.append(path) or True))  # type: ignore[func-returns-value]
