@@ -40,19 +40,16 @@ test-weights: weights
 PYTEST := $(BIN)/python -m pytest
 at_the_end = log=$$(mktemp); $(1) >$$log 2>&1; code=$$?; cat $$log; rm $$log; exit $$code
 
-OF_JOBS := tests/jobs
-OF_PIPELINES := tests/pipelines tests/test_serve_app.py
+ON_RAY := tests/jobs tests/pipelines tests/test_serve_app.py
 
 test: test-weights  ## the tests, offline
-	@$(MAKE) --no-print-directory -k -j3 tests-of-jobs tests-of-pipelines tests-without-ray
+	@$(MAKE) --no-print-directory -k -j2 tests-on-ray tests-without-ray
 
-.PHONY: tests-of-jobs tests-of-pipelines tests-without-ray
-tests-of-jobs:
-	$(PYTEST) $(OF_JOBS)
-tests-of-pipelines:
-	@$(call at_the_end,$(PYTEST) $(OF_PIPELINES))
+.PHONY: tests-on-ray tests-without-ray
+tests-on-ray:
+	$(PYTEST) $(ON_RAY)
 tests-without-ray:
-	@$(call at_the_end,$(PYTEST) $(patsubst %,--ignore=%,$(OF_JOBS) $(OF_PIPELINES)))
+	@$(call at_the_end,$(PYTEST) $(ON_RAY:%=--ignore=%))
 
 chromium:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
