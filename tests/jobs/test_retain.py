@@ -74,7 +74,7 @@ def test_what_is_due_goes_everywhere_and_the_rest_stays(delivered: Store, tmp_pa
     assert traces(tmp_path / "out", BERTA) == []
     assert traces(tmp_path / "folders", BERTA) == traces(tmp_path / "zips", BERTA) == []
     assert [line["album_sha256"] for line in lines(delivered)] == [hashlib.sha256(BERTA.encode()).hexdigest()]
-    assert lines(delivered)[0]["counts"] == {"files": 63, "records": 8, "runs": 2, "delivered": 19}
+    assert lines(delivered)[0]["counts"] == {"files": 79, "records": 8, "runs": 2, "delivered": 19}
     assert not delivered.exists(retention.ERASING)
     assert delivered.read_json("summary.json")["identities"] == 2
     after = contents(tmp_path / "out") | {f"folders/{k}": v for k, v in contents(tmp_path / "folders").items()}
@@ -135,7 +135,7 @@ def test_again_does_nothing_and_says_so(delivered: Store, tmp_path: Path):
 def test_a_dry_run_changes_nothing(delivered: Store, tmp_path: Path):
     before = contents(tmp_path)
     result = run("retain", delivered.url, "--dry-run", "--albums", f"{BERTA}, nobody")
-    assert f"would erase: {BERTA} (63 files, 8 records, 2 runs, 19 delivered)" in result.output
+    assert f"would erase: {BERTA} (79 files, 8 records, 2 runs, 19 delivered)" in result.output
     assert "would erase: nobody" in result.output
     assert contents(tmp_path) == before
 
@@ -204,7 +204,7 @@ def test_killed_at_any_moment_and_run_again_it_is_complete(tmp_path: Path, monke
     assert kills > 3
     assert result.exit_code == 0
     assert traces(tmp_path / "out", BERTA) == traces(tmp_path / "folders", BERTA) == []
-    assert [line["counts"]["files"] for line in lines(store)] == [32]
+    assert [line["counts"]["files"] for line in lines(store)] == [40]
     assert store.read_json("summary.json")["identities"] == 1
     assert contents(tmp_path / "albums") == albums
 
