@@ -46,7 +46,7 @@ from studiolo.weights.fetch import pull
 Row = dict[str, Any]
 
 SEED = 0
-SHEET = Path("docs/images/styles.jpg")
+SHEET = Path("docs/images/styles-base.jpg")
 SHEET_PEOPLE, CANDIDATES = 3, 4
 PEOPLE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a handsome man", ("brown hair",)),
