@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from studiolo.errors import SettingsError
-from studiolo.provenance.manifests import Ours
+from studiolo.provenance.ours import Ours
 from studiolo.settings import ProvenanceSettings
 from studiolo.storage.private_files import write_once
 

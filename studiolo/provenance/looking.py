@@ -23,7 +23,8 @@ import studiolo
 from studiolo.albums.decode import decode
 from studiolo.errors import PhotoError
 from studiolo.portraits.files import image_sha256
-from studiolo.provenance.manifests import ManifestState, Ours, read_manifest
+from studiolo.provenance.manifests import ManifestState, read_manifest
+from studiolo.provenance.ours import Ours
 from studiolo.settings import PerceptionSettings
 
 _LIMIT_S = 20.0

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import studiolo
 from studiolo.errors import StudioloError
+from studiolo.provenance.ours import Ours
 
 if TYPE_CHECKING:
     from studiolo.provenance.credentials import Credentials
@@ -42,15 +43,6 @@ class ManifestState(StrEnum):
     """Whole, and signed by somebody else."""
     BROKEN = "broken"
     """Neither whole nor ours."""
-
-
-@dataclass(frozen=True)
-class Ours:
-    """Whose signatures are ours: of certificates with these numbers from these authorities."""
-
-    authorities_pem: str
-    serials: tuple[str, ...]
-    """Numbers, in decimal; an authority gives each once. It may serve others, too, and theirs are not ours."""
 
 
 @dataclass(frozen=True)
