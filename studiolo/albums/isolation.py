@@ -17,21 +17,19 @@ of 64 KiB a photo's pixels are a hundred changes between two processes, and on a
 
 import json
 import os
-import resource
 import signal
 import struct
 import subprocess
 import sys
 import weakref
 from contextlib import suppress
-from pathlib import Path
 from threading import Timer
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-import studiolo
+from studiolo.albums.child import environment, give_way, limit_memory
 from studiolo.albums.decode import decode
 from studiolo.albums.records import Reason
 from studiolo.errors import PhotoError, StudioloError
@@ -49,12 +47,8 @@ _DESK_BYTES = 16 * 2**20
 _READY = b"ready"
 _LENGTH = struct.Struct("<Q")
 _SHAPE = struct.Struct("<II")
-_ENVIRONMENT = {
-    # Idle threads and their arenas would count as the photo's memory.
-    **{"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
-    # What an ordinary photo took is kept for the next: 9,500 page faults a photo less, a third of its time.
-    **{"MALLOC_TRIM_THRESHOLD_": str(2**26), "MALLOC_MMAP_THRESHOLD_": str(2**25)},
-}
+_KEEPING = {"MALLOC_TRIM_THRESHOLD_": str(2**26), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+"""What an ordinary photo took is kept for the next: 9,500 page faults a photo less, a third of its time."""
 
 
 class IsolatedDecoder:
@@ -113,7 +107,6 @@ class _Child:
 
     def __init__(self, settings: PerceptionSettings) -> None:
         self.limit_s = settings.decode_seconds
-        path = os.pathsep.join([str(Path(studiolo.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.desk = os.memfd_create("studiolo-photo", os.MFD_CLOEXEC)
         self.process = subprocess.Popen(
             # -P: nothing is imported from the folder the job was started in
@@ -122,7 +115,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
+            env=environment(**_KEEPING),
             start_new_session=True,  # Ctrl-C is for the job, which then ends the child
         )
         assert self.process.stdin is not None  # piped
@@ -229,8 +222,7 @@ def main() -> None:
     desk, settings = int(sys.argv[1]), PerceptionSettings.model_validate_json(sys.argv[2])
     inbox, outbox = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
-    with suppress(OSError):  # short of memory, the kernel shall take this process and not the actor
-        Path("/proc/self/oom_score_adj").write_text("1000")
+    give_way()
     outbox.write(_READY)
     outbox.flush()
     with suppress(EOFError, BrokenPipeError):
@@ -244,7 +236,7 @@ def main() -> None:
 
 def _answer(desk: int, size: int, settings: PerceptionSettings) -> bytes:
     data = _take(desk, size).tobytes()
-    _limit_memory(settings.decode_mib)
+    limit_memory(settings.decode_mib)
     try:
         rgb_u8 = decode(data, settings)
     except PhotoError as error:
@@ -257,12 +249,6 @@ def _answer(desk: int, size: int, settings: PerceptionSettings) -> bytes:
     content = json.dumps(refusal).encode()
     _put(desk, content)
     return _SHAPE.pack(0, len(content))
-
-
-def _limit_memory(mib: int) -> None:
-    """`mib` of address space on top of what the process holds now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + mib * 2**20, resource.RLIM_INFINITY))
 
 
 if __name__ == "__main__":

@@ -121,9 +121,12 @@ def _signed(out: Store, album_id: str, path: str, signer: Signer) -> bytes:
     content = out.read_bytes(path)
     name = f"{hashlib.sha256(content).hexdigest()[:32]}-{signer.credentials.key()}"
     place = f"{identity_folder(album_id)}/{MANIFESTS}/{name}"
-    if not out.exists(place):
-        out.write_bytes(place, signer.stamp(content).to_bytes())
-    return Stamp.from_bytes(out.read_bytes(place)).put_into(content)
+    if out.exists(place):
+        stamp = Stamp.from_bytes(out.read_bytes(place))
+    else:
+        stamp = signer.stamp(content)
+        out.write_bytes(place, stamp.to_bytes())
+    return stamp.put_into(content)
 
 
 def delivered_files(out: Store, to: Store, album_id: str) -> list[str]:

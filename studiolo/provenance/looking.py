@@ -7,19 +7,17 @@ each has a child of its own (0.8 s). It writes a line when it knows the pixels a
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-import studiolo
+from studiolo.albums.child import environment, give_way, limit_memory
 from studiolo.albums.decode import decode
 from studiolo.errors import PhotoError
 from studiolo.portraits.files import image_sha256
@@ -31,7 +29,6 @@ _LIMIT_S = 20.0
 """For both, and for the start of an interpreter on a busy machine."""
 _LIMIT_MIB = 1024
 """Address space on top of what the child holds when it begins."""
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
 
 @dataclass(frozen=True)
@@ -46,13 +43,12 @@ class Seen:
 
 def look(file: IO[bytes], ours: Ours, max_pixels: int, limit_s: float = _LIMIT_S) -> Seen:
     """What is found in an open file of this disk, read from where it stands. No file makes this raise."""
-    path = os.pathsep.join([str(Path(studiolo.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", "studiolo.provenance.looking", json.dumps(asdict(ours)), str(max_pixels)],
         stdin=file.fileno(),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
+        env=environment(),
         start_new_session=True,
     )
     try:
@@ -77,10 +73,9 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
     signal.alarm(int(_LIMIT_S) + 5)  # when the parent has died
-    with suppress(OSError):  # short of memory, the kernel shall take this process
-        Path("/proc/self/oom_score_adj").write_text("1000")
+    give_way()
     content = sys.stdin.buffer.read()
-    _limit_memory()
+    limit_memory(_LIMIT_MIB)
     rgb_u8 = _pixels(content, max_pixels)
     print(json.dumps({"pixels": None if rgb_u8 is None else image_sha256(rgb_u8)}), file=out, flush=True)
     print(json.dumps({"manifest": read_manifest(content, ours)}), file=out, flush=True)
@@ -93,12 +88,6 @@ def _pixels(content: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
         return decode(content, settings)
     except (PhotoError, MemoryError):
         return None
-
-
-def _limit_memory() -> None:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + _LIMIT_MIB * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ class Job:
         return False
 
     def _into_s(self, stage: str) -> float:
-        """Since when it is in `stage`; below 0 before."""
+        """Seconds since `stage` began; below 0 before."""
         return time.monotonic() - self._began_s.get(stage, float("inf"))
 
     def _over(self, stage: str) -> bool:
