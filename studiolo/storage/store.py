@@ -215,11 +215,12 @@ class Store:
         if self._local is None:
             return 0
         oldest, removed = time.time() - older_s, 0
-        for path in (self._local / folder).rglob(f".*{_TEMPORARY}"):
-            with suppress(OSError):
-                if path.is_file() and path.stat().st_mtime <= oldest:
-                    path.unlink()
-                    removed += 1
+        for place, _, names in os.walk(self._local / folder):  # passes over folders that somebody removes meanwhile
+            for path in (Path(place, name) for name in names if name.startswith(".") and name.endswith(_TEMPORARY)):
+                with suppress(OSError):
+                    if path.stat().st_mtime <= oldest:
+                        path.unlink()
+                        removed += 1
         return removed
 
     def _place(self, path: str) -> str:
@@ -313,7 +314,8 @@ def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    with suppress(FileExistsError):  # not by `exist_ok`, which looks whether it still is there
+        folder.mkdir()
     _sync_folder(folder.parent)
 
 

@@ -63,6 +63,8 @@ def test_a_folder_that_others_leave_empty_takes_the_next_file(tmp_path: Path) ->
         for _ in range(200):
             store.write_bytes(f"a/b/{name}", b"x")
             store.remove(f"a/b/{name}")
+            store.list("a")
+            store.remove_temporary("a")
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(come_and_go, range(4))) == [None] * 4
