@@ -242,7 +242,7 @@ def test_an_erased_person_is_stopped_for_and_forgotten_everywhere(house: House, 
     assert begun.receipt is None
     until(lambda: service.identities.get("ten_shop", identity_id) is None)  # by the dispatcher
     assert service.queue.get("ten_shop", running.id) is None
-    assert not dispatcher._hands
+    until(lambda: not dispatcher._hands)
     done = service.erasure.erase("ten_shop", identity_id)
     assert done is not None
     assert done.receipt is not None
