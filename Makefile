@@ -6,7 +6,7 @@ OUT ?= out/demo
 SAMPLES ?= data/samples
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup weights demo test test-slow check chromium postgresql serve clean
+.PHONY: help setup weights demo test test-slow check audit chromium postgresql serve clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -83,6 +83,13 @@ check: setup  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Not among the pins: it is a tool for who looks after them, and needs a network that reaches PyPI's or OSV's interface.
+AUDIT ?= --vulnerability-service pypi
+audit: setup  ## known vulnerabilities of the pinned packages
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/pip install -q pip-audit
+	.venv/audit/bin/pip-audit --no-deps --disable-pip --requirement constraints.txt $(AUDIT)
 
 serve: weights  ## the HTTP endpoint on this machine, with a trainer; Ctrl-C ends both
 	@exec $(BIN)/python -m jobs serve

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Scope
 
 from studiolo.errors import DatabaseError, RefusedError, StoreError
 
@@ -70,6 +71,12 @@ class FailedError(RefusedError):
         self.status = status
 
 
+def route_path(scope: Scope) -> str:
+    """The path that routes are found by: without that below which the application is mounted."""
+    path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
 def answer(request: Request, error: Exception) -> Response:
     """The response that says `error`; what nobody foresaw is a 500 that gives nothing away, and is logged.
 
@@ -107,7 +114,7 @@ def answer(request: Request, error: Exception) -> Response:
     if retry_after_s is not None:
         problem.retry_after_s = max(1, math.ceil(retry_after_s))
         headers["Retry-After"] = str(problem.retry_after_s)
-    if request.url.path.startswith(OPENAI):
+    if route_path(request.scope).startswith(OPENAI):
         problem.error = {"message": detail, "type": reason, "code": reason, "param": None}
     content = json.dumps(problem.model_dump(exclude_none=True))  # ASCII: half a letter in a field's name is no fault
     return Response(content, status, headers, "application/problem+json")

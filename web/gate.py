@@ -18,7 +18,8 @@ from studiolo.service.endpoint import EndpointSettings
 from studiolo.service.keys import Caller
 from studiolo.service.logs import answering
 from studiolo.service.service import Service
-from web.errors import REQUEST_ID, TooSlowError, answer
+from web.errors import REQUEST_ID, TooSlowError, answer, route_path
+from web.strangers import Strangers
 
 log = logging.getLogger("studiolo.requests")
 
@@ -28,6 +29,8 @@ _PROTECTED = "/v1/"
 _SOUND_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _METHODS = _WITH_BODY | {"GET", "HEAD", "DELETE", "OPTIONS"}
+_AS_IT_SAYS = (b"x-content-type-options", b"nosniff")
+"""Browsers take an answer for what it says it is, and for no page."""
 
 
 class Gate:
@@ -35,6 +38,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, service: Service, settings: EndpointSettings) -> None:
         self.app, self.service, self.settings = app, service, settings
+        self.strangers = Strangers(settings.web.wrong_keys_per_min)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
@@ -50,7 +54,8 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request.state.request_id.encode())]
+                named_so = (b"x-request-id", request.state.request_id.encode())
+                message["headers"] = [*message["headers"], named_so, _AS_IT_SAYS]
             await send(message)
 
         with answering(request.state.request_id):
@@ -82,18 +87,26 @@ class Gate:
 
     async def _admitted(self, request: Request, receive: Receive) -> Receive:
         """What the app reads the request from. Raises `RefusedError` and `DatabaseError`."""
-        if not request.url.path.startswith(_PROTECTED):
+        path = route_path(request.scope)
+        if not path.startswith(_PROTECTED):
             return receive
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise UnauthorisedError("no_key", "Send the API key as 'Authorization: Bearer KEY'.")
-        request.state.caller = await run_in_threadpool(self._knock, token.strip())
-        if request.method not in _WITH_BODY or request.url.path in STREAMED:
+        address = request.client.host if request.client else ""
+        request.state.caller = await run_in_threadpool(self._knock, token.strip(), address)
+        if request.method not in _WITH_BODY or path in STREAMED:
             return receive
         return _replayed(await self._body(request), receive)
 
-    def _knock(self, token: str) -> Caller:
-        caller = self.service.keys.authenticate(token)
+    def _knock(self, token: str, address: str) -> Caller:
+        self.strangers.check(address, token)
+        try:
+            caller = self.service.keys.authenticate(token)
+        except UnauthorisedError:
+            self.strangers.wrong(address, token)
+            raise
+        self.strangers.good(token)
         self.service.admission.knock(caller)
         return caller
 

@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import convert_unet_state_dict_to_peft
-from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from studiolo.errors import SettingsError, WeightsError
@@ -101,17 +100,22 @@ class Adapters:
     def _parse(self, path: Path) -> Factors:
         """The file's factors, checked against the base."""
         try:
-            with safe_open(path, framework="pt") as file:
-                header, keys = file.metadata() or {}, list(file.keys())
-            weights, alphas, config = self._pipeline.lora_state_dict(
-                str(path.parent),
-                weight_name=path.name,
-                use_safetensors=True,
-                local_files_only=True,
-                return_lora_metadata=True,
-            )
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+            return self._factors(path)
+        except WeightsError:
+            raise
+        except Exception as error:  # libraries raise whatever a strange file makes them stumble over
             raise WeightsError(f"LoRA {path}: got a file that cannot be read ({error}), wanted a LoRA") from error
+
+    def _factors(self, path: Path) -> Factors:
+        with safe_open(path, framework="pt") as file:
+            header, keys = file.metadata() or {}, list(file.keys())
+        weights, alphas, config = self._pipeline.lora_state_dict(
+            str(path.parent),
+            weight_name=path.name,
+            use_safetensors=True,
+            local_files_only=True,
+            return_lora_metadata=True,
+        )
         if any("dora_scale" in key for key in keys):
             raise WeightsError(f"LoRA {path}: got a DoRA, wanted plain low-rank updates; train it without DoRA")
         self._check_base(path, header)
@@ -186,10 +190,17 @@ def _scales(prefix: str, alphas: Mapping[str, float], config: Mapping[str, Any])
     pattern = own.get("alpha_pattern") or {}
 
     def scale(name: str, rank: int) -> float:
-        alpha = by_layer.get(name, pattern.get(get_pattern_key(pattern, name), own.get("lora_alpha", rank)))
+        alpha = by_layer.get(name, _of_layer(pattern, name, own.get("lora_alpha", rank)))
         return float(alpha / (math.sqrt(rank) if own.get("use_rslora") else rank))
 
     return scale
+
+
+def _of_layer(values: Mapping[str, Any], name: str, otherwise: Any) -> Any:
+    """The value of the first key that is the layer's name or its end; peft takes keys for regular expressions, which a
+    file could make run for ever.
+    """
+    return next((value for key, value in values.items() if f".{name}".endswith(f".{key}")), otherwise)
 
 
 def _updates(

@@ -16,6 +16,7 @@ of them is approved.
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
@@ -32,6 +33,10 @@ COLUMNS = ("portrait_id", "decision", "note", "album_id", "style", "rank", "path
 
 BATCH = 10_000
 """Indices of one `more`: more candidates than any order makes."""
+
+_FORMULA = re.compile(r"'*[=+@\t\r-]")
+"""How cells begin that spreadsheets would calculate; album names are customers' words. They are written behind `'`, and
+read without it."""
 
 Row = Mapping[str, Any]
 
@@ -60,7 +65,7 @@ class Approvals:
         """
         try:
             reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig")), strict=True)
-            rows = [{name: value or "" for name, value in row.items() if name} for row in reader]
+            rows = [{name: _from_cell(value or "") for name, value in row.items() if name} for row in reader]
         except (UnicodeDecodeError, csv.Error) as error:
             raise SettingsError(f"{APPROVALS} cannot be read: {error}; save it as CSV with commas, in UTF-8") from None
         for name in reader.fieldnames or ():
@@ -194,5 +199,13 @@ def _csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _to_cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue().encode()
+
+
+def _to_cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def _from_cell(text: str) -> str:
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text

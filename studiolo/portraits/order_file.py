@@ -218,8 +218,10 @@ def _parse(url: str, content: bytes) -> tuple[dict[str, Any] | None, list[Any]]:
             return None, [_filled(row) for row in csv.DictReader(io.StringIO(text), strict=True)]
         if name.endswith((".jsonl", ".ndjson")):
             return None, [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (UnicodeDecodeError, yaml.YAMLError, csv.Error, json.JSONDecodeError) as error:
+    except (ValueError, yaml.YAMLError, csv.Error) as error:
         raise SettingsError(f"order file {url!r} cannot be read: {error}") from None
+    except RecursionError:
+        raise SettingsError(f"order file {url!r} cannot be read: it is nested too deeply") from None
     raise SettingsError(f"order file {url!r}: wanted .yaml, .csv or .jsonl")
 
 
@@ -265,11 +267,21 @@ def _explain(row: dict[str, Any], item: Any) -> str:
 
 
 class _OnceLoader(yaml.SafeLoader):
-    """YAML in which a name may stand once only: of two numbers for one style the first would be lost."""
+    """YAML in which a name may stand once only: of two numbers for one style the first would be lost.
+
+    There are no aliases: a few lines of them unfold to more than fits into memory.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """The next node; `yaml.YAMLError` for an alias."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not taken; write it out", mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """The mapping of `node`; `yaml.YAMLError` for a name that stands twice."""
-        names = [key.value for key, _ in node.value]
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} stands twice", node.start_mark)

@@ -30,6 +30,9 @@ class WebSettings(_Replicas):
     """Seconds a client may take to send a JSON body."""
     upload_s: float = pydantic.Field(600.0, gt=0, le=1800)
     """Seconds a client may take to send an album; files that have no row after an hour are thrown away."""
+    wrong_keys_per_min: int = pydantic.Field(60, ge=1)
+    """Wrong API keys that may come from an address in a minute; then keys that were not good before are not heard from
+    there for a while."""
     max_wait_s: float = pydantic.Field(60.0, ge=0)
     """Longest `wait_s` of a request for portraits."""
     openai_wait_s: float = pydantic.Field(120.0, gt=0)

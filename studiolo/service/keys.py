@@ -124,7 +124,9 @@ class Keys:
     def authenticate(self, token: str) -> Caller:
         """Who has this key. Raises `UnauthorisedError`, which tells a stranger nothing."""
         matched = _TOKEN.fullmatch(token)
-        prefix = matched.group(1) if matched else ""
+        if matched is None:  # the database is not asked
+            raise UnauthorisedError("unknown_key", "This API key is not known.")
+        prefix = matched.group(1)
 
         def look(session: Session) -> tuple[KeyRow | None, float]:
             row = session.scalars(sa.select(KeyRow).filter_by(prefix=prefix)).first()

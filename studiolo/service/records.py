@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 _ID = re.compile(r"[a-z]{2,8}_[0-9a-f]{32}")
+NAME_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$"
+"""Of a name: no control characters, line breaks, or signs that turn the direction in which what follows is read."""
 
 
 class Kind(StrEnum):
@@ -67,7 +69,7 @@ class Consent(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    given_by: str = pydantic.Field(min_length=1, max_length=500)
+    given_by: str = pydantic.Field(min_length=1, max_length=500, pattern=NAME_PATTERN)
     """Who consented: the person, or whoever answers for it."""
     statement: str = pydantic.Field(min_length=1, max_length=5000)
     """To what, in the words that were agreed to."""
@@ -80,7 +82,7 @@ class Person(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    name: str = pydantic.Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
+    name: str = pydantic.Field(min_length=1, max_length=200, pattern=NAME_PATTERN)
     """What its tenant calls it."""
     consent: Consent
     """Without it nothing is learned."""

@@ -1,6 +1,7 @@
 import datetime
 import io
 import json
+import re
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
@@ -18,12 +19,12 @@ from jobs.deliver import _orders
 from studiolo.albums.records import IDENTITY_SCHEMA, PORTRAIT_SCHEMA, Reason
 from studiolo.errors import SettingsError, UsageError
 from studiolo.identities.artifacts import identity_folder, safe_segment
-from studiolo.portraits.approvals import APPROVALS
-from studiolo.portraits.delivery import NOTE
+from studiolo.portraits.approvals import APPROVALS, Approvals
+from studiolo.portraits.delivery import NOTE, plan_delivery, write_delivery
 from studiolo.portraits.order_file import ORDERED_SCHEMA
 from studiolo.portraits.prints import PRINT_SCHEMA
 from studiolo.provenance.credentials import Credentials
-from studiolo.provenance.manifests import ManifestState, read_manifest, without_manifest
+from studiolo.provenance.manifests import ManifestState, Signer, read_manifest, without_manifest
 from studiolo.settings import ProvenanceSettings
 from studiolo.storage.store import Store
 from tests.jobs.finished_job import finished_job
@@ -246,6 +247,52 @@ def test_a_zip_holds_the_folder_and_is_the_same_for_the_same_job(store: Store, t
             for file in names(tmp_path / "folders" / folder)
         }
         assert inside == wanted
+
+
+HOSTILE = (
+    "..",
+    "../../etc",
+    "/etc/passwd",
+    "C:\\x",
+    "a/../../b",
+    "CON",
+    "x\0y",
+    "=1+1",
+    "a\u202eb",
+    "con.png",
+    "-rf",
+    "~",
+)
+
+
+def test_no_name_leads_a_delivery_out_of_its_folder(tmp_path: Path):
+    """Names as a manifest may give them; in a zip, too, whoever unpacks it."""
+    store = finished_job(tmp_path, ("anna",), {}, datetime.date.today())
+    (order,) = [row for row in store.iter_rows("orders.parquet")]
+    portraits = [row for row in store.iter_rows("portraits.parquet") if row["status"] == "ok"]
+    (person,) = [row for row in store.iter_rows("identities.parquet")]
+    signer = Signer(Credentials.open(ProvenanceSettings(development=str(tmp_path / "provenance"))))
+    for name in HOSTILE:
+        named = {
+            **order,
+            "album_id": name,
+            "styles": [{**item, "style": name, "title": name} for item in order["styles"]],
+        }
+        rows = [{**row, "identity_id": name, "style": name} for row in portraits[:1]]
+        plan = plan_delivery(named, [{**person, "identity_id": name}], rows, [], Approvals(), False)
+        assert len(plan.files) == 1
+        to = Store(tmp_path / "deep" / "to")
+        write_delivery(store, to, plan, True, signer)
+        (path,) = to.list()
+        with zipfile.ZipFile(io.BytesIO(to.read_bytes(path))) as archive:
+            folder = path.removesuffix(".zip")
+            for inside in archive.namelist():
+                assert re.fullmatch(r"[a-z0-9._-]+(/[a-z0-9._-]+)+", inside), inside
+                assert inside.startswith(f"{folder}/")
+                assert ".." not in inside.split("/")
+        to.remove(path)
+    assert {path.name for path in tmp_path.iterdir()} >= {"out", "deep"}
+    assert [path.name for path in (tmp_path / "deep").iterdir()] in ([], ["to"])
 
 
 def test_what_is_rejected_stays_and_a_portrait_sent_before_goes_again(store: Store, tmp_path: Path):

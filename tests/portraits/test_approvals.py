@@ -125,3 +125,30 @@ def test_indices_and_seeds_of_more_meet_no_other():
     assert len(firsts) == len(ids)
     assert all(10_000 <= first < 2**31 - 10_000 and first % 10_000 == 0 for first in firsts)
     assert len({order_seed(0, "studio"), *(order_seed(0, "studio", item) for item in ids)}) == len(ids) + 1
+
+
+def test_what_a_spreadsheet_would_calculate_is_written_as_words_and_read_as_it_was():
+    """Album names are customers' words, and the studio opens the file in a spreadsheet."""
+    names = [
+        '=HYPERLINK("http://x")',
+        "@SUM(1)",
+        "+1",
+        "-1+cmd|' /C calc'!A1",
+        "\t=1",
+        "'=1",
+        "''=1",
+        "'quoted'",
+        "Anna",
+    ]
+    rows = [
+        {**portrait(number, 1), "identity_id": name, "portrait_id": f"{number:064x}"}
+        for number, name in enumerate(names)
+    ]
+    written = Approvals().written(rows)
+    cells = {cell for row in csv.reader(io.StringIO(written.decode())) for cell in row if cell}
+    assert not [cell for cell in cells if cell[0] in "=@+-\t\r"]
+    again = Approvals.read(written)
+    assert again.written(rows) == written
+    assert len(rows_of(again.without(names[:4], []))) == len(names) - 4  # they are known by their own names
+    noted = Approvals.read(f"portrait_id,decision,note\n{0:064x},approve,-- =x\n".encode())
+    assert Approvals.read(noted.written(rows)).written(rows) == noted.written(rows)

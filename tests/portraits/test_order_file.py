@@ -89,6 +89,12 @@ def test_albums_not_named_get_the_settings_or_the_default():
         ("albums: [anna]", "wanted fields such as"),
         ("anna", "wanted `albums:`"),
         ("albums: [{album_id", "cannot be read"),
+        ("? [a, b]\n: c", "cannot be read"),
+        ("a: &a [x]\nalbums: *a", "aliases (*name) are not taken"),
+        ("albums: &a [*a]", "aliases (*name) are not taken"),
+        ("albums: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
+        ("albums: [{album_id: anna, people: " + "9" * 5000 + "}]", "cannot be read"),
+        ("albums: " + "[" * 20_000, "nested too deeply"),
     ],
 )
 def test_what_does_not_fit_is_told(content: str, says: str):
@@ -105,6 +111,10 @@ def test_what_does_not_fit_is_told(content: str, says: str):
         ("o.csv", "album_id,styles\nanna,studio\nanna,plain\n", "'anna' is ordered twice"),
         ("o.csv", "styles\nstudio\n", "album_id is missing"),
         ("o.jsonl", '{"album_id": "anna"', "cannot be read"),
+        ("o.jsonl", "[" * 100_000, "nested too deeply"),
+        ("o.jsonl", '{"people": ' + "9" * 5000 + "}", "cannot be read"),
+        ("o.csv", "album_id\n" + "x" * 200_000, "cannot be read"),
+        ("o.csv", "album_id\0\nanna", "album_id"),
         ("o.xlsx", "", "wanted .yaml, .csv or .jsonl"),
     ],
 )
@@ -119,3 +129,12 @@ def test_ids_of_digits_stay_text():
         ["007"], SETTINGS, STYLES, *read_order_file("o.csv", lambda: b"album_id,styles\n007,studio:1\n")
     )
     assert found["007"].styles == {"studio": 1}
+
+
+def test_a_bomb_of_aliases_is_not_unfolded():
+    """Nine lines that are a billion words when they are written out."""
+    lines = ["a: &a [lol, lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
+    lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)]
+    with pytest.raises(SettingsError, match="aliases") as caught:
+        orders("\n".join([*lines, "albums: [{album_id: anna, styles: *i}]"]))
+    assert len(str(caught.value)) < 1000

@@ -1,4 +1,4 @@
-"""Every route of the OpenAPI document, by itself: its examples work, strangers get nothing, keys are needed."""
+"""Every route of the OpenAPI document, by itself: its examples work, keys are needed."""
 
 import base64
 import json
@@ -128,29 +128,6 @@ def test_without_a_key_it_does_nothing(world: World, method: str, path: str, ope
     answer = world.client.request(method, place(path, operation, {}))
     assert (answer.status_code == 401) is (path not in OPEN)
     assert ("security" in operation) is (path not in OPEN)
-
-
-@pytest.mark.usefixtures("_painter")
-@pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS)
-def test_another_tenants_ids_are_not_found(world: World, method: str, path: str, operation: dict[str, Any]) -> None:
-    ids = owned(world)
-    before = [world.ask("GET", f"/v1/{kind}").json() for kind in ("jobs", "identities")]
-    real = place(path, operation, ids)
-    for request in requests(operation, ids):
-        if any(name in real + json.dumps(request.get("json")) for name in ids.values()):
-            answer = world.ask(method.upper(), real, by="bert", **request)
-            assert (answer.status_code, answer.json()["status"]) == (404, 404)
-            missing = world.ask(method.upper(), place(path, operation, {}), by="bert", **request)
-            assert missing.status_code == 404  # what there is not looks the same
-        elif path.startswith("/v1/") and method == "get":
-            answer = world.ask("GET", real, by="bert")
-            assert not any(name in answer.text for name in ids.values())
-    assert [world.ask("GET", f"/v1/{kind}").json() for kind in ("jobs", "identities")] == before
-
-
-def test_the_routes_with_ids_are_among_them() -> None:
-    """So that the tests above look at something."""
-    assert len([one for one in OPERATIONS if "{" in str(one.id)]) >= 6
 
 
 def test_the_events_shown_are_those_that_come(world: World, live: LiveMemory) -> None:

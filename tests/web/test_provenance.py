@@ -3,6 +3,8 @@ import pytest
 
 from studiolo.portraits.files import encode_portrait, image_sha256
 from studiolo.provenance.manifests import without_manifest
+from tests.albums.test_decode import png_header
+from tests.albums.test_hostile_files import HOSTILE
 from tests.web.world import SETTINGS, World
 
 RGB = np.full((8, 8, 3), 77, np.uint8)
@@ -62,3 +64,10 @@ def test_what_is_no_picture_or_too_much_is_refused_unread(world: World):
 def test_damaged_pictures_are_answered(world: World, delivered: bytes):
     for content in (delivered[:100], delivered[:-40], b"\xff\xd8\xff" + b"\xff" * 50, b"GIF89a" + b"\xff" * 50):
         assert answer(world, content)["made_here"] is False
+
+
+def test_bombs_are_answered_too(world: World):
+    """They are opened in a child with an end to its memory and time."""
+    for write, _ in (HOSTILE[what] for what in ("a PNG with a text of 300 MB", "a GIF that says 65,535 px a side")):
+        assert answer(world, write())["made_here"] is False
+    assert answer(world, png_header(60_000, 60_000))["by"] is None
