@@ -43,6 +43,7 @@ from studiolo.portraits.rounds import (
     Drawn,
     Judged,
     Outcome,
+    StoredLora,
     Subject,
     acceptance_of,
     settings_inside,
@@ -56,6 +57,7 @@ from studiolo.service.logs import working_on
 from studiolo.service.records import JobReason, Kind, Lease
 from studiolo.service.regularly import regularly
 from studiolo.service.service import Service
+from studiolo.service.styles import OwnStyle, style_path
 from studiolo.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -106,6 +108,7 @@ class _Plan:
     style: Style
     subject: Subject
     sitter: Sitter
+    style_lora: StoredLora | None
 
 
 class Dispatcher:
@@ -287,7 +290,8 @@ class Dispatcher:
         job, settings = lease.job, self.settings
         try:
             wanted = PortraitRequest.model_validate(job.request)
-            style = wanted.look(settings.style_folder)
+            own = self._own_style(job.tenant_id, wanted.style_id)
+            style = wanted.look(settings.style_folder, None if own is None else own.style())
             order = wanted.order(job.id, settings.generation)
         except pydantic.ValidationError:
             raise UnacceptableError(
@@ -296,8 +300,9 @@ class Dispatcher:
         except SettingsError as error:
             raise UnacceptableError("request", str(error)) from None
         order = order.model_copy(update={"unsafe_above": settings.selection.unsafe_above})
+        style_lora = None if own is None else StoredLora(own.id, style_path(own.id), own.lora.sha256)
         if wanted.identity_id is None:
-            return _Plan(order, style, Subject(TRIGGER), Sitter(order.identity_id))
+            return _Plan(order, style, Subject(TRIGGER), Sitter(order.identity_id), style_lora)
         identity = self.service.identities.get(job.tenant_id, wanted.identity_id)
         if identity is None or not identity.versions:
             raise UnacceptableError("identity", "The person is not there any more, or was never learned.")
@@ -309,7 +314,14 @@ class Dispatcher:
             tuple(float(np.float32(one.quality_score)) for one in learned.references),
             np.asarray([one.embedding for one in learned.references], np.float32).reshape(-1, 128),
         )
-        return _Plan(order, style, subject, sitter)
+        return _Plan(order, style, subject, sitter, style_lora)
+
+    def _own_style(self, tenant_id: str, style_id: str | None) -> OwnStyle | None:
+        """The tenant's style of an order; None for one of ours. Raises `UnacceptableError` for one that is gone."""
+        own = None if style_id is None else self.service.styles.get(tenant_id, style_id)
+        if own is None and style_id is not None:
+            raise UnacceptableError("style", "The style is not there any more.")
+        return own
 
     def _made(self, hand: Hand, plan: _Plan) -> Outcome:
         order, style, job = plan.order, plan.style, hand.lease.job
@@ -320,7 +332,8 @@ class Dispatcher:
                 raise Stopped
             deadline_s = max(1.0, hand.left_s)
             hand.steps_before = hand.steps_done
-            draft = Draft(order, style, plan.subject, count, first_index, deadline_s, _PREVIEW_S, job.request_id)
+            about = deadline_s, _PREVIEW_S, job.request_id, plan.style_lora
+            draft = Draft(order, style, plan.subject, count, first_index, *about)
             yield from hand.hold(self.draw(draft))
             if hand.stopped:  # what came is not all
                 raise Stopped
@@ -362,6 +375,8 @@ class Dispatcher:
             index, made = item.candidate.index, outcome.made[item.candidate.index]
             rgb_u8, score = made.portrait.rgb_u8, made.portrait.score
             inside = settings_inside(plan.order, plan.style, made, index, self.settings.base, plan.subject.lora_sha256)
+            if plan.style_lora is not None:
+                inside["style_lora_sha256"] = plan.style_lora.sha256
             content = self.service.provenance.sign(encode_portrait(rgb_u8, inside))
             path = f"{lease.folder}/{index:03d}.png"
             store.write_bytes(path, content)

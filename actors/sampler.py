@@ -14,6 +14,7 @@ import weakref
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
+from dataclasses import astuple
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,7 +28,7 @@ from studiolo.generation.base import load_base
 from studiolo.generation.engine import Engine, Events, Portrait, Step, Work
 from studiolo.generation.engine import Order as EngineOrder
 from studiolo.portraits.orders import to_engine
-from studiolo.portraits.rounds import Draft, Drawing, Drawn
+from studiolo.portraits.rounds import Draft, Drawing, Drawn, StoredLora
 from studiolo.portraits.styles import style_lora_path
 from studiolo.service.logs import answering
 from studiolo.service.metrics import Meters, NoMeters
@@ -46,8 +47,8 @@ _STALL_S = 120.0
 """Longest that a step may take."""
 
 
-class FaceLora:
-    """A face-LoRA as a file, which is there for as long as anybody holds this, or until it is closed."""
+class LoraFile:
+    """A LoRA of the store as a file, which is there for as long as anybody holds this, or until it is closed."""
 
     def __init__(self, path: Path, copy: BinaryIO | None = None) -> None:
         """`copy` is what `path` leads to, in memory, unless that is the store's own file."""
@@ -65,24 +66,25 @@ class FaceLora:
         self.close()
 
 
-class FaceLoras:
-    """Face-LoRAs of `store` as verified files, the `kept` used last; from any thread, and one read waits for no other.
+class LoraFiles:
+    """LoRAs of people and styles in `store` as verified files, the `kept` used last; from any thread, one read waits
+    for no other.
 
     Where the store has no files on this disk, there are copies in memory: of a process that is killed none is left.
     """
 
     def __init__(self, store: Store, kept: int = 16) -> None:
         self._store, self._kept = store, kept
-        self._folder = tempfile.TemporaryDirectory(prefix="face-loras-")
+        self._folder = tempfile.TemporaryDirectory(prefix="loras-")
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         """Guards the two below; never held while the store is read."""
-        self._files: OrderedDict[str, FaceLora] = OrderedDict()
+        self._files: OrderedDict[str, LoraFile] = OrderedDict()
         """By sha256."""
         self._used: defaultdict[str, set[str]] = defaultdict(set)
-        """By person: every sha256 that was had. What an engine made of a file may outlive the file here."""
+        """By person or style: every sha256 that was had. What an engine made of a file may outlive the file here."""
 
-    def get(self, identity_id: str, path: str, sha256: str) -> FaceLora:
+    def get(self, whose: str, path: str, sha256: str) -> LoraFile:
         """The file at `path` of the store. Raises `WeightsError` when it is not the one with `sha256`, `StoreError`."""
         with self._lock:
             found = self._files.get(sha256)
@@ -90,29 +92,29 @@ class FaceLoras:
         if not found.path.is_file() or sha256_of(found.path) != sha256:
             with self._lock:
                 self._files.pop(sha256, None)
-            raise WeightsError(f"face-LoRA {path}: not the file with the sha256 {sha256[:12]}...; train it again")
+            raise WeightsError(f"LoRA {path}: not the file with the sha256 {sha256[:12]}...; train or send it again")
         with self._lock:
-            self._used[identity_id].add(sha256)
+            self._used[whose].add(sha256)
             self._files[sha256] = found
             self._files.move_to_end(sha256)
             while len(self._files) > self._kept:
                 self._files.popitem(last=False)
         return found
 
-    def forget(self, identity_id: str) -> tuple[list[str], int]:
-        """Remove what there is of a person: the sha256 of files that were used, and how many copies there were."""
+    def forget(self, whose: str) -> tuple[list[str], int]:
+        """Remove what there is of a person or style: the sha256 of files that were used, how many copies there were."""
         with self._lock:
-            used = sorted(self._used.pop(identity_id, ()))
+            used = sorted(self._used.pop(whose, ()))
             return used, sum(self._files.pop(sha256).close() for sha256 in used if sha256 in self._files)
 
-    def _open(self, path: str) -> FaceLora:
+    def _open(self, path: str) -> LoraFile:
         local = self._store.local_path(path)
         if local is not None:
-            return FaceLora(local)
-        copy = os.fdopen(os.memfd_create("face-lora"), "wb", buffering=0)
+            return LoraFile(local)
+        copy = os.fdopen(os.memfd_create("lora"), "wb", buffering=0)
         link = Path(self._folder.name) / f"{next(self._numbers)}.safetensors"
         link.symlink_to(f"/proc/{os.getpid()}/fd/{copy.fileno()}")
-        made = FaceLora(link, copy)
+        made = LoraFile(link, copy)
         copy.write(self._store.read_bytes(path))
         return made
 
@@ -136,10 +138,10 @@ class Sampler:
     def use(self, pipeline: StableDiffusionPipeline) -> None:
         """Draw with this base."""
         self.engine = Engine.configured(pipeline, self.settings)
-        self._loras, self._entering = FaceLoras(self.store), threading.Lock()
+        self._loras, self._entering = LoraFiles(self.store), threading.Lock()
         self._forgotten: set[str] = set()
-        self._inside: weakref.WeakKeyDictionary[Sampling, str] = weakref.WeakKeyDictionary()
-        """Drafts that were begun, and of whom."""
+        self._inside: weakref.WeakKeyDictionary[Sampling, tuple[str, ...]] = weakref.WeakKeyDictionary()
+        """Drafts that were begun, and of which people and styles."""
 
     def sample(self, draft: Draft) -> "Sampling":
         """The draft, which begins at once; from any thread.
@@ -149,20 +151,23 @@ class Sampler:
         """
         with answering(draft.request_id) if draft.request_id else nullcontext():
             log.info("a draft begins", extra={"candidates": draft.count, "worker": self.name})
-        subject, style_lora, whose = draft.subject, style_lora_path(draft.style), draft.order.identity_id
-        face_lora = None
-        if subject.lora_path is not None and whose not in self._forgotten:
-            face_lora = self._loras.get(whose, subject.lora_path, subject.lora_sha256)
+        loras, style_file = _loras_of(draft), style_lora_path(draft.style)
+        whose = (draft.order.identity_id, *(one.whose for one in loras.values()))
+        files = {name: self._loras.get(*astuple(one)) for name, one in loras.items() if not self._is_forgotten(whose)}
+        paths = {name: str(file.path) for name, file in files.items()}
         with self._entering:
-            if whose in self._forgotten:
-                self._loras.forget(whose)  # what was read meanwhile
-                raise UnacceptableError("identity", "The person is not there any more.")
+            if self._is_forgotten(whose):
+                for one in self._forgotten.intersection(whose):
+                    self._loras.forget(one)  # what was read meanwhile
+                person = whose[0] in self._forgotten
+                reason, what = ("identity", "person") if person else ("style", "style")
+                raise UnacceptableError(reason, f"The {what} is not there any more.")
             fields = to_engine(
                 draft.order,
                 draft.style,
-                {"trigger": subject.trigger, "common_tags": subject.common_tags},
-                face_lora_path=str(face_lora.path) if face_lora else None,
-                style_lora_path=str(style_lora) if style_lora else None,
+                {"trigger": draft.subject.trigger, "common_tags": draft.subject.common_tags},
+                face_lora_path=paths.get("face"),
+                style_lora_path=paths.get("style") or (str(style_file) if style_file else None),
                 count=draft.count,
                 first_index=draft.first_index,
                 fits=self.engine.fits,
@@ -172,14 +177,17 @@ class Sampler:
             self._inside[sampling] = whose
         return sampling
 
-    def forget(self, identity_id: str) -> dict[str, int]:
-        """Stop the drafts of a person, take no more, and drop what is kept of them; how much of what."""
+    def forget(self, name: str) -> dict[str, int]:
+        """Stop the drafts of a person or style, take no more, and drop what is kept of them; how much of what."""
         with self._entering:
-            self._forgotten.add(identity_id)
-            for sampling in [one for one, whose in self._inside.items() if whose == identity_id]:
+            self._forgotten.add(name)
+            for sampling in [one for one, whose in self._inside.items() if name in whose]:
                 sampling.close()
-            sha256s, copies = self._loras.forget(identity_id)
+            sha256s, copies = self._loras.forget(name)
             return {"copies of face-LoRAs": copies, **self.engine.forget(sha256s)}
+
+    def _is_forgotten(self, whose: tuple[str, ...]) -> bool:
+        return not self._forgotten.isdisjoint(whose)
 
     def note(self, error: Exception | None) -> None:
         """A draft ended, with an error or without: what nobody raised on purpose speaks against the sampler.
@@ -224,6 +232,17 @@ class Sampler:
     def close(self) -> None:
         """End all drafts after the step in hand."""
         self.engine.close()
+
+
+def _loras_of(draft: Draft) -> dict[str, StoredLora]:
+    """The LoRAs of a draft that are in the store: `face`, `style`."""
+    subject = draft.subject
+    found: dict[str, StoredLora] = {}
+    if subject.lora_path is not None:
+        found["face"] = StoredLora(draft.order.identity_id, subject.lora_path, subject.lora_sha256)
+    if draft.style_lora is not None:
+        found["style"] = draft.style_lora
+    return found
 
 
 class Sampling(Iterator[Drawing | Drawn]):

@@ -12,6 +12,7 @@ from jobs.retain import retain
 from jobs.samples import samples
 from jobs.serve import serve
 from jobs.studio import studio
+from jobs.style import style
 from jobs.synthesise import synthesise
 from jobs.train import train
 from jobs.trainer import trainer
@@ -33,6 +34,7 @@ app.command()(serve)
 app.command()(trainer)
 app.command()(base)
 app.command()(samples)
+app.command()(style)
 app.command()(synthesise)
 
 

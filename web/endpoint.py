@@ -18,6 +18,7 @@ from web import examples
 
 _WRITES = 4
 _LOOKS = 2
+_INSPECTIONS = 1
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Endpoint:
     """Held while a photo is whole in memory, on its way into the store."""
     looks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LOOKS))
     """Held while a child process looks at a picture."""
+    inspections: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_INSPECTIONS))
+    """Held while a LoRA is whole in memory."""
 
     def url(self, request: Request, path: str) -> str:
         """The URL of a path that begins with `/`, as the caller reaches it."""
@@ -56,6 +59,7 @@ Here = Annotated[Endpoint, Depends(_endpoint)]
 Who = Annotated[Caller, Depends(_caller)]
 JobId = Annotated[str, Path(description="A job's id.", examples=[examples.JOB_ID])]
 IdentityId = Annotated[str, Path(description="An identity's id.", examples=[examples.IDENTITY_ID])]
+StyleId = Annotated[str, Path(description="The id of a style of your own.", examples=[examples.STYLE_ID])]
 IdempotencyKey = Annotated[
     str | None,
     Header(

@@ -7,6 +7,7 @@ from fastapi.openapi.models import Example
 
 JOB_ID = "job_019a0000000000000000000000000000"
 IDENTITY_ID = "id_019a0000000000000000000000000000"
+STYLE_ID = "style_019a0000000000000000000000000000"
 _KEY_ID = "key_019a0000000000000000000000000000"
 _REQUEST_ID = "8c1f0f6e3a0c4b0e9d5a7b2f4c6d8e10"
 
@@ -36,6 +37,14 @@ ALBUM = {
     "consent_given_by": "Anna",
     "consent_statement": "Portraits may be made of me.",
     "consent_given_at": 1794000000,
+}
+OWN_STYLE = {
+    "name": "oil-painting",
+    "title": "Oil painting",
+    "description": "Thick paint, warm colours.",
+    "prompt": "an oil painting, thick paint",
+    "negative_prompt": "photo",
+    "weight": 0.8,
 }
 
 JOB: dict[str, Any] = {
@@ -99,7 +108,22 @@ IDENTITY: dict[str, Any] = {
         }
     ],
 }
-STYLES = {"data": [{"name": "studio", "title": "Studio", "description": "A grey backdrop and soft light."}]}
+STYLE = {
+    "name": "oil-painting",
+    "title": "Oil painting",
+    "description": "Thick paint, warm colours.",
+    "own": {
+        "id": STYLE_ID,
+        "prompt": "an oil painting, thick paint",
+        "negative_prompt": "photo",
+        "weight": 0.8,
+        "rank": 16,
+        "layers": 128,
+        "created_at": 1795000000.0,
+    },
+}
+_OURS = {"name": "studio", "title": "Studio", "description": "A grey backdrop and soft light.", "own": None}
+STYLES = {"data": [STYLE, _OURS]}
 USAGE = {
     "data": [{"key_id": _KEY_ID, "day": "2026-11-27", "requests": 4, "portraits": 2, "identities": 1, "steps": 860}]
 }
@@ -167,6 +191,7 @@ ANSWERS = {
     "IdentityView": IDENTITY,
     "IdentityPage": page(IDENTITY),
     "ErasureView": ERASURE,
+    "StyleView": STYLE,
     "StyleList": STYLES,
     "UsageList": USAGE,
     "Health": HEALTH,

@@ -1,4 +1,4 @@
-"""Routes of portraits and styles."""
+"""The route of portraits."""
 
 import asyncio
 from typing import Annotated
@@ -9,7 +9,6 @@ from starlette.concurrency import run_in_threadpool
 
 from studiolo.errors import ConflictError, NotFoundError, SettingsError, UnacceptableError
 from studiolo.portraits.requests import PortraitRequest
-from studiolo.portraits.styles import all_styles
 from studiolo.service.identities import IdentityState
 from studiolo.service.keys import Caller
 from studiolo.service.logs import current_request
@@ -18,7 +17,7 @@ from studiolo.service.webhooks import check_url
 from web import examples
 from web.endpoint import Endpoint, Here, IdempotencyKey, Who, found_job
 from web.jobs import get_job
-from web.types import JobView, PortraitsBody, StyleList, StyleView
+from web.types import JobView, PortraitsBody
 
 router = APIRouter(prefix="/v1", tags=["portraits"])
 
@@ -28,13 +27,6 @@ _NOT_READY = {
     IdentityState.ERASING: "It is being erased.",
 }
 _UPSCALES = (1, 2, 4)
-
-
-@router.get("/styles")
-def list_styles(here: Here, who: Who) -> StyleList:
-    """The styles that can be ordered."""
-    styles = all_styles(here.settings.style_folder).values()
-    return StyleList(data=[StyleView(name=one.name, title=one.title, description=one.description) for one in styles])
 
 
 @router.post(
@@ -94,8 +86,11 @@ def accept(
 ) -> Job:
     """Put portraits into the queue, or refuse them. Raises `RefusedError`."""
     service = here.service
+    own = None if wanted.style is None else service.styles.named(who.tenant_id, wanted.style)
+    if own is not None:
+        wanted = wanted.model_copy(update={"style_id": own.id})
     try:
-        wanted.look(here.settings.style_folder)
+        wanted.look(here.settings.style_folder, None if own is None else own.style())
     except SettingsError as error:
         raise UnacceptableError("style", str(error)) from None
     if webhook_url is not None:

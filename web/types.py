@@ -116,6 +116,23 @@ class PortraitsBody(Body):
     """Told when the job has ended."""
 
 
+class OwnStyleView(View):
+    """What there is to say of a style of your own."""
+
+    id: str
+    """Deleted by it."""
+    prompt: str
+    """Its words in every prompt."""
+    negative_prompt: str
+    weight: float
+    """Of the LoRA."""
+    rank: int
+    """Of the LoRA, the largest of its layers."""
+    layers: int
+    """Layers of the base that it changes."""
+    created_at: float
+
+
 class StyleView(View):
     """A style."""
 
@@ -123,6 +140,8 @@ class StyleView(View):
     """How it is ordered."""
     title: str
     description: str
+    own: OwnStyleView | None
+    """Null of a style of ours."""
 
 
 class StyleList(View):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from studiolo.errors import SettingsError, WeightsError
 from studiolo.generation.grouped import matrix_shape
+from studiolo.generation.lora_files import of_layer
 from studiolo.weights.fetch import sha256_of
 
 LoraMix = Sequence[tuple[str, float]]
@@ -190,17 +191,10 @@ def _scales(prefix: str, alphas: Mapping[str, float], config: Mapping[str, Any])
     pattern = own.get("alpha_pattern") or {}
 
     def scale(name: str, rank: int) -> float:
-        alpha = by_layer.get(name, _of_layer(pattern, name, own.get("lora_alpha", rank)))
+        alpha = by_layer.get(name, of_layer(pattern, name, own.get("lora_alpha", rank)))
         return float(alpha / (math.sqrt(rank) if own.get("use_rslora") else rank))
 
     return scale
-
-
-def _of_layer(values: Mapping[str, Any], name: str, otherwise: Any) -> Any:
-    """The value of the first key that is the layer's name or its end; peft takes keys for regular expressions, which a
-    file could make run for ever.
-    """
-    return next((value for key, value in values.items() if f".{name}".endswith(f".{key}")), otherwise)
 
 
 def _updates(

@@ -27,6 +27,8 @@ class PortraitRequest(Section):
     """Whose; None for a person of the base."""
     style: str | None = None
     """Name of a style."""
+    style_id: str | None = None
+    """The style, where it is one of the caller's own."""
     prompt: str = ""
     """Words, after those of the style when there is one."""
     negative_prompt: str = ""
@@ -52,12 +54,15 @@ class PortraitRequest(Section):
             return self.seed
         return int.from_bytes(hashlib.sha256(job_id.encode()).digest()[:4], "big") >> 1
 
-    def look(self, style_folder: str | None = None) -> Style:
-        """The style with the caller's words in it. Raises `SettingsError` for one that there is not."""
+    def look(self, style_folder: str | None = None, own: Style | None = None) -> Style:
+        """The style with the caller's words in it; `own` is it, where it is one of the caller's own.
+
+        Raises `SettingsError` for one that there is not.
+        """
         if self.style is None:
             words = {"prompt": self.prompt, "negative_prompt": self.negative_prompt}
             return Style(name=PROMPT_STYLE, title="In the caller's words", **words)
-        style = load_style(self.style, style_folder)
+        style = own or load_style(self.style, style_folder)
         more = {
             "add_prompt_style": _joined(style.add_prompt_style, self.prompt),
             "negative_prompt": _joined(style.negative_prompt, self.negative_prompt),

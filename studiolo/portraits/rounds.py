@@ -43,6 +43,16 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class StoredLora:
+    """A LoRA in the store."""
+
+    whose: str
+    """Id of the person or style that it goes with."""
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Draft:
     """What is asked of a sampler: `count` candidates of an order, indices from `first_index` on."""
 
@@ -57,6 +67,8 @@ class Draft:
     """Seconds between two previews; 0: none are made."""
     request_id: str | None = None
     """Of the HTTP request it is for, for the log."""
+    style_lora: StoredLora | None = None
+    """Of a style whose LoRA is in the store; None where the style says itself where it is, or has none."""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from sqlalchemy.orm import Session
 from studiolo.errors import StoreError
 from studiolo.service.queue import JobQueue
 from studiolo.service.records import is_id, made_at, new_id, result_folder
-from studiolo.service.tables import BindingRow, ChoreRow, IdentityRow, JobRow, PixelsRow
+from studiolo.service.tables import BindingRow, ChoreRow, IdentityRow, JobRow, PixelsRow, StyleRow
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
 
 _OF_PEOPLE = ("albums", "identities")
 _OF_JOBS = ("results",)
+_OF_STYLES = ("styles",)
 """Folders of the store in which folders are named by the ids of rows."""
 _PERSON = re.compile(r"(?<![0-9A-Za-z_])id_[0-9a-f]{32}(?![0-9a-f])")
 BINDING = "database.json"
@@ -65,8 +66,8 @@ class Expiry:
         return done
 
     def remove_orphans(self, older_s: float = 3600.0) -> int:
-        """Remove what no row knows: files of identities and jobs, ledger records and runs of identities, as a broken
-        upload or a late worker leaves them; how many.
+        """Remove what no row knows: files of identities, jobs and styles, ledger records and runs of identities, as a
+        broken upload or a late worker leaves them; how many.
 
         What is younger than `older_s` may belong to an upload that goes on. It lists the whole store. Raises
         `StoreError`, before anything goes, if that would be more than `orphans_share` of all.
@@ -77,15 +78,18 @@ class Expiry:
         jobs = set(self._ids(_OF_JOBS))
         lost_people = people - self._known(IdentityRow, people, older_s)
         lost_jobs = jobs - self._known(JobRow, jobs, older_s)
-        lost, held = len(lost_people | lost_jobs), len(people | jobs)
+        styles = set(self._ids(_OF_STYLES))
+        lost_styles = styles - self._known(StyleRow, styles, older_s)
+        lost, held = len(lost_people | lost_jobs | lost_styles), len(people | jobs | styles)
         if lost > max(_FEW, self.orphans_share * held):
             raise StoreError(
-                f"store {self.store.url}: {self.database!r} knows nothing of {lost} of the {held} people and jobs with"
-                " files in it, so nothing is removed: is it the right database, and of today? Of files that may go set"
-                " orphans_share higher"
+                f"store {self.store.url}: {self.database!r} knows nothing of {lost} of the {held} people, jobs and"
+                " styles with files in it, so nothing is removed: is it the right database, and of today? Of files that"
+                " may go set orphans_share higher"
             )
         gone = sum(self._remove(f"{place}/{one}") for place in _OF_PEOPLE for one in sorted(lost_people))
         gone += sum(self._remove(f"{place}/{one}") for place in _OF_JOBS for one in sorted(lost_jobs))
+        gone += sum(self._remove(f"{place}/{one}") for place in _OF_STYLES for one in sorted(lost_styles))
         told = {path for one in lost_people for path in records.get(one, ())}
         for path in sorted(told):
             self.store.remove(path)
@@ -173,7 +177,9 @@ class Expiry:
         if row is not None:
             row.result_until = self.database.now(session) + _AGAIN_S
 
-    def _known(self, table: type[IdentityRow] | type[JobRow], ids: set[str], older_s: float) -> set[str]:
+    def _known(
+        self, table: type[IdentityRow] | type[JobRow] | type[StyleRow], ids: set[str], older_s: float
+    ) -> set[str]:
         """Those that are young or have a row."""
         young_from = self.database.read(self.database.now) - older_s
         known = {name for name in ids if made_at(name) >= young_from}

@@ -73,7 +73,7 @@ TABLE = (
         _SECONDS,
     ),
     Metric("studiolo_refusals_total", "counter", "HTTP requests that were refused.", ("status", "reason")),
-    Metric("studiolo_upload_bytes_total", "counter", "Bytes of photos that came in whole."),
+    Metric("studiolo_upload_bytes_total", "counter", "Bytes of photos and LoRAs that came in whole."),
     Metric("studiolo_webhooks_total", "counter", "Tries to deliver a webhook.", ("outcome",)),
 )
 """All metrics, in the order of the dashboard."""

@@ -21,6 +21,7 @@ from studiolo.service.queue import JobQueue
 from studiolo.service.receipts import ReceiptKey
 from studiolo.service.settings import ServiceSettings
 from studiolo.service.speeds import Speeds
+from studiolo.service.styles import Styles
 from studiolo.service.webhooks import Webhooks
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
@@ -46,6 +47,7 @@ class Service:
     erasure: Erasure
     expiry: Expiry
     provenance: Provenance
+    styles: Styles
 
     @classmethod
     def open(cls, settings: ServiceSettings, meters: Meters | None = None) -> "Service":
@@ -74,6 +76,7 @@ class Service:
             erasure=Erasure(queue, store, tracker, ReceiptKey.open(Path(settings.receipt_key))),
             expiry=Expiry(queue, store, tracker, settings.orphans_share),
             provenance=Provenance(database, Signer(Credentials.open(settings.provenance))),
+            styles=Styles(database, store, settings.uploads.max_styles),
         )
 
     def tend(self) -> dict[str, int]:
@@ -88,13 +91,14 @@ class Service:
     def tidy(self, elsewhere: Elsewhere | None = None) -> dict[str, int]:
         """What may take long: call it every few seconds, beside `tend`, in any number of processes.
 
-        Results that are over are thrown away, erasures that were begun finished, and once a day, by one process of all,
-        what belongs to nobody removed. A process that cannot reach what samplers hold gives no `elsewhere` and leaves
-        erasures to those that can. Returns how many of each; what fails is logged and counts 0.
+        Results that are over are thrown away, erasures and deletions of styles that were begun finished, and once a
+        day, by one process of all, what belongs to nobody removed. A process that cannot reach what samplers hold gives
+        no `elsewhere` and leaves those to others that can. Returns how many of each; what fails is logged and counts 0.
         """
         return {
             "expired": _try("expiry", self.expiry.expire_results),
             "erased": 0 if elsewhere is None else _try("erasures", lambda: self._erase(elsewhere)),
+            "styles": 0 if elsewhere is None else _try("styles", lambda: self.styles.finish(elsewhere)),
             "orphans": _try("orphans", self.expiry.remove_orphans_daily),
         }
 

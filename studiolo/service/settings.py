@@ -66,7 +66,7 @@ class AdmissionSettings(Section):
 
 
 class UploadSettings(Section):
-    """How much an album may hold."""
+    """How much an album or a style may hold."""
 
     max_photos: int = pydantic.Field(40, ge=1)
     """Photos of an album."""
@@ -74,6 +74,10 @@ class UploadSettings(Section):
     """Size of a photo's file."""
     max_album_mib: float = pydantic.Field(250.0, gt=0)
     """Size of all files of an album together."""
+    max_style_mib: float = pydantic.Field(64.0, gt=0)
+    """Size of the LoRA of a tenant's own style; it is kept in float32, up to twice as large."""
+    max_styles: int = pydantic.Field(50, ge=0)
+    """Own styles of a tenant; 0 takes none."""
 
 
 class WebhookSettings(Section):
@@ -132,7 +136,7 @@ class ServiceSettings(Settings):
     admission: AdmissionSettings = AdmissionSettings()
     """Accepting and refusing."""
     uploads: UploadSettings = UploadSettings()
-    """Albums that are sent."""
+    """Albums and styles that are sent."""
     webhooks: WebhookSettings = WebhookSettings()
     """Telling a tenant's own server."""
     provenance: ProvenanceSettings = ProvenanceSettings()

@@ -233,6 +233,25 @@ class BindingRow(Base):
     id: Mapped[str] = mapped_column(String(40))
 
 
+class StyleRow(Base):
+    """A style of a tenant's own."""
+
+    __tablename__ = "styles"
+    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    name: Mapped[str] = mapped_column(String(64))
+    """How it is ordered."""
+    look: Mapped[dict[str, Any]]
+    """`studiolo.service.styles.Look`: words and weight."""
+    lora: Mapped[dict[str, Any]]
+    """`studiolo.service.styles.StyleLora`: its file in the store."""
+    created_at: Mapped[float]
+    ending_at: Mapped[float | None]
+    """Since when it is being deleted; the row is the last to go."""
+
+
 class ReceiptRow(Base):
     """The signed receipt of an erasure; it says nothing about the person but the id that was hers."""
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from actors.sampler import FaceLoras, Sampler
+from actors.sampler import LoraFiles, Sampler
 from benchmarks.workloads import write_loras
 from studiolo.errors import SettingsError, UnacceptableError, WeightsError
 from studiolo.generation.engine import Order as EngineOrder
@@ -110,7 +110,7 @@ def test_face_loras_of_an_object_store_are_copied_checked_bounded_and_forgotten(
     for name in ("anna", "ben", "cleo"):
         store.write_bytes(f"{name}.safetensors", name.encode())
         contents[name] = hashlib.sha256(name.encode()).hexdigest()
-    loras = FaceLoras(store, kept=2)
+    loras = LoraFiles(store, kept=2)
     paths = {name: loras.get(name, f"{name}.safetensors", sha256).path for name, sha256 in contents.items()}
     assert [path.exists() for path in paths.values()] == [False, True, True]
     assert all(path.is_symlink() for path in paths["ben"].parent.iterdir())  # into memory: a kill leaves no copy
@@ -119,14 +119,14 @@ def test_face_loras_of_an_object_store_are_copied_checked_bounded_and_forgotten(
     assert loras.forget("ben") == ([contents["ben"]], 1)
     assert loras.forget("ben") == ([], 0)
     assert not paths["ben"].exists()
-    with pytest.raises(WeightsError, match="train it again"):
+    with pytest.raises(WeightsError, match="train or send it again"):
         loras.get("cleo", "cleo.safetensors", contents["anna"])
     assert loras.get("anna", "anna.safetensors", contents["anna"]).path.read_bytes() == b"anna"
 
 
 def test_a_face_lora_that_is_held_stays_when_others_take_its_place() -> None:
     store = Store(f"memory://{uuid.uuid4().hex}")
-    loras, held = FaceLoras(store, kept=1), []
+    loras, held = LoraFiles(store, kept=1), []
     for name in ("anna", "ben"):
         store.write_bytes(f"{name}.safetensors", name.encode())
         held.append(loras.get(name, f"{name}.safetensors", hashlib.sha256(name.encode()).hexdigest()))

@@ -38,7 +38,7 @@ def test_migrations_make_the_tables_of_the_models(url: str):
         return compare_metadata(MigrationContext.configure(session.connection(), opts=options), Base.metadata)
 
     assert database.read(compare) == []
-    assert len(Base.metadata.tables) == 13
+    assert len(Base.metadata.tables) == 14
     add_tenant(database, "kept")
     migrate(url)
     assert names(database) == ["kept"]

@@ -4,23 +4,25 @@ A route that is not in `TRIED` fails here: whoever adds one says how a stranger 
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from tests.jobs.finished_job import empty_database
-from tests.web.test_document import DOCUMENT
 from tests.web.test_identities import TEXTS, files, photo
-from tests.web.world import World
+from tests.web.test_styles import LORA
+from tests.web.world import SETTINGS, World
+from web.app import create_app
 
 
 @dataclass(frozen=True)
 class Hidden:
-    """The answer is 404, as for what there is not. `{job}` and `{identity}` are anna's."""
+    """The answer is 404, or as for what there is not. `{job}`, `{identity}`, `{style}` and `{look}` are anna's."""
 
     path: str
     body: dict[str, Any] | None = None
+    status: int = 404
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Own:
 
     path: str
     more: dict[str, Any] = field(default_factory=dict)
+    status: int = 202
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Nameless:
     why: str
 
 
+DOCUMENT = create_app(None, SETTINGS).openapi()  # type: ignore[arg-type]  # who only reads it needs no service
 SAME_KEY = {"Idempotency-Key": "annas-key"}
 TRIED: dict[str, list[Hidden | Listed | Own | Nameless]] = {
     "GET /healthz": [Nameless("it says that the process lives")],
@@ -61,8 +65,12 @@ TRIED: dict[str, list[Hidden | Listed | Own | Nameless]] = {
     "GET /v1/jobs/{job_id}/images/{number}": [Hidden("/v1/jobs/{job}/images/0")],
     "GET /v1/jobs/{job_id}/events": [Hidden("/v1/jobs/{job}/events")],
     "GET /v1/styles": [Listed("/v1/styles")],
+    "POST /v1/styles": [Own("/v1/styles", {"data": {"name": "annas-look"}, "files": {"lora": LORA}}, 201)],
+    "DELETE /v1/styles/{style_id}": [Hidden("/v1/styles/{style}")],
     "POST /v1/portraits": [
         Hidden("/v1/portraits", {"identity_id": "{identity}", "style": "studio"}),
+        Hidden("/v1/portraits", {"style": "{look}"}, 422),
+        Hidden("/v1/portraits", {"style": "{style}"}, 422),
         Own("/v1/portraits", {"json": {"style": "studio"}, "headers": SAME_KEY}),
     ],
     "GET /v1/identities": [Listed("/v1/identities"), Listed("/v1/identities?before={identity}")],
@@ -72,6 +80,7 @@ TRIED: dict[str, list[Hidden | Listed | Own | Nameless]] = {
     "POST /v1/images/generations": [
         Hidden("/v1/images/generations", {"prompt": "x", "user": "{identity}"}),
         Hidden("/v1/images/generations", {"prompt": "x", "identity_id": "{identity}"}),
+        Hidden("/v1/images/generations", {"prompt": "x", "style_name": "{look}"}, 422),
     ],
     "POST /v1/provenance": [Nameless("it tells of a picture whether it was made here, to whoever has it")],
 }
@@ -79,13 +88,16 @@ TRIED: dict[str, list[Hidden | Listed | Own | Nameless]] = {
 
 @pytest.fixture
 def annas(world: World) -> dict[str, str]:
-    """A finished job of portraits of a learned identity, asked for under a key's name."""
+    """A finished job of portraits of a learned identity, asked for under a key's name, and a style."""
+    settings = SETTINGS.model_copy(update={"base": "embedded-base"})
+    world.app.state.endpoint = replace(world.app.state.endpoint, settings=settings)
     world.service.store.write_bytes("mlflow.db", empty_database())
     identity = world.identity()
     asked = {"identity_id": identity, "style": "studio"}
     job = world.ask("POST", "/v1/portraits", json=asked, headers=SAME_KEY).json()["id"]
     world.make()
-    return {"job": job, "identity": identity}
+    style = world.ask("POST", "/v1/styles", data={"name": "annas-look"}, files={"lora": LORA}).json()["own"]["id"]
+    return {"job": job, "identity": identity, "style": style, "look": "annas-look"}
 
 
 def test_every_route_is_tried() -> None:
@@ -108,18 +120,18 @@ def test_another_tenant_sees_nothing_and_changes_nothing(world: World, annas: di
     method, before = route.partition(" ")[0], seen_by_anna()
     for one in TRIED[route]:
         match one:
-            case Hidden(path, body):
+            case Hidden(path, body, status):
                 real, more = filled(path, annas), {} if body is None else {"json": filled(body, annas)}
                 answer = world.ask(method, real, by="bert", **more)
-                assert (answer.status_code, answer.json()["status"]) == (404, 404), answer.text
+                assert (answer.status_code, answer.json()["status"]) == (status, status), answer.text
             case Listed(path):
                 answer = world.ask("GET", filled(path, annas), by="bert")
                 assert answer.status_code == 200
                 assert not any(name in answer.text for name in (*annas.values(), world.tokens["anna"].split("_")[1]))
-            case Own(path, more):
+            case Own(path, more, status):
                 made = world.ask(method, path, by="bert", **more)
-                assert made.status_code == 202
-                assert made.json()["id"] != annas["job"]
+                assert made.status_code == status, made.text
+                assert not any(annas[name] in made.text for name in ("job", "identity", "style"))
         assert seen_by_anna() == before
 
 

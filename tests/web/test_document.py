@@ -19,6 +19,7 @@ from studiolo.service.service import Service
 from tests.jobs.finished_job import empty_database
 from tests.web.painter import Painter
 from tests.web.test_identities import photo
+from tests.web.test_styles import LORA
 from tests.web.world import SETTINGS, LiveMemory, World
 from web import examples
 from web.app import create_app
@@ -30,6 +31,7 @@ OPERATIONS = [
     for method, operation in operations.items()
 ]
 OPEN = {"/healthz", "/readyz"}
+FILES = {"photos": photo(), "lora": LORA}
 FREE = {"request", "receipt", "erased"}
 """Objects whose fields differ from one answer to the next."""
 
@@ -46,10 +48,11 @@ def _painter(service: Service, base: StableDiffusionPipeline) -> Iterator[None]:
 
 
 def owned(world: World) -> dict[str, str]:
-    """A finished job and a learned identity of anna's, by the ids that stand for them in the examples."""
+    """A finished job, a learned identity and a style of anna's, by the ids that stand for them in the examples."""
     world.service.store.write_bytes("mlflow.db", empty_database())
     job_id = world.ask("POST", "/v1/portraits", json={"style": "studio", "wait_s": 20}).json()["id"]
-    return {examples.JOB_ID: job_id, examples.IDENTITY_ID: world.identity()}
+    style = world.ask("POST", "/v1/styles", data={"name": "another"}, files={"lora": LORA}).json()["own"]["id"]
+    return {examples.JOB_ID: job_id, examples.IDENTITY_ID: world.identity(), examples.STYLE_ID: style}
 
 
 def requests(operation: dict[str, Any], ids: dict[str, str]) -> Iterator[dict[str, Any]]:
@@ -63,8 +66,8 @@ def requests(operation: dict[str, Any], ids: dict[str, str]) -> Iterator[dict[st
             if kind == "application/json":
                 yield {"json": real}
             elif kind == "multipart/form-data":
-                assert media["schema"]["properties"]["photos"]["items"]["format"] == "binary"
-                yield {"data": real, "files": [("photos", ("me.jpg", photo(), "image/jpeg"))]}
+                (name,) = FILES.keys() & media["schema"]["properties"]
+                yield {"data": real, "files": [(name, ("a file", FILES[name], "text/plain"))]}
             elif kind == "application/octet-stream":
                 yield {"content": photo()}
             else:
