@@ -13,6 +13,7 @@ DOORS = (
     "Headers",
     "JSON bodies",
     "Uploads",
+    "Photos by URL",
     "Names",
     "Prompts",
     "Safetensors",

@@ -19,6 +19,8 @@ from web.gate import check_length, too_large
 _SNIFFED = 16
 _IN_MEMORY = 2**20
 _FIELD_BYTES = 32 * 1024
+_LISTED_BYTES = 2048
+_MOST_LISTED = 500
 _ENVELOPE = 2**20
 """Bytes of a body beside its files: boundaries, headers, texts."""
 
@@ -38,15 +40,18 @@ class Part:
 
 
 class FormReader(ABC):
-    """Reads one form with files called `files`, of `most` bytes together, and texts called `texts`, each once.
+    """Reads one form with files called `files`, of `most` bytes together, and texts called `texts`, each once but for
+    those called `many`, which are short.
 
     The parser calls back while it is fed; what it said is carried out afterwards, in order.
     """
 
-    def __init__(self, request: Request, files: str, texts: frozenset[str], most: int) -> None:
-        self.request, self.files, self.texts, self.most = request, files, texts, most
+    def __init__(self, request: Request, files: str, texts: frozenset[str], most: int, many: str = "") -> None:
+        self.request, self.files, self.texts, self.most, self.many = request, files, texts, most, many
         self.fields: dict[str, str] = {}
         """The texts that came."""
+        self.listed: list[str] = []
+        """Those called `many`."""
         self._said: list[tuple[str, bytes]] = []
         self._header, self._headers = (bytearray(), bytearray()), dict[bytes, bytes]()
         self._part: Part | None = None
@@ -127,6 +132,8 @@ class FormReader(ABC):
         if name == self.files:
             self.begin()
             return Part(name, tempfile.SpooledTemporaryFile(_IN_MEMORY))
+        if self.many and name == self.many and len(self.listed) < _MOST_LISTED:
+            return Part(name, None)
         if name not in self.texts or name in self.fields:
             wanted = ", ".join(sorted(self.texts))
             raise UnacceptableError("form", f"Got the part {name[:60]!r}; send {self.files} and, each once, {wanted}.")
@@ -138,8 +145,9 @@ class FormReader(ABC):
             return
         part.size += len(data)
         if part.file is None:
-            if part.size > _FIELD_BYTES:
-                raise UnacceptableError("form", f"The part {part.name} has more than {_FIELD_BYTES} bytes.")
+            most = _LISTED_BYTES if part.name == self.many else _FIELD_BYTES
+            if part.size > most:
+                raise UnacceptableError("form", f"The part {part.name} has more than {most} bytes.")
             part.text += data
             return
         self.take(len(data))
@@ -155,9 +163,13 @@ class FormReader(ABC):
             return
         if part.file is None:
             try:
-                self.fields[part.name] = part.text.decode()
+                text = part.text.decode()
             except UnicodeDecodeError:
                 raise UnacceptableError("form", f"The part {part.name} is not UTF-8.") from None
+            if part.name == self.many:
+                self.listed.append(text)
+            else:
+                self.fields[part.name] = text
             return
         with part.file:
             if part.size < _SNIFFED:

@@ -19,7 +19,7 @@ from web import examples
 from web.endpoint import Endpoint, Here, IdempotencyKey, IdentityId, Who
 from web.jobs import Before, Limit, get_job
 from web.types import CurvePoint, ErasureView, IdentityPage, IdentityView, JobView, ReferenceView, VersionView
-from web.uploads import PHOTOS, Album, receive_album, remove_album
+from web.uploads import PHOTO_URLS, PHOTOS, Album, receive_album, remove_album
 
 router = APIRouter(prefix="/v1/identities", tags=["identities"])
 
@@ -34,7 +34,7 @@ _TEXTS: dict[str, dict[str, Any]] = {
     "deadline_s": {"type": "number", "description": "Seconds from now within which it has to be learned."},
     "webhook_url": {"type": "string", "description": "Told when the job has ended."},
 }
-_REQUIRED = [PHOTOS, "name", "consent_given_by", "consent_statement", "consent_given_at"]
+_REQUIRED = ["name", "consent_given_by", "consent_statement", "consent_given_at"]
 _FORM = {
     "required": True,
     "content": {
@@ -47,6 +47,12 @@ _FORM = {
                         "type": "array",
                         "items": {"type": "string", "format": "binary"},
                         "description": "1 to 20 photos or more, each a part of its own: JPEG, PNG, HEIC, WebP, AVIF.",
+                    },
+                    PHOTO_URLS: {
+                        "type": "array",
+                        "items": {"type": "string", "format": "uri"},
+                        "description": "Photos to fetch, behind those that are sent, each URL a part of its own: https,"
+                        " from hosts that the operator has listed; nowhere unless it has.",
                     },
                     **_TEXTS,
                 },

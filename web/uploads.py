@@ -1,6 +1,11 @@
-"""An album that streams in as a form: metered, put into the store photo by photo, and gone if refused."""
+"""An album that streams in as a form: metered, put into the store photo by photo, and gone if refused.
+
+Photos that are given as URLs are fetched when the form is whole, and metered in the same way.
+"""
 
 import asyncio
+import hashlib
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -18,6 +23,10 @@ from web.forms import FormReader, Part
 
 PHOTOS = "photos"
 """Name of the parts that are photos."""
+PHOTO_URLS = "photo_urls"
+"""Name of the parts that are URLs of photos."""
+_SNIFFED = 16
+_IN_MEMORY = 2**20
 
 
 @dataclass
@@ -43,7 +52,9 @@ async def receive_album(request: Request, here: Endpoint, identity_id: str, fiel
     album, time_s = Album(identity_id), here.settings.web.upload_s
     try:
         async with asyncio.timeout(time_s):
-            await _AlbumReader(request, here, album, fields).read()
+            reader = _AlbumReader(request, here, album, fields)
+            await reader.read()
+            await reader.fetch()
     except BaseException as error:
         await asyncio.shield(run_in_threadpool(remove_album, here.service.store, identity_id))
         if isinstance(error, TimeoutError):
@@ -65,7 +76,7 @@ class _AlbumReader(FormReader):
 
     def __init__(self, request: Request, here: Endpoint, album: Album, fields: frozenset[str]) -> None:
         self.here, self.album, self.meter = here, album, AlbumMeter(here.service.settings.uploads)
-        super().__init__(request, PHOTOS, fields, int(self.meter.settings.max_album_mib * 2**20))
+        super().__init__(request, PHOTOS, fields, int(self.meter.settings.max_album_mib * 2**20), PHOTO_URLS)
         album.fields = self.fields
 
     def begin(self) -> None:
@@ -78,10 +89,34 @@ class _AlbumReader(FormReader):
         check_photo(begins)
 
     async def keep(self, file: IO[bytes], part: Part) -> None:
+        await self._put(file, part.digest.hexdigest(), part.size)
+
+    async def fetch(self) -> None:
+        """The photos that were given as URLs, behind the others. Raises `RefusedError`."""
+        fetcher = self.here.service.fetcher
+        self.meter.expect(len(self.listed))
+        for url in self.listed:
+            fetcher.check(url)
+        for url in self.listed:
+            self.meter.begin_photo()
+            with tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
+                digest = hashlib.sha256()
+
+                def take(chunk: bytes, file: IO[bytes] = file, digest: Any = digest) -> None:
+                    self.meter.take(len(chunk))
+                    digest.update(chunk)
+                    file.write(chunk)
+
+                await fetcher.fetch(url, take)
+                file.seek(0)
+                check_photo(file.read(_SNIFFED))
+                await self._put(file, digest.hexdigest(), self.meter.photo_bytes)
+
+    async def _put(self, file: IO[bytes], sha256: str, size: int) -> None:
         number = len(self.album.photos) + 1
         async with self.here.writes:
             await run_in_threadpool(_store, self.here.service.store, self.album.path(number), file)
-        self.album.photos.append({"sha256": part.digest.hexdigest(), "bytes": part.size})
+        self.album.photos.append({"sha256": sha256, "bytes": size})
 
 
 def _store(store: Store, path: str, file: IO[bytes]) -> None:

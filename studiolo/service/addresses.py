@@ -1,8 +1,14 @@
-"""Which addresses a URL of a stranger may lead to: public ones, decided after the name was resolved."""
+"""Which addresses a URL of a stranger may lead to: public ones, decided after the name was resolved, and the one that
+was decided on is called.
+"""
 
+import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable, Sequence
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+
+import httpx
 
 from studiolo.errors import UnacceptableError
 
@@ -33,6 +39,37 @@ def public_address(host: str, port: int, networks: Sequence[str] = (), resolver:
     if not found:
         raise OSError(f"{host} has no address")
     return found[0]
+
+
+def careful_client(ca_file: str | None) -> httpx.AsyncClient:
+    """A client that heeds no proxies of the environment, keeps no connection, and trusts `ca_file` in place of the
+    usual authorities. It knows no time limits: httpx's are for one read each, and a server may also drip.
+    """
+    trust: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca_file) if ca_file else True
+    limits = httpx.Limits(max_keepalive_connections=0)
+    return httpx.AsyncClient(verify=trust, trust_env=False, timeout=None, limits=limits)
+
+
+async def pinned_request(
+    client: httpx.AsyncClient,
+    method: str,
+    url: httpx.URL,
+    headers: Mapping[str, str],
+    networks: Sequence[str] = (),
+    resolver: Resolve = resolve,
+    content: bytes | None = None,
+) -> httpx.Request:
+    """A request for `url` that goes to the address that was looked at; its certificate is checked by the name.
+
+    Send it without following redirects. Raises as `public_address` does.
+    """
+    host, port = url.raw_host.decode(), url.port or {"http": 80, "https": 443}[url.scheme]
+    address = await asyncio.to_thread(public_address, host, port, networks, resolver)
+    named = {"host": url.netloc.decode(), "user-agent": "studiolo", **headers}
+    extensions = {"sni_hostname": host}
+    return client.build_request(
+        method, url.copy_with(host=address), content=content, headers=named, extensions=extensions
+    )
 
 
 def is_public(address: Address) -> bool:

@@ -13,6 +13,7 @@ from studiolo.service.admission import Admission
 from studiolo.service.database import Database, migrate
 from studiolo.service.erasure import Elsewhere, Erasure
 from studiolo.service.expiry import Expiry
+from studiolo.service.fetching import PhotoFetcher
 from studiolo.service.identities import Identities
 from studiolo.service.keys import Keys
 from studiolo.service.metrics import Meters, NoMeters
@@ -48,6 +49,7 @@ class Service:
     expiry: Expiry
     provenance: Provenance
     styles: Styles
+    fetcher: PhotoFetcher
 
     @classmethod
     def open(cls, settings: ServiceSettings, meters: Meters | None = None) -> "Service":
@@ -77,6 +79,7 @@ class Service:
             expiry=Expiry(queue, store, tracker, settings.orphans_share),
             provenance=Provenance(database, Signer(Credentials.open(settings.provenance))),
             styles=Styles(database, store, settings.uploads.max_styles),
+            fetcher=PhotoFetcher(settings.photo_urls),
         )
 
     def tend(self) -> dict[str, int]:

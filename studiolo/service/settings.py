@@ -1,11 +1,15 @@
 """Settings of the endpoint: frozen, typed, documented under each field, like those of the studio job."""
 
 import ipaddress
+import re
 
 import pydantic
 
 from studiolo.service.records import Kind
 from studiolo.settings import ProvenanceSettings, Section, Settings
+
+_HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*(:[0-9]{1,5})?")
+"""A host as it stands in a request: lower case, IDNA where it is not ASCII."""
 
 
 class QueueSettings(Section):
@@ -80,6 +84,41 @@ class UploadSettings(Section):
     """Own styles of a tenant; 0 takes none."""
 
 
+class PhotoUrlSettings(Section):
+    """Photos that are given as URLs, and fetched."""
+
+    hosts: tuple[str, ...] = ()
+    """Names of the only hosts that are asked, such as `cdn.example.com`, or `cdn.example.com:8443` for another port
+    than 443; empty: photos are not fetched. Redirects to other hosts are not followed."""
+    networks: tuple[str, ...] = ()
+    """Networks that are asked though they are not public, such as `10.1.0.0/16`; private, loopback and link-local
+    addresses are refused otherwise."""
+    ca_file: str | None = None
+    """Path of a PEM file with the certificate authorities that are trusted, in place of the usual ones."""
+    timeout_s: float = pydantic.Field(20.0, gt=0)
+    """Seconds that a photo may take, its redirects included."""
+    redirects: int = pydantic.Field(3, ge=0)
+    """Redirects of a photo that are followed."""
+
+    @property
+    def places(self) -> frozenset[str]:
+        """`HOST:PORT` of all hosts."""
+        return frozenset(host if ":" in host else f"{host}:443" for host in self.hosts)
+
+    @pydantic.field_validator("hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"wanted names such as cdn.example.com or cdn.example.com:8443, got {host!r}")
+        return value
+
+    @pydantic.field_validator("networks")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _networks(value)
+
+
 class WebhookSettings(Section):
     """How a tenant's own server is told that a job has ended."""
 
@@ -104,9 +143,14 @@ class WebhookSettings(Section):
     @pydantic.field_validator("networks")
     @classmethod
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for network in value:
-            ipaddress.ip_network(network)
-        return value
+        return _networks(value)
+
+
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    """The same; raises `ValueError` for what is no network."""
+    for network in value:
+        ipaddress.ip_network(network)
+    return value
 
 
 class ServiceSettings(Settings):
@@ -137,6 +181,8 @@ class ServiceSettings(Settings):
     """Accepting and refusing."""
     uploads: UploadSettings = UploadSettings()
     """Albums and styles that are sent."""
+    photo_urls: PhotoUrlSettings = PhotoUrlSettings()
+    """Photos given as URLs."""
     webhooks: WebhookSettings = WebhookSettings()
     """Telling a tenant's own server."""
     provenance: ProvenanceSettings = ProvenanceSettings()

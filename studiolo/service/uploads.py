@@ -21,7 +21,11 @@ class AlbumMeter:
         """Another photo begins."""
         self.photos += 1
         self.photo_bytes = 0
-        if self.photos > self.settings.max_photos:
+        self.expect(0)
+
+    def expect(self, more: int) -> None:
+        """So many more photos are to come."""
+        if self.photos + more > self.settings.max_photos:
             sentence = f"More than {self.settings.max_photos} photos; send the best ones."
             raise TooLargeError("too_many_photos", sentence)
 

@@ -10,7 +10,6 @@ import base64
 import hashlib
 import hmac
 import secrets
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from studiolo.errors import UnacceptableError
 from studiolo.keys import canonical_json
-from studiolo.service.addresses import Resolve, public_address, resolve
+from studiolo.service.addresses import Resolve, careful_client, pinned_request, resolve
 from studiolo.service.database import Database
 from studiolo.service.metrics import Meters, NoMeters
 from studiolo.service.records import is_id
@@ -130,8 +129,7 @@ class Webhooks:
         return min(self.settings.first_pause_s * 4.0 ** (attempts - 1), self.settings.longest_pause_s)
 
     async def _send_all(self, due: list[_Due]) -> "list[_Failed | None]":
-        trust = ssl.create_default_context(cafile=self.settings.ca_file) if self.settings.ca_file else True
-        async with httpx.AsyncClient(verify=trust, trust_env=False, timeout=None, limits=_ONE_TRY) as client:
+        async with careful_client(self.settings.ca_file) as client:
             return list(await asyncio.gather(*(self._send(client, item) for item in due)))
 
     async def _send(self, client: httpx.AsyncClient, due: _Due) -> "_Failed | None":
@@ -139,17 +137,14 @@ class Webhooks:
         try:
             async with asyncio.timeout(self.settings.timeout_s):  # of all together: a server may also drip
                 url = check_url(due.url, self.settings)
-                port = url.port or {"http": 80, "https": 443}[url.scheme]
-                address = await asyncio.to_thread(
-                    public_address, url.raw_host.decode(), port, self.settings.networks, self.resolver
-                )
-                headers = {"host": url.netloc.decode(), "content-type": "application/json", "user-agent": "studiolo"}
-                request = client.build_request(
+                request = await pinned_request(
+                    client,
                     "POST",
-                    url.copy_with(host=address),
-                    content=due.body,
-                    headers=headers | signed(due.secret, due.id, int(due.at), due.body),
-                    extensions={"sni_hostname": url.raw_host.decode()},
+                    url,
+                    {"content-type": "application/json", **signed(due.secret, due.id, int(due.at), due.body)},
+                    self.settings.networks,
+                    self.resolver,
+                    due.body,
                 )
                 response = await client.send(request, stream=True, follow_redirects=False)
                 await response.aclose()
@@ -168,9 +163,6 @@ class Webhooks:
 class _Failed:
     text: str
     final: bool = False
-
-
-_ONE_TRY = httpx.Limits(max_keepalive_connections=0)
 
 
 def check_url(url: str, settings: WebhookSettings) -> httpx.URL:
