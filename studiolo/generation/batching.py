@@ -12,6 +12,7 @@ from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionM
 from numpy.typing import NDArray
 from torch import Tensor
 
+from studiolo.errors import UnacceptableError
 from studiolo.generation.adapters import Factors
 from studiolo.generation.lane import Lane
 from studiolo.generation.order import Order, Portrait, Step, candidate_seed
@@ -21,6 +22,8 @@ from studiolo.generation.slot import Conditioning, Slot, Start, skipped_steps
 
 LaneKey = tuple[tuple[int, int, int], tuple[str, ...]]
 """The shape [C, h, w] of the latents and the names of the ControlNets."""
+
+_SPOILT = "What is drawn with these LoRAs and weights has no finite values; give the style less weight or leave it out."
 
 
 class Request:
@@ -177,10 +180,16 @@ class Batcher:
             total = order.count * (order.steps - skipped_steps(order.steps, order.strength))
             request.events.put(Step(request.steps_done, total, {i: slot.latents[0].cpu() for i, slot in shown}))
             for place, (index, slot) in [*request.active.items()]:
-                if slot.finished:
-                    lane.leave(place)
-                    del request.active[place]
+                if not slot.finished:
+                    continue
+                lane.leave(place)
+                del request.active[place]
+                if slot.latents.isfinite().all():
                     finished.append((request, index, slot))
+                else:
+                    self.let_go(request)
+                    request.fail(UnacceptableError("lora", _SPOILT))
+                    break
         for request, index, rgb_u8 in self._decode(sorted(finished, key=lambda one: one[1])):
             seed = candidate_seed(request.order.seed, request.order.identity_id, index)
             request.events.put(Portrait(index, seed, rgb_u8))
@@ -193,6 +202,7 @@ class Batcher:
         vae = self._pipeline.vae
         scaled_NCHW = (latents_NCHW / vae.config.scaling_factor).to(vae.device, vae.dtype)
         images_NHW3 = vae.decode(scaled_NCHW, return_dict=False)[0].float().permute(0, 2, 3, 1).cpu().numpy()
+        images_NHW3 = np.nan_to_num(images_NHW3)  # grey, where a LoRA spoilt it
         return np.rint(np.clip(images_NHW3 / 2 + 0.5, 0, 1) * 255).astype(np.uint8)
 
     def _decode(

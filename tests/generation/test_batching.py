@@ -146,7 +146,7 @@ def test_the_first_due_goes_first(base: StableDiffusionPipeline) -> None:
     """In another lane and in its own, it overtakes those that have more time."""
     engine, finished = Engine(base, slots=1), []
     small = order("soon, small", size_px=48, deadline_s=10)
-    orders = [order("now", steps=60), order("later"), order("soon", deadline_s=20), small]
+    orders = [order("now", steps=60), order("later", steps=30), order("soon", steps=30, deadline_s=20), small]
     events = [engine.submit(orders[0])]
     next(events[0])
     events += [engine.submit(one) for one in orders[1:]]

@@ -9,11 +9,12 @@ import pytest
 
 from studiolo.errors import DatabaseError, StoreError
 from studiolo.generation.lora_files import base_layers
+from studiolo.service.records import Kind
 from studiolo.service.styles import style_path
 from studiolo.weights.fetch import pull
 from tests.loras import attention, file, kohya
 from tests.web.test_gate import Message, spoken
-from tests.web.world import SETTINGS, World, settings_with
+from tests.web.world import World, settings_with
 from web.app import create_app
 
 LAYERS = base_layers(pull("embedded-base"))
@@ -24,7 +25,7 @@ TEXTS = {"name": "oil-painting", "title": "Oil", "prompt": "an oil painting", "w
 @pytest.fixture(autouse=True)
 def _embedded(world: World) -> None:
     """The base whose layers are looked at."""
-    settings = SETTINGS.model_copy(update={"base": "embedded-base"})
+    settings = settings_with(openai_wait_s=0.2).model_copy(update={"base": "embedded-base"})
     world.app.state.endpoint = replace(world.app.state.endpoint, settings=settings)
 
 
@@ -90,6 +91,7 @@ def test_the_same_style_again_is_the_one_that_is_there(world: World) -> None:
 
 def test_with_openais_route(world: World) -> None:
     send(world)
+    world.service.speeds.report("w", Kind.PORTRAITS, steps=100_000, busy_s=1.0)
     world.ask("POST", "/v1/images/generations", json={"prompt": "x", "style_name": "oil-painting", "n": 1})
     (job,) = world.ask("GET", "/v1/jobs").json()["data"]
     assert job["request"]["style_id"] == own(world)[0]["own"]["id"]
