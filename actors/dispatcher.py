@@ -325,7 +325,8 @@ class Dispatcher:
 
     def _made(self, hand: Hand, plan: _Plan) -> Outcome:
         order, style, job = plan.order, plan.style, hand.lease.job
-        how = Finish(style.words, style.greyscale, order.generation.upscale, job.request_id)
+        generation = order.generation
+        how = Finish(style.words, style.greyscale, generation.upscale, generation.fusion, job.request_id)
 
         def draw(count: int, first_index: int) -> Iterator[Drawing | Drawn]:
             if hand.stopped:

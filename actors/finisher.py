@@ -16,7 +16,7 @@ from studiolo.errors import UnacceptableError, WeightsError
 from studiolo.perception.similarity import Similarity
 from studiolo.perception.suite import open_suite
 from studiolo.portraits.finishing import Finished, Finisher
-from studiolo.portraits.fusion import in_look
+from studiolo.portraits.fusion import Template, in_look
 from studiolo.service.logs import answering
 from studiolo.settings import GenerationSettings, PerceptionSettings
 from studiolo.storage.store import Store
@@ -58,6 +58,8 @@ class Finish:
     grey: bool
     upscale: int
     """1, 2 or 4."""
+    fusion: float
+    """0 to 1."""
     request_id: str | None = None
     """Of the HTTP request it is for, for the log."""
 
@@ -103,14 +105,17 @@ class PortraitFinisher:
             raise WeightsError(f"finisher: a candidate took more than {_STALL_S:g} s; start it again")
 
     def _finish(self, rgb_u8: NDArray[np.uint8], sitter: Sitter, how: Finish) -> Finished:
-        references = [*zip(sitter.crop_paths, sitter.quality_scores, strict=True)] if self.settings.fusion else []
-        known = self._finisher.templates(
+        templates = in_look(self._templates(sitter), how.style_words) if how.fusion else []
+        more = {"grey": how.grey, "upscale": how.upscale, "fusion": how.fusion}
+        return self._finisher(rgb_u8, templates, sitter.embeddings_ND, **more)
+
+    def _templates(self, sitter: Sitter) -> list[Template]:
+        references = zip(sitter.crop_paths, sitter.quality_scores, strict=True)
+        return self._finisher.templates(
             sitter.identity_id,
             sitter.version(),
             lambda: [(self.store.read_bytes(path), score) for path, score in references],
         )
-        templates = in_look(known, how.style_words)
-        return self._finisher(rgb_u8, templates, sitter.embeddings_ND, grey=how.grey, upscale=how.upscale)
 
     def forget(self, identity_id: str) -> dict[str, int]:
         """Take nothing more of a person, and drop what is kept of them; how much of what."""

@@ -61,7 +61,8 @@ class PlainServer:
         """PNG files of the accepted candidates, best first."""
         order, style = wanted.order("plain", self._settings), wanted.look()
         person = None if wanted.identity_id is None else self._people[wanted.identity_id]
-        sitter, how = sitter_of(order, person), Finish(style.words, style.greyscale, order.generation.upscale)
+        generation, sitter = order.generation, sitter_of(order, person)
+        how = Finish(style.words, style.greyscale, generation.upscale, generation.fusion)
 
         def finish(rgb_u8: RgbU8) -> Finished:
             return self._finisher.finish(rgb_u8, sitter, how)

@@ -27,6 +27,10 @@ _NOT_READY = {
     IdentityState.ERASING: "It is being erased.",
 }
 _UPSCALES = (1, 2, 4)
+_AS_THEY_ARE = {
+    *("identity_id", "style", "prompt", "negative_prompt", "count", "seed", "face_weight", "style_weight", "fusion")
+}
+"""Fields of a body that a request has under the same names."""
 
 
 @router.post(
@@ -52,7 +56,7 @@ async def order_portraits(
 
 
 def _order(here: Endpoint, who: Caller, body: PortraitsBody, idempotency_key: str | None) -> Job:
-    fields = body.model_dump(include={"identity_id", "style", "prompt", "negative_prompt", "count", "seed"})
+    fields = body.model_dump(include=_AS_THEY_ARE)
     upscale = None if body.size_px is None else upscale_of(here, body.size_px)
     wanted = portrait_request(upscale=upscale, accept_similarity=body.threshold, **fields)
     return accept(here, who, wanted, body.deadline_s, idempotency_key, body.webhook_url)

@@ -108,6 +108,12 @@ class PortraitsBody(Body):
     """Side of the square pictures: 1, 2 or 4 times that of the base."""
     threshold: float | None = pydantic.Field(None, ge=0, le=1)
     """Least calibrated similarity of an accepted portrait."""
+    face_weight: float | None = pydantic.Field(None, ge=0, le=2)
+    """Weight of what was learned of the person: less follows the style and the words more freely."""
+    style_weight: float | None = pydantic.Field(None, ge=0, le=2)
+    """Weight of the style's LoRA, where it has one."""
+    fusion: float | None = pydantic.Field(None, ge=0, le=1)
+    """How much of the best photo's face is set into a portrait; 0 leaves the portrait to what was learned."""
     deadline_s: float | None = pydantic.Field(None, gt=0, le=1e9)
     """Seconds from now within which it has to be done. Refused at once when that cannot be met."""
     wait_s: float = pydantic.Field(0, ge=0, le=1e6)

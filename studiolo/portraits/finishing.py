@@ -101,10 +101,11 @@ class Finisher:
         *,
         grey: bool = False,
         upscale: int | None = None,
+        fusion: float | None = None,
     ) -> Finished:
         """The portrait of a picture [H, W, 3], judged against the embeddings [N, D] of its person's references.
 
-        `upscale` is 1, 2 or 4; None: as the settings say.
+        `upscale` is 1, 2 or 4, `fusion` 0 to 1; None: as the settings say.
         """
         with self._lock:
             drawn_rgb_u8 = self._upscaler(upscale or self._settings.upscale)(rgb_u8)
@@ -112,11 +113,12 @@ class Finisher:
                 drawn_rgb_u8 = greyscale(drawn_rgb_u8)
             drawn = self._score(drawn_rgb_u8, references_ND)
             suite, settings = self._suite, self._settings
-            image, fusion = fuse(drawn_rgb_u8, drawn.landmarks_px, templates, suite.mesher, settings.fusion)
+            share = settings.fusion if fusion is None else fusion
+            image, fused = fuse(drawn_rgb_u8, drawn.landmarks_px, templates, suite.mesher, share)
             if settings.retouch and drawn.landmarks_px is not None:
                 image = retouch(image, suite.regions(image, drawn.landmarks_px), settings.retouch)
             score = drawn if image is drawn_rgb_u8 else self._score(image, references_ND)
-            return Finished(image, score, drawn.similarity, fusion)
+            return Finished(image, score, drawn.similarity, fused)
 
     def _upscaler(self, factor: int) -> Upscaler:
         if factor not in self._upscalers:

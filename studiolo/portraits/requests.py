@@ -41,6 +41,12 @@ class PortraitRequest(Section):
     """Side of a portrait, in sides of the base's pictures; None: as the settings say."""
     accept_similarity: float | None = pydantic.Field(None, ge=0, le=1)
     """Least calibrated similarity of an accepted portrait; None: as the settings say."""
+    face_weight: float | None = pydantic.Field(None, ge=0, le=2)
+    """Weight of the face-LoRA; None: as the settings say."""
+    style_weight: float | None = pydantic.Field(None, ge=0, le=2)
+    """Weight of the style's LoRA, where it has one; None: as the settings say."""
+    fusion: float | None = pydantic.Field(None, ge=0, le=1)
+    """How much of the best photo's face is set into a portrait; None: as the settings say."""
 
     @pydantic.model_validator(mode="after")
     def _something_is_wanted(self) -> "PortraitRequest":
@@ -78,6 +84,9 @@ class PortraitRequest(Section):
         own = {
             "upscale": self.upscale,
             "accept_similarity": self.accept_similarity,
+            "face_weight": self.face_weight,
+            "style_weight": self.style_weight,
+            "fusion": self.fusion,
             "candidates_per_portrait": each,
         }
         return default.model_copy(update={name: value for name, value in own.items() if value is not None})

@@ -19,7 +19,7 @@ from tests.portraits.test_fusion import crop_of
 pytestmark = [pytest.mark.usefixtures("weights"), pytest.mark.timeout(60)]
 
 GREY = np.full((64, 64, 3), 128, np.uint8)
-PLAIN = Finish("", False, 1)
+PLAIN = Finish("", False, 1, 0.8)
 
 
 @pytest.fixture
@@ -48,6 +48,16 @@ def test_references_are_read_once_for_each_version_of_them(finisher: PortraitFin
     finisher.finish(GREY, anna, PLAIN)
     with pytest.raises(StoreError):
         finisher.finish(GREY, Sitter("anna", anna.crop_paths, (0.8,), anna.embeddings_ND), PLAIN)
+
+
+def test_a_face_is_fused_as_far_as_is_asked_for(finisher: PortraitFinisher, people: Path) -> None:
+    other_rgb_u8 = crop_of(people / "P002" / "portrait.jpg", open_suite("embedded"), 0.35, 512)[0]
+    anna, shares = sitter(finisher, people), (0.0, 0.4, 0.8, 0.0)
+    made = [finisher.finish(other_rgb_u8, anna, Finish("", False, 1, share)).rgb_u8 for share in shares]
+    assert np.array_equal(made[0], other_rgb_u8)
+    assert np.array_equal(made[3], other_rgb_u8)
+    changed = [np.abs(one.astype(int) - other_rgb_u8).mean() for one in made[:3]]
+    assert 0 == changed[0] < changed[1] < changed[2]
 
 
 def test_of_a_person_who_is_forgotten_nothing_is_kept_or_taken(finisher: PortraitFinisher, people: Path) -> None:

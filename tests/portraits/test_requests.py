@@ -55,6 +55,8 @@ def test_its_own_settings_win() -> None:
     anna = {"identity_id": "anna", "style": "studio"}
     own = PortraitRequest(**anna, upscale=4, accept_similarity=0.0).settings(DEFAULT)
     assert (own.upscale, own.accept_similarity, own.steps) == (4, 0.0, DEFAULT.steps)
+    weights = {"face_weight": 0.5, "style_weight": 1.5, "fusion": 0.0}
+    assert PortraitRequest(**anna, **weights).settings(DEFAULT) == DEFAULT.model_copy(update=weights)
     assert PortraitRequest(**anna).settings(DEFAULT) == DEFAULT
 
 

@@ -10,7 +10,7 @@ from studiolo.service.keys import KeyLimits
 from studiolo.service.records import Kind
 from tests.web.world import SETTINGS, World
 
-ORDER = {"style": "studio", "count": 2, "seed": 7, "size_px": 128, "threshold": 0.3}
+ORDER = {"style": "studio", "count": 2, "seed": 7, "size_px": 128, "threshold": 0.3, "face_weight": 0.75, "fusion": 0.0}
 
 
 def test_an_order_is_kept_as_a_worker_needs_it(world: World) -> None:
@@ -25,6 +25,8 @@ def test_an_order_is_kept_as_a_worker_needs_it(world: World) -> None:
     order = wanted.order(lease.job.id, SETTINGS.generation)
     assert (order.identity_id, order.style, order.count) == (identity_id, "studio", 2)
     assert (order.generation.upscale, order.generation.accept_similarity) == (2, 0.3)
+    assert (order.generation.face_weight, order.generation.fusion) == (0.75, 0.0)
+    assert order.generation.style_weight == SETTINGS.generation.style_weight
     assert lease.job.steps == 2 * SETTINGS.generation.candidates_per_portrait * SETTINGS.generation.steps
     assert lease.job.units == 2
 
