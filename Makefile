@@ -40,16 +40,19 @@ test-weights: weights
 PYTEST := $(BIN)/python -m pytest
 at_the_end = log=$$(mktemp); $(1) >$$log 2>&1; code=$$?; cat $$log; rm $$log; exit $$code
 
-ON_RAY := tests/jobs tests/pipelines tests/test_serve_app.py
+JOBS := tests/jobs tests/test_serve_app.py
+PIPELINES := tests/pipelines
 
 test: test-weights  ## the tests, offline
-	@$(MAKE) --no-print-directory -k -j2 tests-on-ray tests-without-ray
+	@$(MAKE) --no-print-directory -k -j3 tests-of-parts tests-of-jobs tests-of-pipelines
 
-.PHONY: tests-on-ray tests-without-ray
-tests-on-ray:
-	$(PYTEST) $(ON_RAY)
-tests-without-ray:
-	@$(call at_the_end,$(PYTEST) $(ON_RAY:%=--ignore=%))
+.PHONY: tests-of-parts tests-of-jobs tests-of-pipelines
+tests-of-parts:
+	$(PYTEST) $(patsubst %,--ignore=%,$(JOBS) $(PIPELINES))
+tests-of-jobs:
+	@$(call at_the_end,$(PYTEST) $(JOBS))
+tests-of-pipelines:
+	@$(call at_the_end,$(PYTEST) $(PIPELINES))
 
 chromium:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \

@@ -51,8 +51,8 @@ def finished(store: Store, what: str = "finished") -> Counter[int]:
     ("deed", "told"),
     [
         ("abort", "2 attempts, the last: the worker ended without a word"),
-        ("hang", "2 attempts, the last: took longer than 4 s"),
-        ("eat", "2 attempts, the last: its worker took "),
+        pytest.param("hang", "2 attempts, the last: took longer than 4 s", marks=pytest.mark.slow),
+        pytest.param("eat", "2 attempts, the last: its worker took ", marks=pytest.mark.slow),
     ],
 )
 def test_a_poison_row_fails_alone(store: Store, deed: str, told: str):
@@ -72,6 +72,7 @@ def test_many_poison_rows_use_up_no_common_bound(store: Store):
     assert finished(store) == Counter(value for value, deed in enumerate(deeds) if not deed)
 
 
+@pytest.mark.slow
 def test_among_units_in_flight_the_culprits_alone_are_given_up(store: Store):
     """Each dies once in company and twice alone; the others are finished, and their rows come out once.
 

@@ -65,7 +65,9 @@ def test_all_are_trained_once_and_found_done_by_the_next_run(tmp_path: Path) -> 
     ("deed", "told", "limits"),
     [
         ("abort", "3 attempts, the last: the worker ended without a word", {}),
-        ("hang", "3 attempts, the last: took longer than 8 s", {"time_limit_s": 8.0}),
+        pytest.param(
+            "hang", "3 attempts, the last: took longer than 8 s", {"time_limit_s": 8.0}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_an_identity_that_ends_its_worker_fails_alone(
