@@ -178,7 +178,7 @@ class LeasedTrainer:
         self.effort.work(len(self._pupils))
         for learner, pupil in self._pupils.items():
             held = pupil.held
-            held.steps_done = len(learner.losses)
+            held.steps_done, held.losses = len(learner.losses), learner.losses
             if not held.lost:
                 with working_on(held.lease.job), _warned("no checkpoint"):  # none is needed without a crash
                     self.training.stepped(learner, writes=held.sure)

@@ -60,6 +60,7 @@ JOB: dict[str, Any] = {
     "position": None,
     "steps": 60,
     "steps_done": 60,
+    "curve": [],
     "attempts": 1,
     "created_at": 1795000000.0,
     "deadline_at": 1795003600.0,

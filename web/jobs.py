@@ -8,7 +8,7 @@ from studiolo.errors import NotFoundError
 from studiolo.portraits.requests import PortraitRequest, PortraitsResult
 from studiolo.service.records import Job, Kind, State
 from web.endpoint import Endpoint, Here, TheJob, Who, found_job
-from web.types import IDENTITY_PATTERN, ImageView, JobPage, JobView
+from web.types import IDENTITY_PATTERN, CurvePoint, ImageView, JobPage, JobView
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -88,6 +88,7 @@ def job_view(here: Endpoint, request: Request, job: Job, position: int | None = 
     times = ("created_at", "deadline_at", "started_at", "finished_at")
     return JobView(
         **{name: getattr(job, name) for name in (*same, *steps, *times)},
+        curve=[CurvePoint(step=step, loss=loss) for step, loss in job.curve or ()],
         expires_at=job.result_until,
         position=position,
         seed=PortraitRequest.model_validate(job.request).job_seed(job.id) if portraits else None,

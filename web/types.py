@@ -41,6 +41,13 @@ class ImageView(View):
     """same | different | unsure; null without an identity."""
 
 
+class CurvePoint(View):
+    """A point of a training's curve."""
+
+    step: int
+    loss: float
+
+
 class JobView(View):
     """A job."""
 
@@ -65,6 +72,8 @@ class JobView(View):
     """Denoising or training steps it was planned with."""
     steps_done: int
     """Of these, in the newest attempt, as last heard."""
+    curve: list[CurvePoint]
+    """The loss of a training that goes on, as last heard; that of one that is over is its identity's."""
     attempts: int
     created_at: float
     deadline_at: float
@@ -182,13 +191,6 @@ class Health(View):
 
     status: str
     version: str
-
-
-class CurvePoint(View):
-    """A point of a training's curve."""
-
-    step: int
-    loss: float
 
 
 class ReferenceView(View):

@@ -1,13 +1,15 @@
 """The leases that one worker holds, extended in time by a thread of its own while the worker works."""
 
+import math
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from studiolo.errors import LeaseLostError
 from studiolo.service.queue import JobQueue
 from studiolo.service.records import Kind, Lease
+from studiolo.storage.tracking import thinned
 
 
 @dataclass(eq=False)
@@ -19,6 +21,8 @@ class Held:
     """By this process's own clock (`time.monotonic`), and a little early."""
     steps_done: int = 0
     """What the worker says; told with the next extension."""
+    losses: Sequence[float] = ()
+    """Of a training, of each step from the first on; thinned and told with it. It may grow meanwhile."""
     lost: str = ""
     """Why it is no longer held, see `LeaseLostError`; empty while it is."""
 
@@ -50,7 +54,8 @@ class LeaseKeeper:
         """Hold a job anew from now on. Raises `LeaseLostError`, which it remembers, and `DatabaseError`."""
         began_s = time.monotonic()
         try:
-            self.queue.extend(held.lease, self.for_s, held.steps_done)
+            curve = thinned([(step, loss) for step, loss in enumerate(held.losses, 1) if math.isfinite(loss)])
+            self.queue.extend(held.lease, self.for_s, held.steps_done, curve)
         except LeaseLostError as error:
             held.lost = error.reason
             raise

@@ -5,7 +5,7 @@ called by any number of processes at once.
 """
 
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from itertools import takewhile
 from typing import Any
@@ -143,8 +143,10 @@ class JobQueue:
         tokens = [secrets.token_hex(16) for _ in range(count)]
         return self.database.write(partial(self._lease, kinds, worker, for_s, tokens, fresh))
 
-    def extend(self, lease: Lease, for_s: float, steps_done: int | None = None) -> Lease:
-        """Hold the job for `for_s` from now, and say how far it is.
+    def extend(
+        self, lease: Lease, for_s: float, steps_done: int | None = None, curve: Sequence[tuple[int, float]] = ()
+    ) -> Lease:
+        """Hold the job for `for_s` from now, and say how far it is; `curve` is step and loss of a training.
 
         Raises `LeaseLostError` when it is no longer held: stop then.
         """
@@ -154,6 +156,8 @@ class JobQueue:
             row.lease_until = self.database.now(session) + for_s
             if steps_done is not None:
                 row.steps_done = min(steps_done, row.steps)
+            if curve:
+                row.curve = [*curve]
             return Lease(Job.of(row), lease.worker, lease.token, row.lease_until)
 
         return self.database.write(extend)
@@ -344,7 +348,7 @@ class JobQueue:
         """The only way into a final state."""
         now = self.database.now(session)
         row.state, row.reason, row.sentence, row.finished_at = state, reason, sentence, now
-        row.lease_owner, row.lease_until = None, None
+        row.lease_owner, row.lease_until, row.curve = None, None, None
         row.result_until = now + self.settings.result_days * 86_400
         if row.webhook_url is not None:
             body = {"id": row.id, "kind": row.kind, "state": state, "reason": reason, "sentence": sentence}
@@ -383,5 +387,5 @@ def _held(session: Session, lease: Lease) -> JobRow:
 
 
 def _give_back(row: JobRow, ready_at: float) -> None:
-    row.state, row.ready_at, row.steps_done = State.QUEUED, ready_at, 0
+    row.state, row.ready_at, row.steps_done, row.curve = State.QUEUED, ready_at, 0, None
     row.lease_owner, row.lease_until, row.attempt_token = None, None, None

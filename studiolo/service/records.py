@@ -146,6 +146,8 @@ class Job:
     units: int
     steps: int
     steps_done: int
+    curve: list[tuple[int, float]] | None
+    """Step and loss of a training that goes on."""
     attempts: int
     created_at: float
     deadline_at: float

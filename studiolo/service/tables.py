@@ -154,6 +154,8 @@ class JobRow(Base):
     steps: Mapped[int] = mapped_column(BigInteger)
     steps_done: Mapped[int] = mapped_column(BigInteger)
     """As the newest attempt said when it last extended its lease."""
+    curve: Mapped[list[Any] | None] = mapped_column(Json)
+    """Said with it: step and loss, a hundred pairs at most; null of what is no training, and when it has ended."""
     created_at: Mapped[float]
     ready_at: Mapped[float]
     """Not leased before."""

@@ -26,6 +26,7 @@ from studiolo.service.records import Job, JobReason, Kind, NewJob, State
 from studiolo.service.service import Service
 from studiolo.service.tables import SpeedRow
 from studiolo.storage.store import Store
+from studiolo.storage.tracking import CURVE_POINTS
 from studiolo.training.kohya import kohya_bytes
 from tests.actors.leased import (
     TENANT,
@@ -190,6 +191,9 @@ def test_who_is_cancelled_leaves_the_pack_and_nothing_behind(long: Service, peop
         before = job_of(long, second).steps_done
         wait_for(lambda: job_of(long, second).steps_done > before)
         assert long.store.exists(checkpoint_path(identity_id(2)))
+        steps, losses = zip(*job_of(long, second).curve or [], strict=True)
+        assert [*steps] == sorted(steps)
+        assert 1 <= len(losses) <= CURVE_POINTS
     assert (job_of(long, first).state, job_of(long, second).state) == (State.CANCELLED, State.QUEUED)
 
 

@@ -1,5 +1,6 @@
 """Leases in one worker's hands."""
 
+import math
 import time
 
 import pytest
@@ -30,14 +31,15 @@ def test_what_is_held_is_extended_with_its_steps_until_it_is_dropped(
     assert held is not None
     assert other is not None
     assert (held.lease.job.id, other.lease.job.id, held.sure) == (kept.id, dropped.id, True)
-    held.steps_done = 7
+    held.steps_done, held.losses = 7, [0.5, 0.25, math.nan]
     keeper.drop(other)
     for _ in range(3):
         clock.move(8)
         keeper.extend_all()
     queue.sweep()
     jobs = [queue.get(A, job.id) for job in (kept, dropped)]
-    assert [(job.state, job.steps_done) for job in jobs if job] == [("running", 7), ("queued", 0)]
+    told = [(job.state, job.steps_done, job.curve) for job in jobs if job]
+    assert told == [("running", 7, [[1, 0.5], [2, 0.25]]), ("queued", 0, None)]
 
 
 def test_whose_lease_is_lost_knows_why_and_the_others_are_extended(queue: JobQueue, keeper: LeaseKeeper, clock: Clock):

@@ -113,10 +113,12 @@ def test_a_trainings_progress_is_what_its_lease_says(world: World, url: str) -> 
     lease = world.lease(Kind.IDENTITY)
     listener = Listener(url, world.tokens["anna"], lease.job.id)
     listener.wait_for("progress", stage="train", attempt=1, done=0, total=8)
-    world.service.queue.extend(lease, 60, steps_done=5)
+    world.service.queue.extend(lease, 60, steps_done=5, curve=[(1, 0.5), (5, 0.25)])
     listener.wait_for("progress", stage="train", done=5, total=8)
+    curve = world.ask("GET", f"/v1/jobs/{lease.job.id}").json()["curve"]
+    assert curve == [{"step": 1, "loss": 0.5}, {"step": 5, "loss": 0.25}]
     world.service.queue.complete(lease, {"photos": []})
-    listener.wait_for("end", state="succeeded")
+    listener.wait_for("end", state="succeeded", curve=[])
     listener.join()
 
 
