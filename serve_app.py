@@ -2,6 +2,7 @@
 
 Four deployments around a queue in SQL (docs/decisions/0011, 0014): `Ingress` speaks HTTP, `Dispatcher` leases jobs of
 portraits, `Sampler` draws their candidates, `Finisher` finishes and judges them. All state is in SQL and the store.
+The studio page is an application of its own (`page`, docs/decisions/0017): it asks the other one over HTTP.
 """
 
 import asyncio
@@ -50,6 +51,8 @@ log = logging.getLogger(__name__)
 CONFIG = "STUDIOLO_ENDPOINT"
 """Environment variable with the path of the settings file for `app`."""
 APPLICATION, DISPATCHER = "studiolo", "Dispatcher"
+PAGE, PAGE_PREFIX = "page", "/studio"
+"""The page's application, and where it is."""
 _LOOK_S = 1.0
 _APPEARS_S = 5.0
 """For a handle that is new to see the replicas that there are."""
@@ -83,6 +86,19 @@ class IngressReplica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self._service, self._settings, self._live, self._elsewhere)
+
+
+class PageReplica:
+    """The studio page. Gradio keeps the sessions of those who look in its process, so there is one."""
+
+    def __init__(self, settings: EndpointSettings, endpoint_url: str) -> None:
+        configure()
+        self._settings, self._endpoint_url = settings, endpoint_url
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        from web.page.app import create_page  # Gradio, which the other replicas need not load
+
+        return create_page(self._settings, self._endpoint_url)
 
 
 class SamplerReplica:
@@ -398,14 +414,35 @@ def build(args: dict[str, Any]) -> serve.Application:
     return ingress.bind(settings, dispatcher, sampler, finisher)
 
 
+def build_page(args: dict[str, Any], endpoint_url: str = "http://127.0.0.1:8000") -> serve.Application:
+    """The page's application; `args` as for `build`, `endpoint_url` when they do not say where `/v1` is.
+
+    Raises `SettingsError`.
+    """
+    more = {name: value for name, value in args.items() if name != "config"}
+    config = Path(args["config"]) if args.get("config") else None
+    settings = EndpointSettings.load(config, more).placed(Path.cwd())
+    page = serve.deployment(
+        serve.ingress()(PageReplica),
+        name="Page",
+        num_replicas=1,
+        max_ongoing_requests=_OPEN_REQUESTS,
+        logging_config=_LOGGING,
+        ray_actor_options={"num_cpus": settings.page.cpus},
+    )
+    return page.bind(settings, settings.page.endpoint_url or endpoint_url)
+
+
 def run(port: str, config: str | None = None) -> None:
-    """The application at a port of this machine, with settings of a file, until SIGINT; then jobs in hand end.
+    """Both applications at a port of this machine, with settings of a file, until SIGINT; then jobs in hand end.
 
     `serve run` ends after half a minute then, whatever `dispatcher.drain_s` says.
     """
     serve.start(proxy_location="EveryNode", http_options={"port": int(port)})
     try:
         serve.run(build({"config": config}), name=APPLICATION, route_prefix="/")
+        page = build_page({"config": config}, f"http://127.0.0.1:{port}")
+        serve.run(page, name=PAGE, route_prefix=PAGE_PREFIX)
         while True:
             time.sleep(_LOOK_S)
     except KeyboardInterrupt:

@@ -30,6 +30,8 @@ The endpoint starts (a minute, the first time longer). It takes requests when `c
   curl {url}/v1/portraits -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' \\
       -d '{{"prompt": "a portrait of a smiling woman", "wait_s": 60}}'
 
+In a browser: {url}/studio/ and that key.
+
 Ctrl-C ends it; what was accepted goes on at the next start."""
 
 
@@ -47,7 +49,7 @@ def serve(
     ] = None,
     port: Annotated[int, typer.Option(help="Port of this machine that is listened at.", min=1, max=65535)] = 8000,
 ) -> None:
-    """Answer HTTP on this machine, make portraits and learn identities, until Ctrl-C.
+    """Answer HTTP on this machine, show the studio page, make portraits and learn identities, until Ctrl-C.
 
     Ray Serve with `serve_app.py` and one trainer (`python -m jobs trainer`) run below this process. When one of them
     ends, so does the other, and the exit code is 1. Told to end, it lets jobs of portraits in hand end for

@@ -78,7 +78,9 @@ class Deployed:
 def deployed(ray_cluster: float, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     folder = tmp_path_factory.mktemp("endpoint")
     schema = ServeDeploySchema.model_validate(yaml.safe_load((ROOT / "deploy" / "serve.yaml").read_text()))
-    (application,) = schema.applications
+    application, page = schema.applications
+    assert (page.import_path, page.route_prefix) == ("serve_app:build_page", serve_app.PAGE_PREFIX)
+    EndpointSettings.load(None, page.args)
     assert application.import_path == "serve_app:build"
     args = application.args
     assert isinstance(args, dict)
@@ -214,6 +216,14 @@ def test_the_application_is_built_of_a_file_or_of_values(tmp_path: Path, monkeyp
         serve_app.build({"smapler": {}})
     with pytest.raises(AttributeError, match="no 'apps'"):
         _ = serve_app.apps
+
+
+def test_the_page_is_one_process_that_asks_the_endpoint_where_it_is() -> None:
+    page = serve_app.build_page({"page": {"cpus": 0.5}}, "http://127.0.0.1:9000")._bound_deployment
+    settings, endpoint_url = page.init_args
+    assert (page.num_replicas, page.ray_actor_options["num_cpus"], endpoint_url) == (1, 0.5, "http://127.0.0.1:9000")
+    elsewhere = serve_app.build_page({"page": {"endpoint_url": "https://portraits.example.com"}}, "http://127.0.0.1:9000")
+    assert elsewhere._bound_deployment.init_args[1] == "https://portraits.example.com"
 
 
 def test_every_metric_of_the_table_is_one_of_rays() -> None:

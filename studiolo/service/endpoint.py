@@ -41,6 +41,20 @@ class WebSettings(_Replicas):
     """Pause between two looks at a job that somebody waits for."""
 
 
+class PageSettings(Section):
+    """The studio page: one process that asks `/v1` over HTTP, like any other client."""
+
+    endpoint_url: str | None = None
+    """Where `/v1` is, as this process reaches it. Absent: port 8000 of its machine, or where `python -m jobs serve`
+    listens."""
+    signed_in_s: float = pydantic.Field(43_200.0, gt=0)
+    """Seconds after which a browser forgets the key that somebody signed in with."""
+    cache_s: float = pydantic.Field(900.0, ge=60)
+    """Seconds for which photos that were dropped and not sent lie on this process's disk."""
+    cpus: float = pydantic.Field(0.0, ge=0)
+    """CPU slots; it waits for others nearly all the time."""
+
+
 class SamplerSettings(Section):
     """Replicas that denoise: each holds the base and an engine with `generation.slots` slots."""
 
@@ -125,6 +139,8 @@ class EndpointSettings(ServiceSettings):
     """Making and judging portraits."""
     web: WebSettings = WebSettings()
     """Answering HTTP."""
+    page: PageSettings = PageSettings()
+    """Showing the studio page."""
     sampler: SamplerSettings = SamplerSettings()
     """Denoising."""
     finisher: FinisherSettings = FinisherSettings()

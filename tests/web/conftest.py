@@ -24,14 +24,16 @@ def _time_limit(request: pytest.FixtureRequest) -> None:
     request.node.add_marker(pytest.mark.timeout(60))
 
 
-_ON_POSTGRESQL = frozenset({"test_events", "test_gate", "test_identities", "test_jobs", "test_portraits"})
+_ON_POSTGRESQL = frozenset(
+    f"tests.web.{name}" for name in ("test_events", "test_gate", "test_identities", "test_jobs", "test_portraits")
+)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """The core is tried on both databases; of tests with a table, whose rows differ in the request alone, nothing."""
     if "database_kind" in metafunc.fixturenames:
         rows = any(metafunc.definition.iter_markers("parametrize"))
-        both = not rows and metafunc.module.__name__.rpartition(".")[2] in _ON_POSTGRESQL
+        both = not rows and metafunc.module.__name__ in _ON_POSTGRESQL
         kinds = ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)] if both else ["sqlite"]
         metafunc.parametrize("database_kind", kinds)
 

@@ -1,0 +1,156 @@
+"""Who gets where on the page: the doors that are open, those that are shut, and whose session it is."""
+
+import re
+from typing import Any
+
+import gradio.routes
+import pytest
+from fastapi.routing import APIRoute
+from fastapi.testclient import TestClient
+from starlette.routing import BaseRoute, Mount
+
+from studiolo.service.keys import KeyLimits
+from tests.web.page.conftest import Front, signed_in
+from web.page import gate
+from web.page.gate import COOKIE
+
+GRADIOS_DOORS = {
+    "/",
+    "/config",
+    "/theme.css",
+    "/assets/x",
+    "/static/x",
+    "/svelte/x",
+    "/gradio_api/queue/join",
+    "/gradio_api/queue/data",
+    "/gradio_api/upload",
+    "/gradio_api/upload_progress",
+    "/gradio_api/heartbeat/x",
+    "/gradio_api/cancel",
+    "/gradio_api/reset",
+    "/gradio_api/reset/",
+    "/gradio_api/startup-events",
+}
+"""Those that the page opens in its browser."""
+SHUT = [
+    "/gradio_api/file=/etc/passwd",
+    "/gradio_api/file=https://example.com/x.png",
+    "/gradio_api/file/etc/passwd",
+    "/gradio_api/proxy=https://example.com/",
+    "/gradio_api/info",
+    "/gradio_api/openapi.json",
+    "/gradio_api/deep_link",
+    "/gradio_api/runs",
+    "/gradio_api/run/make",
+    "/gradio_api/call/make",
+    "/gradio_api/vibe-code/",
+    "/gradio_api/app_id",
+    "/monitoring",
+    "/openapi.json",
+    "/docs",
+    "/login",
+    "/static/../../../etc/passwd",
+    "/static/%2e%2e/%2e%2e/etc/passwd",
+    "/portraits/job_1/../x.zip",
+    "/v1/jobs",
+]
+
+
+@pytest.mark.parametrize("path", SHUT)
+def test_doors_that_the_page_does_not_need_are_shut_for_all(browser: TestClient, front: Front, path: str) -> None:
+    for client in (browser, signed_in(browser, front)):
+        answer = client.get(path)
+        assert (answer.status_code, answer.text) == (404, "There is no such thing.")
+
+
+def test_a_door_that_gradio_adds_stays_shut(browser: TestClient) -> None:
+    (mounted,) = [one for one in browser.app.routes if isinstance(one, Mount)]
+    assert isinstance(mounted.app, gradio.routes.App)
+    paths = {re.sub(r"\{[^}]*\}", "x", path) for path in paths_of(mounted.app.routes)}
+    assert len(paths) > 50
+    opened = {path for path in paths if gate._GRADIO.fullmatch(path) or gate.OPEN.fullmatch(path)}
+    assert opened == GRADIOS_DOORS
+
+
+def paths_of(routes: list[BaseRoute]) -> list[str]:
+    return [route.path for route in routes if isinstance(route, APIRoute)]
+
+
+@pytest.mark.parametrize(
+    "path", ["/config", "/theme.css", "/assets/x.js", "/styles/studio.jpg", "/portraits/job_1.zip"]
+)
+def test_without_a_key_there_is_only_the_way_in(browser: TestClient, path: str) -> None:
+    home = browser.get("/")
+    assert (home.status_code, home.headers["location"]) == (303, "sign-in")
+    assert browser.get(path).status_code == 401
+    for post in ("/gradio_api/queue/join", "/gradio_api/upload", "/sign-out"):
+        assert browser.post(post).status_code == 401
+    for way in ("/sign-in", "/page.css", "/healthz"):
+        assert browser.get(way).status_code == 200
+
+
+def test_a_key_that_was_revoked_opens_nothing(
+    browser: TestClient, front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "_SURE_S", 0.0)
+    client = signed_in(browser, front)
+    assert client.get("/").status_code == 200
+    front.world.service.keys.revoke(front.world.tokens["anna"].split("_")[1])
+    assert client.get("/").status_code == 303
+    assert client.get("/config").status_code == 401
+
+
+@pytest.mark.parametrize("key", ["nonsense", "studiolo_x_y", "a%0d%0ab", "\\xff"])
+def test_a_cookie_that_is_no_key_opens_nothing(browser: TestClient, key: str) -> None:
+    answer = browser.get("/", headers={"Cookie": f"{COOKIE}={key}"})
+    assert answer.status_code == 303
+
+
+def test_every_answer_says_that_nothing_comes_from_elsewhere(browser: TestClient, front: Front) -> None:
+    answers = [browser.get("/sign-in"), browser.get("/nothing"), browser.get("/"), signed_in(browser, front).get("/")]
+    for answer in answers:
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'self'" in policy
+        assert not re.search(r"https?:|\*", policy)
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+
+
+def test_another_site_can_post_nothing(browser: TestClient, front: Front) -> None:
+    client = signed_in(browser, front)
+    for path in ("/sign-in", "/sign-out", "/gradio_api/queue/join", "/gradio_api/upload"):
+        answer = client.post(path, headers={"Origin": "https://evil.example"})
+        assert (answer.status_code, answer.text) == (403, "This was sent by another site.")
+    own = client.post("/sign-out", headers={"Origin": "http://studio.example"})
+    assert own.status_code == 303
+
+
+def test_a_session_is_his_who_began_it(browser: TestClient, front: Front) -> None:
+    body = {"data": [], "fn_index": 10_000, "session_hash": "anna1"}
+    asked: list[tuple[str, str, dict[str, Any]]] = [
+        ("POST", "/gradio_api/queue/join", {"json": body}),
+        ("POST", "/gradio_api/cancel", {"json": body | {"event_id": "x"}}),
+        ("GET", "/gradio_api/queue/data?session_hash=anna1", {}),
+        ("GET", "/gradio_api/heartbeat/anna1", {}),
+    ]
+    assert signed_in(browser, front).post("/gradio_api/queue/join", json=body).status_code != 403
+    other = signed_in(browser, front, "bert")
+    for method, path, more in asked:
+        answer = other.request(method, path, **more)
+        assert (answer.status_code, answer.text) == (403, "This session is somebody else's."), path
+
+
+def test_what_is_too_large_is_not_read(browser: TestClient, front: Front) -> None:
+    client = signed_in(browser, front)
+    assert client.post("/gradio_api/queue/join", content=b" " * (2**20 + 1)).status_code == 413
+    told = {"Content-Length": str(2**40), "Content-Type": "multipart/form-data; boundary=x"}
+    assert client.post("/gradio_api/upload", headers=told, content=b"").status_code == 413
+
+
+def test_a_service_that_is_busy_is_no_sign_out(browser: TestClient, front: Front) -> None:
+    limited = front.world.service.keys.create("anna", limits=KeyLimits(requests_per_s=0.01, burst=1)).token
+    browser.cookies.set(COOKIE, limited)
+    assert browser.get("/").status_code == 200
+    assert browser.get("/").status_code == 200  # sure of it for a while
+    assert browser.post("/sign-in", data={"key": limited}).status_code == 429

@@ -1,0 +1,63 @@
+"""The tab *Jobs*: everything that was accepted, where it stands in the queue, how far it is; cancelling."""
+
+from typing import Any
+
+import gradio as gr
+
+from web.page import views
+from web.page.client import AnswerError
+from web.page.studio import QUIET, Studio, names_of, now_s, said, titles_of
+
+TITLE = "Jobs"
+_EVERY_S = 2.0
+_PART, _MOST = 20, 100
+_CANCEL = """element.addEventListener('click', (event) => {
+    const button = event.target.closest('button[data-job]');
+    if (button) trigger('cancel', {job: button.dataset.job});
+});"""
+
+
+def build(studio: Studio, blocks: gr.Blocks, tab: gr.Tab) -> gr.Timer:
+    """Fill the tab; what comes back ticks as long as it is shown."""
+    tasks, shown, limit = _Tasks(studio), gr.State(""), gr.State(_PART)
+    gr.HTML("<h2>Jobs</h2>")
+    listed = gr.HTML(js_on_load=_CANCEL, elem_id="jobs")
+    more = gr.Button("Show more", visible=False)
+    timer = gr.Timer(_EVERY_S, active=False)
+    outputs = [listed, shown, more]
+    gr.on([tab.select, timer.tick], tasks.look, [limit, shown], outputs, trigger_mode="once", **QUIET)
+    listed.cancel(tasks.cancel, limit, outputs, **QUIET)
+    more.click(lambda limit: min(limit + _PART, _MOST), limit, limit, **QUIET).then(
+        tasks.look, [limit, shown], outputs, **QUIET
+    )
+    return timer
+
+
+class _Tasks:
+    """What the tab's controls do."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
+
+    async def look(self, limit: int, shown: str, request: gr.Request) -> tuple[Any, Any, Any]:
+        """The jobs as they are, the same to compare with, and whether there are more; nothing when nothing changed."""
+        try:
+            client = self.studio.client(request.cookies)
+            page = await client.jobs(limit)
+            people, styles = await client.people(), await client.styles()
+        except AnswerError as error:
+            html = views.notice(said(error), "bad")
+            return html, html, gr.skip()
+        html = views.jobs(page.data, names_of(people), titles_of(styles), now_s())
+        if html == shown:
+            return gr.skip(), gr.skip(), gr.skip()
+        return html, html, gr.Button(visible=page.next is not None and limit < _MOST)
+
+    async def cancel(self, limit: int, request: gr.Request, event: gr.EventData) -> tuple[Any, Any, Any]:
+        """Cancel the job whose button was pressed."""
+        try:
+            await self.studio.client(request.cookies).cancel(str(event.job))
+        except AnswerError as error:
+            html = views.notice(said(error), "bad")
+            return html, html, gr.skip()
+        return await self.look(limit, "", request)

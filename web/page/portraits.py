@@ -1,0 +1,183 @@
+"""The tab *Portraits*: whom, in which style, in which words; how it goes on step by step; what came of it."""
+
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import gradio as gr
+
+from studiolo.service.identities import IdentityState
+from studiolo.service.records import Kind, State
+from web.page import views
+from web.page.client import AnswerError, Client
+from web.page.studio import NO_ONE, QUIET, Choices, Studio, choices_of, names_of, said, titles_of
+from web.types import IdentityView, JobView, StyleView
+
+TITLE = "Portraits"
+WORDS = "-"
+"""Choice of no style."""
+_MOST = 16
+_RECENT = 30
+_EMPTY = views.empty("No portraits yet", "Choose a person and a style, and press Make portraits.")
+_NO_ONE = "Nobody in particular"
+_SIZES = (1, 2, 4)
+_USUAL = "usual"
+
+
+def build(studio: Studio, blocks: gr.Blocks, tab: gr.Tab) -> None:
+    """Fill the tab."""
+    tasks, job = _Tasks(studio), gr.State("")
+    least = studio.settings.generation.accept_similarity
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=5, min_width=320):
+            gr.HTML("<h2>An order</h2>")
+            person = gr.Dropdown(label="Of whom", choices=[(_NO_ONE, NO_ONE)], value=NO_ONE, interactive=True)
+            style = gr.Radio(label="Style", choices=[], elem_id="styles")
+            prompt = gr.Textbox(label="In words", placeholder="in a dark coat, smiling", max_length=500, lines=2)
+            count = gr.Slider(1, _MOST, value=4, step=1, label="How many")
+            with gr.Accordion("Finer settings", open=False):
+                threshold = gr.Slider(
+                    0, 1, value=least, step=0.05, label="Least likeness", info="Candidates below it are put aside."
+                )
+                size = gr.Radio(_sizes(studio), value=_USUAL, label="Size")
+                against = gr.Textbox(label="Not in the picture", placeholder="glasses, hat", max_length=500)
+                seed = gr.Number(
+                    label="Seed", value=None, precision=0, minimum=0, maximum=2**31 - 1, info="Empty: new pictures."
+                )
+            with gr.Row():
+                make = gr.Button("Make portraits", variant="primary", size="lg", scale=3)
+                stop = gr.Button("Stop", variant="stop", size="lg", scale=1, interactive=False)
+        with gr.Column(scale=7, min_width=320):
+            gr.HTML("<h2>Results</h2>")
+            live = gr.HTML(elem_id="making")
+            shown = gr.HTML(_EMPTY, elem_id="results")
+            earlier = gr.Dropdown(label="Earlier orders", choices=[], interactive=True, visible=False)
+    order = [person, style, prompt, count, threshold, size, against, seed]
+    make.click(tasks.make, order, [live, shown, job, make, stop, earlier], trigger_mode="once", **QUIET)
+    stop.click(tasks.stop, job, live, **QUIET)
+    earlier.input(tasks.earlier, earlier, [shown, live], **QUIET)
+    gr.on([blocks.load, tab.select], tasks.choices, [person, style], [person, style, earlier, live], **QUIET)
+
+
+class _Tasks:
+    """What the tab's controls do."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
+
+    async def choices(self, person: str | None, style: str | None, request: gr.Request) -> tuple[Any, ...]:
+        """People and styles to choose from, earlier orders, and what went wrong."""
+        try:
+            client = self.studio.client(request.cookies)
+            people, styles = await client.people(), await client.styles()
+            earlier = await _earlier(client, people, styles)
+        except AnswerError as error:
+            return gr.skip(), gr.skip(), gr.skip(), views.notice(said(error), "bad")
+        ready = choices_of([one for one in people if one.state == IdentityState.READY])
+        whom: Choices = [*ready, (_NO_ONE, NO_ONE)]
+        names = [*(one.name for one in styles), WORDS]
+        looks: Choices = [*((one.title, one.name) for one in styles), ("In words alone", WORDS)]
+        ids = [value for _, value in whom]
+        return (
+            gr.Dropdown(choices=whom, value=person if person and person in ids else ids[0]),
+            gr.Radio(choices=looks, value=style if style in names else names[0]),
+            earlier,
+            gr.skip(),
+        )
+
+    async def make(
+        self,
+        person: str | None,
+        style: str | None,
+        prompt: str,
+        count: float,
+        threshold: float,
+        size: str,
+        against: str,
+        seed: float | None,
+        request: gr.Request,
+    ) -> AsyncIterator[tuple[Any, ...]]:
+        """Order, follow and show portraits; what is going on, results, job, both buttons, earlier orders."""
+        on, off = gr.Button(interactive=True), gr.Button(interactive=False)
+        busy, idle = (off, on), (on, off)
+        try:
+            client = self.studio.client(request.cookies)
+            body = self.body(person, style, prompt, count, threshold, size, against, seed)
+            job = await client.order(body, uuid.uuid4().hex)
+            news = views.News(position=job.position)
+            yield views.making(news, body["count"]), "", job.id, *busy, gr.skip()
+            async for name, data in client.events(job.id):
+                news.take(name, data)
+                if name in ("progress", "preview", "candidate", "state"):
+                    yield views.making(news, body["count"]), *(gr.skip(),) * 5
+            job = await client.job(job.id)
+            people, styles = await client.people(), await client.styles()
+            html = views.results(job, names_of(people), titles_of(styles))
+            yield "", html, "", *idle, await _earlier(client, people, styles)
+        except AnswerError as error:
+            yield views.notice(said(error), "bad"), gr.skip(), "", *idle, gr.skip()
+
+    def body(
+        self,
+        person: str | None,
+        style: str | None,
+        prompt: str,
+        count: float,
+        threshold: float,
+        size: str,
+        against: str,
+        seed: float | None,
+    ) -> dict[str, Any]:
+        """The body of `POST /v1/portraits`; what is as usual is left to the service."""
+        settings = self.studio.settings
+        body: dict[str, Any] = {"count": int(count), "prompt": prompt.strip(), "negative_prompt": against.strip()}
+        if person and person != NO_ONE:
+            body["identity_id"] = person
+            if threshold != settings.generation.accept_similarity:
+                body["threshold"] = threshold
+        if style and style != WORDS:
+            body["style"] = style
+        if size != _USUAL:
+            body["size_px"] = int(size)
+        if seed is not None:
+            body["seed"] = int(seed)
+        return body
+
+    async def stop(self, job_id: str, request: gr.Request) -> Any:
+        """Cancel what is being made; who follows it hears of it."""
+        if not job_id:
+            return gr.skip()
+        try:
+            await self.studio.client(request.cookies).cancel(job_id)
+        except AnswerError as error:
+            return views.notice(said(error), "bad")
+        return gr.skip()
+
+    async def earlier(self, job_id: str | None, request: gr.Request) -> tuple[Any, Any]:
+        """The results of an earlier order, and what went wrong."""
+        if not job_id:
+            return gr.skip(), gr.skip()
+        try:
+            client = self.studio.client(request.cookies)
+            job = await client.job(job_id)
+            people, styles = await client.people(), await client.styles()
+        except AnswerError as error:
+            return gr.skip(), views.notice(said(error), "bad")
+        return views.results(job, names_of(people), titles_of(styles)), gr.skip()
+
+
+async def _earlier(client: Client, people: list[IdentityView], styles: list[StyleView]) -> Any:
+    """The choice of earlier orders that have pictures."""
+    found = (await client.jobs(_RECENT, kind=Kind.PORTRAITS, state=State.SUCCEEDED)).data
+    names, titles = names_of(people), titles_of(styles)
+    choices = [(_called(job, names, titles), job.id) for job in found if job.images]
+    return gr.Dropdown(choices=choices, value=None, visible=bool(choices))
+
+
+def _called(job: JobView, names: dict[str, str], titles: dict[str, str]) -> str:
+    return f"{views.title(job, names, titles)} ({len(job.images)}), {views.moment(job.created_at)}"
+
+
+def _sizes(studio: Studio) -> Choices:
+    base_px = studio.settings.base_px
+    return [("As usual", _USUAL), *((f"{base_px * one} px", str(base_px * one)) for one in _SIZES)]
