@@ -165,6 +165,29 @@ def test_allowed_imports_pass(path: str, source: str) -> None:
     assert import_violations(source, path) == []
 
 
+PAGE_MAY_IMPORT = {
+    *("studiolo.albums.decode", "studiolo.albums.isolation", "studiolo.albums.records"),
+    *("studiolo.errors", "studiolo.settings", "studiolo.service.endpoint"),
+    *("studiolo.service.identities", "studiolo.service.records"),
+    *("web.errors", "web.page", "web.types"),
+}
+"""Words and settings: what the page does, it asks `/v1` to do."""
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.startswith("web/page/")])
+def test_the_page_is_a_client_of_the_routes(path: str) -> None:
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    ours = {module for _, module in imported(tree, path) if module.split(".")[0] in MAY_IMPORT}
+    assert {module for module in ours if not module.startswith("web.page.")} <= PAGE_MAY_IMPORT
+    states = {"IdentityState", "Kind", "State"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in (
+            "studiolo.service.identities",
+            "studiolo.service.records",
+        ):
+            assert {alias.name for alias in node.names} <= states
+
+
 def test_what_is_too_long_is_caught() -> None:
     long_function = "async def f():\n" + "    x = 1\n" * MAX_FUNCTION_LINES
     assert length_violations(long_function, "a.py") == ["a.py:1: f has 61 lines, at most 60"]

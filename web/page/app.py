@@ -3,6 +3,7 @@
 It holds no key and no picture: the key comes with each request, in a cookie that no script reads, and goes on to `/v1`.
 """
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ from starlette.responses import StreamingResponse
 
 from studiolo.service.endpoint import EndpointSettings
 from web.page import views
+from web.page.cache import keep_swept
 from web.page.client import NO_KEY, AnswerError, Client
 from web.page.gate import COOKIE, Gate, route_path
 from web.page.photos import Looker
@@ -40,7 +42,9 @@ def create_page(settings: EndpointSettings, endpoint_url: str) -> FastAPI:
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
+        sweeping = asyncio.create_task(keep_swept(cache, settings.page.cache_s))
         yield
+        sweeping.cancel()
         await http.aclose()
         studio.looker.close()
         shutil.rmtree(cache, ignore_errors=True)

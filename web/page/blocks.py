@@ -11,13 +11,10 @@ TABS = (album, portraits, jobs, data)
 """From left to right. Each has `TITLE` and `build(studio, blocks, tab)`, which may return a timer that runs while the
 tab is shown. Edits in a template will stand between Portraits and Jobs."""
 
-_TIDY_S = 60
-
 
 def build_blocks(studio: Studio) -> gr.Blocks:
     """All of the page below its sign-in."""
-    cache = (_TIDY_S, max(1, int(studio.settings.page.cache_s)))
-    with gr.Blocks(title="Studiolo", analytics_enabled=False, delete_cache=cache) as blocks:
+    with gr.Blocks(title="Studiolo", analytics_enabled=False) as blocks:
         gr.HTML(views.header(), elem_id="top")
         timers: dict[str, gr.Timer] = {}
         with gr.Tabs(elem_id="tabs") as tabs:

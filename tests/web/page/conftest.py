@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from studiolo.settings import PerceptionSettings
 from tests.web.server import served
 from tests.web.world import SETTINGS, World
+from web.page.app import create_page
 from web.page.client import Client
 from web.page.gate import COOKIE
 from web.page.photos import Looker
@@ -52,8 +53,6 @@ def front(world: World) -> Iterator[Front]:
 @pytest.fixture
 def browser(front: Front) -> Iterator[TestClient]:
     """The page as somebody's browser asks it, not signed in."""
-    from web.page.app import create_page
-
     page = create_page(SETTINGS, front.url)
     with TestClient(page, base_url="http://studio.example", follow_redirects=False) as client:
         yield client
