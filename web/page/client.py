@@ -43,7 +43,7 @@ class Client:
 
     def __init__(self, http: httpx.AsyncClient, key: str) -> None:
         """`http` knows the endpoint's address; it may be shared. What can be no key is refused without asking."""
-        if not (key.isascii() and key.isprintable()):
+        if not (key and key == key.strip() and key.isascii() and key.isprintable()):
             raise AnswerError(401, "unknown_key", NO_KEY)
         self._http, self._headers = http, {"Authorization": f"Bearer {key}"}
 

@@ -9,9 +9,13 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from studiolo.service.metrics import MemoryMeters
+from studiolo.service.service import Service
 from studiolo.settings import PerceptionSettings
+from tests.service.test_service import settings as service_settings
 from tests.web.server import served
-from tests.web.world import SETTINGS, World
+from tests.web.world import SETTINGS, LiveMemory, World
+from web.app import create_app
 from web.page.app import create_page
 from web.page.client import Client
 from web.page.gate import COOKIE
@@ -50,12 +54,29 @@ def front(world: World) -> Iterator[Front]:
         yield Front(world, url)
 
 
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Front, TestClient]]:
+    """One world and its page for all tests of a module: Gradio takes a second to build it."""
+    service = Service.open(service_settings(tmp_path_factory.mktemp("service")), MemoryMeters())
+    app = create_app(service, SETTINGS, LiveMemory(), lambda _: {})
+    with TestClient(app) as asking, served(app) as url:
+        page = create_page(SETTINGS, url)
+        with TestClient(page, base_url="http://studio.example", follow_redirects=False) as client:
+            yield Front(World(service, app, asking), url), client
+    service.close()
+
+
 @pytest.fixture
-def browser(front: Front) -> Iterator[TestClient]:
+def house(opened: tuple[Front, TestClient]) -> Front:
+    """The world behind `browser`."""
+    return opened[0]
+
+
+@pytest.fixture
+def browser(opened: tuple[Front, TestClient]) -> TestClient:
     """The page as somebody's browser asks it, not signed in."""
-    page = create_page(SETTINGS, front.url)
-    with TestClient(page, base_url="http://studio.example", follow_redirects=False) as client:
-        yield client
+    opened[1].cookies.clear()
+    return opened[1]
 
 
 def signed_in(browser: TestClient, front: Front, by: str = "anna") -> TestClient:

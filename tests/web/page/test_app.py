@@ -19,20 +19,20 @@ from web.page.gate import COOKIE
 ASSETS = Path("web/page/assets")
 
 
-def test_a_good_key_signs_in_by_a_cookie_that_no_script_reads(browser: TestClient, front: Front) -> None:
-    answer = browser.post("/sign-in", data={"key": f" {front.world.tokens['anna']} "})
+def test_a_good_key_signs_in_by_a_cookie_that_no_script_reads(browser: TestClient, house: Front) -> None:
+    answer = browser.post("/sign-in", data={"key": f" {house.world.tokens['anna']} "})
     assert (answer.status_code, answer.headers["location"]) == (303, "./")
     cookie = answer.headers["set-cookie"]
-    assert cookie.startswith(f"{COOKIE}={front.world.tokens['anna']};")
+    assert cookie.startswith(f"{COOKIE}={house.world.tokens['anna']};")
     for word in ("HttpOnly", "SameSite=strict", "Path=/", "Max-Age=43200"):
         assert word in cookie
     assert "Secure" not in cookie
-    secure = browser.post("/sign-in", data={"key": front.world.tokens["anna"]}, headers={"X-Forwarded-Proto": "https"})
+    secure = browser.post("/sign-in", data={"key": house.world.tokens["anna"]}, headers={"X-Forwarded-Proto": "https"})
     assert "Secure" in secure.headers["set-cookie"]
-    browser.cookies.set(COOKIE, front.world.tokens["anna"])
+    browser.cookies.set(COOKIE, house.world.tokens["anna"])
     home = browser.get("/")
     assert home.status_code == 200
-    assert front.world.tokens["anna"] not in home.text
+    assert house.world.tokens["anna"] not in home.text
 
 
 @pytest.mark.parametrize(
@@ -46,21 +46,21 @@ def test_a_bad_key_is_refused_and_not_shown(browser: TestClient, key: str) -> No
     assert key == "" or key not in answer.text
 
 
-def test_signing_out_takes_the_cookie_away(browser: TestClient, front: Front) -> None:
-    answer = signed_in(browser, front).post("/sign-out")
+def test_signing_out_takes_the_cookie_away(browser: TestClient, house: Front) -> None:
+    answer = signed_in(browser, house).post("/sign-out")
     assert (answer.status_code, answer.headers["location"]) == (303, "sign-in")
     assert f'{COOKIE}=""' in answer.headers["set-cookie"]
     assert "Max-Age=0" in answer.headers["set-cookie"]
     assert "cache" in answer.headers["clear-site-data"]
 
 
-def test_pictures_are_fetched_with_the_key_of_whoever_asks(browser: TestClient, front: Front) -> None:
-    job_id = front.world.ask("POST", "/v1/portraits", json={"style": "studio", "count": 2}).json()["id"]
-    anna = signed_in(browser, front)
+def test_pictures_are_fetched_with_the_key_of_whoever_asks(browser: TestClient, house: Front) -> None:
+    job_id = house.world.ask("POST", "/v1/portraits", json={"style": "studio", "count": 2}).json()["id"]
+    anna = signed_in(browser, house)
     assert anna.get(f"/portraits/{job_id}.zip").status_code == 404
-    front.world.make(2)
+    house.world.make(2)
     pictures = [anna.get(f"/portraits/{job_id}/{number}.png") for number in range(2)]
-    wanted = [front.world.ask("GET", f"/v1/jobs/{job_id}/images/{number}").content for number in range(2)]
+    wanted = [house.world.ask("GET", f"/v1/jobs/{job_id}/images/{number}").content for number in range(2)]
     assert [one.content for one in pictures] == wanted
     assert pictures[0].headers["content-type"] == "image/png"
     assert pictures[0].headers["cache-control"].startswith("private")
@@ -69,23 +69,23 @@ def test_pictures_are_fetched_with_the_key_of_whoever_asks(browser: TestClient, 
     with zipfile.ZipFile(io.BytesIO(archive.content)) as opened:
         assert opened.namelist() == ["portrait-01.png", "portrait-02.png"]
         assert [opened.read(name) for name in opened.namelist()] == wanted
-    bert = signed_in(browser, front, "bert")
+    bert = signed_in(browser, house, "bert")
     for path in (f"/portraits/{job_id}/0.png", f"/portraits/{job_id}.zip", "/portraits/job_x/0.png"):
         assert bert.get(path).status_code == 404
     assert anna.get(f"/portraits/{job_id}/9.png").status_code == 404
 
 
-def test_every_style_has_a_picture_and_a_rule_that_shows_it(browser: TestClient, front: Front) -> None:
+def test_every_style_has_a_picture_and_a_rule_that_shows_it(browser: TestClient, house: Front) -> None:
     names = set(all_styles(None)) - {"plain"}  # that is the person alone
     css = browser.get("/page.css").text
     assert set(re.findall(r'value="([\w-]+)"\]\)::before', css)) == names
     for name in names:
-        assert signed_in(browser, front).get(f"/styles/{name}.jpg").headers["content-type"] == "image/jpeg"
+        assert signed_in(browser, house).get(f"/styles/{name}.jpg").headers["content-type"] == "image/jpeg"
     assert browser.get("/styles/nothing.jpg").status_code == 404
 
 
-def test_nothing_of_the_page_comes_from_elsewhere(browser: TestClient, front: Front) -> None:
-    client = signed_in(browser, front)
+def test_nothing_of_the_page_comes_from_elsewhere(browser: TestClient, house: Front) -> None:
+    client = signed_in(browser, house)
     home = client.get("/").text
     loaded = re.findall(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="([^"]+)"', home)
     assert loaded
@@ -96,19 +96,19 @@ def test_nothing_of_the_page_comes_from_elsewhere(browser: TestClient, front: Fr
         assert not re.search(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//", sheet)
 
 
-def test_no_control_is_an_api(browser: TestClient, front: Front) -> None:
-    config = signed_in(browser, front).get("/config").json()
+def test_no_control_is_an_api(browser: TestClient, house: Front) -> None:
+    config = signed_in(browser, house).get("/config").json()
     assert config["dependencies"]
     assert {one["api_visibility"] for one in config["dependencies"]} == {"private"}
 
 
-def test_the_cache_is_emptied_on_a_timer_and_at_the_end(front: Front) -> None:
+def test_the_cache_is_emptied_on_a_timer_and_at_the_end(house: Front) -> None:
     quick = SETTINGS.model_copy(update={"page": SETTINGS.page.model_copy(update={"cache_s": 0.3})})
-    page = create_page(quick, front.url)
+    page = create_page(quick, house.url)
     cache = Path(os.environ["GRADIO_TEMP_DIR"])
     assert oct(cache.stat().st_mode)[-3:] == "700"
     with TestClient(page) as client:
-        client.cookies.set(COOKIE, front.world.tokens["anna"])
+        client.cookies.set(COOKIE, house.world.tokens["anna"])
         answer = client.post("/gradio_api/upload", files={"files": ("me.jpg", b"photo", "image/jpeg")})
         (path,) = answer.json()
         assert Path(path).is_relative_to(cache)
@@ -121,9 +121,9 @@ def test_the_cache_is_emptied_on_a_timer_and_at_the_end(front: Front) -> None:
     assert not cache.exists()
 
 
-def test_the_endpoint_may_be_away(browser: TestClient, front: Front) -> None:
+def test_the_endpoint_may_be_away(browser: TestClient, house: Front) -> None:
     with TestClient(create_page(SETTINGS, "http://127.0.0.1:9"), follow_redirects=False) as client:
-        client.cookies.set(COOKIE, front.world.tokens["anna"])
+        client.cookies.set(COOKIE, house.world.tokens["anna"])
         home = client.get("/")
         assert (home.status_code, home.headers["retry-after"]) == (503, "5")
         assert "cannot be reached" in home.text
