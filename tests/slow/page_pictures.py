@@ -1,94 +1,194 @@
-"""Pictures of the studio page for docs/page.md: `python -m tests.slow.page_pictures docs/images`."""
+"""Pictures of the studio page for docs/page.md, of what a studio job made: after `make demo`
 
-import os
+python -m tests.slow.page_pictures out/demo data/samples docs/images
+"""
+
+import hashlib
+import sqlite3
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
+import pyarrow.parquet as pq
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from studiolo.albums.samples import extract_people
-from tests.slow.studio_page import (
-    DESK,
-    LONG_MS,
-    PHONE,
-    SOON_MS,
-    Visitor,
-    launched,
-    photos_of,
-    running,
-    visiting,
-)
+from studiolo.identities.learned import photo_verdicts
+from studiolo.service.endpoint import EndpointSettings
+from studiolo.service.live import LiveMemory, Progress
+from studiolo.service.metrics import MemoryMeters
+from studiolo.service.records import Consent, Job, Kind, NewJob, Person, new_id
+from studiolo.service.service import Service
+from tests.service.test_service import settings as service_settings
+from tests.slow.visitor import PHONE, SOON_MS, Visitor, launched, visiting
+from tests.web.server import served
+from web.app import create_app
+from web.page.app import create_page
 
-_MOST_COLOURS = 256
+Row = dict[str, Any]
+_COLOURS = 256
+_LOADED = """Promise.all([...document.images].map((one) => {
+    one.loading = "eager";
+    return one.decode().catch(() => null);
+}))"""
+_DROPPED = ("expression-01-neutral.jpg", "expression-02-happy.jpg", "selfie.jpg", "friend.jpg", "garden.jpg")
 
 
-def main(out: str) -> None:
-    """Everything, from an album on."""
-    folder = Path(out)
-    with tempfile.TemporaryDirectory() as place, running(Path(place), steps=20, training_steps=150) as studio:
-        extract_people(Path(place) / "people", count=1)
-        with sync_playwright() as playwright:
+class Made:
+    """What a studio job left, put into a service as its own workers would have."""
+
+    def __init__(self, out: Path, service: Service, tenant_id: str) -> None:
+        self.out, self.service, self.tenant_id = out, service, tenant_id
+
+    def rows(self, table: str) -> list[Row]:
+        """Of one of its tables."""
+        return list(pq.read_table(self.out / f"{table}.parquet").to_pylist())
+
+    def person(self, name: str, called: str) -> str:
+        """Somebody of the job, learned; the identity."""
+        (album,) = [row for row in self.rows("albums") if row["album_id"] == name]
+        consent = Consent(given_by=called, statement="Portraits may be made of me from these photos.", given_at=0.0)
+        request = {"photos": [{} for _ in album["photos"]]}
+        person, steps = Person(name=called, consent=consent), self.learned(name)["steps"]
+        new = NewJob(kind=Kind.IDENTITY, request=request, steps=steps, identity_id=new_id("id"), person=person)
+        job = self.service.queue.submit(self.tenant_id, new)
+        self.finish(name)
+        return str(job.identity_id)
+
+    def learned(self, name: str) -> Row:
+        """The row of a face-LoRA."""
+        return next(row for row in self.rows("face_loras") if row["identity_id"] == name)
+
+    def finish(self, name: str) -> None:
+        """End the training that is next with what came of somebody's in the job."""
+        (lease,) = self.service.queue.lease([Kind.IDENTITY], "trainer", 60)
+        (album,) = [row for row in self.rows("albums") if row["album_id"] == name]
+        numbered = [{**photo, "uri": str(number)} for number, photo in enumerate(album["photos"], 1)]
+        numbers = {photo["photo_id"]: int(photo["uri"]) for photo in numbered}
+        references = [
+            {**{key: row[key] for key in ("crop_path", "quality_score", "verdict", "embedding")}, "photo": number}
+            for row in self.rows("references")
+            if row["identity_id"] == name and (number := numbers.get(row["photo_id"]))
+        ]
+        photos = [verdict.model_dump(mode="json") for verdict in photo_verdicts(numbered)]
+        lora = self.learned(name)
+        record = {
+            **{"lora_path": lora["path"], "lora_sha256": lora["sha256"], "steps": lora["steps"]},
+            **{"trigger": album["trigger"], "references": references, "photos": photos, "curve": self.curve(name)},
+        }
+        within = self.service.identities.learned(lease, record)
+        self.service.queue.complete(lease, {"photos": photos}, within=within)
+
+    def curve(self, name: str) -> list[tuple[int, float]]:
+        """The loss of somebody's training, as the job tracked it."""
+        query = (
+            "select m.step, m.value from metrics m join tags t on t.run_uuid = m.run_uuid"
+            " where m.key = 'loss' and t.key = 'mlflow.runName' and t.value = ? order by m.step"
+        )
+        with closing(sqlite3.connect(self.out / "mlflow.db")) as database:
+            return [(int(step), float(loss)) for step, loss in database.execute(query, (name,))]
+
+    def order(self, identity_id: str, style: str, count: int) -> Job:
+        """An order that waits."""
+        request = {"identity_id": identity_id, "style": style, "count": count}
+        new = NewJob(kind=Kind.PORTRAITS, request=request, steps=240, units=count, identity_id=identity_id)
+        return self.service.queue.submit(self.tenant_id, new)
+
+    def deliver(self, name: str, style: str) -> None:
+        """End the order that is next with somebody's portraits in a style."""
+        (lease,) = self.service.queue.lease([Kind.PORTRAITS], "painter", 60)
+        found = [row for row in self.rows("portraits") if (row["identity_id"], row["style"]) == (name, style)]
+        images = []
+        for number, row in enumerate(sorted(found, key=lambda row: -row["similarity"])):
+            content, path = (self.out / row["path"]).read_bytes(), f"{lease.folder}/{number:03d}.png"
+            self.service.store.write_bytes(path, content)
+            width, height = Image.open(self.out / row["path"]).size
+            sizes = {"width_px": width, "height_px": height, "seed": row["seed"]}
+            judged = {"similarity": row["similarity"], "verdict": row["verdict"]}
+            images.append({"path": path, "sha256": hashlib.sha256(content).hexdigest(), **sizes, **judged})
+        self.service.queue.complete(lease, {"images": images})
+
+
+@contextmanager
+def page_over(service: Service, live: LiveMemory) -> Iterator[str]:
+    """The page, over a service without workers."""
+    settings = EndpointSettings.model_validate(service.settings.model_dump())
+    with served(create_app(service, settings, live, lambda _: {})) as url, served(create_page(settings, url)) as page:
+        yield page
+
+
+def main(out: str, albums: str, into: str) -> None:
+    """All pictures."""
+    with tempfile.TemporaryDirectory() as place:
+        service, live = Service.open(service_settings(Path(place)), MemoryMeters()), LiveMemory()
+        token = service.keys.create("studio").token
+        made = Made(Path(out), service, service.keys.authenticate(token).tenant_id)
+        with page_over(service, live) as url, sync_playwright() as playwright:
             browser = launched(playwright)
-            desk = visiting(browser, studio, DESK)
-            desk.page.goto(studio.url)
-            shot(desk, folder / "page-sign-in.png", whole=False)
-            desk.sign_in()
-            shot(desk, Path(place) / "empty.png")
-            album(desk, photos_of(Path(place) / "people", "P001"), folder)
-            portraits(desk, folder)
-            others(desk, folder)
-            phones(visiting(browser, studio, PHONE), Path(place), folder)
-            dark = visiting(browser, studio, DESK, dark=True)
+            desk = visiting(browser, url, token)
+            walk(desk, made, live, sorted((Path(albums) / "P002").glob("*.jpg")), Path(into))
+            phones(visiting(browser, url, token, PHONE), Path(place), Path(into))
+            dark = visiting(browser, url, token, dark=True)
             dark.sign_in()
-            dark.learned()
-            shot(dark, folder / "page-dark.png")
+            expect(dark.page.locator("#person .badge")).to_be_visible(timeout=SOON_MS)
+            shot(dark, Path(place) / "dark.png")
             browser.close()
+            print("complaints:", desk.complaints, dark.complaints, "elsewhere:", desk.elsewhere)
+        service.close()
 
 
-def album(desk: Visitor, photos: list[Path], folder: Path) -> None:
-    """Photos with their verdicts, and a person who was learned, with a sample sheet."""
-    desk.drop(photos)
-    desk.consent("Anna")
-    shot(desk, folder / "page-album-dropped.png")
-    desk.send()
-    desk.learned()
-    desk.page.get_by_role("button", name="Make a sample sheet").click()
-    expect(desk.page.locator("#person .sheet img")).to_have_count(4, timeout=LONG_MS)
-    shot(desk, folder / "page-album.png")
-
-
-def portraits(desk: Visitor, folder: Path) -> None:
-    """Portraits while they are drawn, and their results."""
+def walk(desk: Visitor, made: Made, live: LiveMemory, photos: list[Path], folder: Path) -> None:
+    """Through all tabs on a desk."""
+    page = desk.page
+    page.goto(desk.url)
+    shot(desk, folder / "page-sign-in.png", whole=False)
+    anna = made.person("P001", "Anna")
+    desk.sign_in()
+    desk.drop([path for path in photos if path.name in _DROPPED])
+    desk.consent("Berta")
+    shot(desk, folder / "page-dropped.png")
+    made.order(anna, "studio", 4)
+    made.deliver("P001", "studio")
+    made.order(anna, "black-and-white", 4)
+    made.deliver("P001", "black-and-white")
     desk.open("Portraits")
+    expect(page.locator("#styles input")).to_have_count(14, timeout=SOON_MS)
     desk.order("warm-film", 4)
-    expect(desk.page.locator("#making .stage img")).to_be_visible(timeout=LONG_MS)
-    shot(desk, folder / "page-making.png")
-    expect(desk.page.locator("#results .portraits img").first).to_be_visible(timeout=LONG_MS)
+    expect(page.locator("#making")).to_contain_text("Next in the queue", timeout=SOON_MS)
+    made.deliver("P001", "warm-film")
+    expect(page.locator("#results .portraits img")).to_have_count(4, timeout=SOON_MS)
     shot(desk, folder / "page-portraits.png")
-
-
-def others(desk: Visitor, folder: Path) -> None:
-    """Jobs and data."""
+    desk.open("Album")
+    desk.send()
+    expect(page.locator("#person h3")).to_have_text("Berta", timeout=SOON_MS)
+    made.order(anna, "watercolour", 4)
+    running = made.order(anna, "pencil", 2)
+    made.service.queue.lease([Kind.PORTRAITS], "painter", 600)
+    live.tell(running.id, Progress(1, "denoise", 60, 240))
     for tab, name, part in (("Jobs", "jobs", "#jobs .job"), ("My data", "data", "#kept table")):
         desk.open(tab)
-        expect(desk.page.locator(part).first).to_be_visible(timeout=SOON_MS)
+        expect(page.locator(part).first).to_be_visible(timeout=SOON_MS)
         shot(desk, folder / f"page-{name}.png")
+    made.finish("P002")
+    desk.open("Album")
+    expect(page.locator("#person .badge.ready")).to_be_visible(timeout=SOON_MS)
+    shot(desk, folder / "page-album.png")
 
 
 def phones(phone: Visitor, place: Path, folder: Path) -> None:
     """Three tabs on a phone, side by side."""
     phone.sign_in()
-    phone.learned()
+    expect(phone.page.locator("#person .badge")).to_be_visible(timeout=SOON_MS)
     shots = []
-    for tab, part in (("Album", "#photos"), ("Portraits", "#styles"), ("Jobs", "#jobs .job")):
+    for tab, part in (("Album", "#photos"), ("Portraits", "#styles label"), ("Jobs", "#jobs .job")):
         phone.open(tab)
         expect(phone.page.locator(part).first).to_be_visible(timeout=SOON_MS)
         path = place / f"{tab}.png"
         shot(phone, path, whole=False)
+        print(tab, "fits" if phone.narrow() else "IS TOO WIDE")
         shots.append(Image.open(path).convert("RGB"))
     gap, (width, height) = 24, shots[0].size
     sheet = Image.new("RGB", (len(shots) * (width + gap) + gap, height + 2 * gap), "#d9d3c8")
@@ -100,9 +200,7 @@ def phones(phone: Visitor, place: Path, folder: Path) -> None:
 def shot(visitor: Visitor, path: Path, whole: bool = True) -> None:
     """The page as it is, when all its pictures are there."""
     page = visitor.page
-    page.evaluate(
-        "Promise.all([...document.images].map((image) => { image.loading = 'eager'; return image.decode(); }))"
-    )
+    page.evaluate(_LOADED)
     page.wait_for_timeout(600)
     page.screenshot(path=path, full_page=whole)
     save(Image.open(path).convert("RGB"), path)
@@ -110,7 +208,7 @@ def shot(visitor: Visitor, path: Path, whole: bool = True) -> None:
 
 def save(picture: Image.Image, path: Path) -> None:
     """A small PNG."""
-    picture.quantize(_MOST_COLOURS, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
+    picture.quantize(_COLOURS, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,8 @@ import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from studiolo.portraits.files import decode_portrait
-from tests.slow.studio_page import (
-    DESK,
-    LONG_MS,
-    PHONE,
-    SOON_MS,
-    Running,
-    Visitor,
-    launched,
-    photos_of,
-    running,
-    visiting,
-)
+from tests.slow.studio_page import Running, photos_of, running
+from tests.slow.visitor import DESK, LONG_MS, PHONE, SOON_MS, Visitor, launched, visiting
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -44,7 +34,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visitor(browser: Browser, studio: Running) -> Iterator[Visitor]:
-    visitor = visiting(browser, studio)
+    visitor = visiting(browser, studio.url, studio.token)
     yield visitor
     visitor.context.close()
     assert visitor.elsewhere == []
@@ -143,7 +133,7 @@ def test_what_goes_wrong_is_said(visitor: Visitor, studio: Running) -> None:
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 def test_it_fits_and_goes_by_keyboard(browser: Browser, studio: Running, size: tuple[int, int]) -> None:
-    visitor = visiting(browser, studio, size)
+    visitor = visiting(browser, studio.url, studio.token, size)
     visitor.sign_in()
     page = visitor.page
     for name in TABS:
