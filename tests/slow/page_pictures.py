@@ -34,7 +34,6 @@ _LOADED = """Promise.all([...document.images].map((one) => {
     one.loading = "eager";
     return one.decode().catch(() => null);
 }))"""
-_DROPPED = ("expression-01-neutral.jpg", "expression-02-happy.jpg", "selfie.jpg", "friend.jpg", "garden.jpg")
 
 
 class Made:
@@ -147,7 +146,7 @@ def walk(desk: Visitor, made: Made, live: LiveMemory, photos: list[Path], folder
     shot(desk, folder / "page-sign-in.png", whole=False)
     anna = made.person("P001", "Anna")
     desk.sign_in()
-    desk.drop([path for path in photos if path.name in _DROPPED])
+    desk.drop(photos)
     desk.consent("Berta")
     shot(desk, folder / "page-dropped.png")
     made.order(anna, "studio", 4)
@@ -164,10 +163,11 @@ def walk(desk: Visitor, made: Made, live: LiveMemory, photos: list[Path], folder
     desk.open("Album")
     desk.send()
     expect(page.locator("#person h3")).to_have_text("Berta", timeout=SOON_MS)
+    drawing = made.order(anna, "pencil", 2)
+    (lease,) = made.service.queue.lease([Kind.PORTRAITS], "painter", 600)
+    made.service.queue.extend(lease, 600, steps_done=60)
+    live.tell(drawing.id, Progress(1, "denoise", 60, 240))
     made.order(anna, "watercolour", 4)
-    running = made.order(anna, "pencil", 2)
-    made.service.queue.lease([Kind.PORTRAITS], "painter", 600)
-    live.tell(running.id, Progress(1, "denoise", 60, 240))
     for tab, name, part in (("Jobs", "jobs", "#jobs .job"), ("My data", "data", "#kept table")):
         desk.open(tab)
         expect(page.locator(part).first).to_be_visible(timeout=SOON_MS)

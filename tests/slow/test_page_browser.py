@@ -78,7 +78,7 @@ def test_from_an_album_to_a_portrait_that_was_downloaded_and_erased(visitor: Vis
     expect(page.locator("#jobs")).to_contain_text("Studio, Anna")
     visitor.open("My data")
     expect(page.locator("#kept")).to_contain_text("4 photos", timeout=SOON_MS)
-    page.get_by_label("Whom").click()
+    page.get_by_label("Whom", exact=True).first.click()
     page.get_by_role("option", name="Anna").click()
     page.get_by_label("Erase their photos").check()
     page.get_by_role("button", name="Erase for good").click()

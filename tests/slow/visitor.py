@@ -49,8 +49,8 @@ class Visitor:
 
     def consent(self, name: str) -> None:
         """The rest of the form."""
-        self.page.get_by_label("Name").fill(name)
-        self.page.get_by_label("Who consents").fill(name)
+        self.page.get_by_label("Name", exact=True).fill(name)
+        self.page.get_by_label("Who consents", exact=True).fill(name)
         self.page.get_by_label("This consent was given to me").check()
 
     def send(self) -> None:

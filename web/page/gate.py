@@ -24,7 +24,7 @@ OPEN = re.compile(r"/(sign-in|page\.css|static/fonts/[\w/.-]+|healthz)")
 """Paths for which nobody has to be signed in."""
 _OWN = re.compile(r"/(sign-out|styles/[\w-]+\.jpg|portraits/\w+(/\d+\.png|\.zip))")
 _GRADIO = re.compile(
-    r"/(config|theme\.css|(assets|static|svelte)/[\w/.-]+"
+    r"/(config|theme\.css|favicon\.ico|(assets|static|svelte)/[\w/.-]+"
     r"|gradio_api/(queue/(join|data)|upload|upload_progress|heartbeat/\w+|cancel|reset/?|startup-events))?"
 )
 _JOIN, _CANCEL, _UPLOAD = "/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/upload"
@@ -91,7 +91,8 @@ class Gate:
         body: bytes | None = None
         if request.method == "POST":
             if path == _UPLOAD:
-                if int(request.headers.get("content-length", "0")) > self.upload_bytes:
+                length = request.headers.get("content-length", "")
+                if length.isascii() and length.isdigit() and int(length[:20]) > self.upload_bytes:
                     return PlainTextResponse("The photos are too large together.", 413), receive
                 receive = metered(receive, self.upload_bytes)
             elif (body := await whole(receive, _BODY_BYTES)) is None:

@@ -1,16 +1,21 @@
 """The tab *Jobs*: everything that was accepted, where it stands in the queue, how far it is; cancelling."""
 
+import asyncio
 from typing import Any
 
 import gradio as gr
 
+from studiolo.service.records import State
 from web.page import views
-from web.page.client import AnswerError
+from web.page.client import AnswerError, Client
 from web.page.studio import QUIET, Studio, names_of, now_s, said, titles_of
+from web.types import JobView
 
 TITLE = "Jobs"
-_EVERY_S = 2.0
+_EVERY_S = 3.0
 _PART, _MOST = 20, 100
+_PLACES = 5
+"""So many jobs of a list are asked for their places in the queue, those that come first."""
 _CANCEL = """element.addEventListener('click', (event) => {
     const button = event.target.closest('button[data-job]');
     if (button) trigger('cancel', {job: button.dataset.job});
@@ -44,11 +49,12 @@ class _Tasks:
         try:
             client = self.studio.client(request.cookies)
             page = await client.jobs(limit)
+            found = await _with_places(client, page.data)
             people, styles = await client.people(), await client.styles()
         except AnswerError as error:
             html = views.notice(said(error), "bad")
             return html, html, gr.skip()
-        html = views.jobs(page.data, names_of(people), titles_of(styles), now_s())
+        html = views.jobs(found, names_of(people), titles_of(styles), now_s())
         if html == shown:
             return gr.skip(), gr.skip(), gr.skip()
         return html, html, gr.Button(visible=page.next is not None and limit < _MOST)
@@ -61,3 +67,10 @@ class _Tasks:
             html = views.notice(said(error), "bad")
             return html, html, gr.skip()
         return await self.look(limit, "", request)
+
+
+async def _with_places(client: Client, found: list[JobView]) -> list[JobView]:
+    """The same jobs; of those that wait the next ones know their places, which a list does not tell."""
+    waiting = [job for job in reversed(found) if job.state == State.QUEUED][:_PLACES]
+    placed = {job.id: job for job in await asyncio.gather(*(client.job(one.id) for one in waiting))}
+    return [placed.get(job.id, job) for job in found]

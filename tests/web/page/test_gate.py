@@ -19,6 +19,7 @@ GRADIOS_DOORS = {
     "/",
     "/config",
     "/theme.css",
+    "/favicon.ico",
     "/assets/x",
     "/static/x",
     "/svelte/x",
