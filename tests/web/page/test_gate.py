@@ -122,7 +122,7 @@ def test_every_answer_says_that_nothing_comes_from_elsewhere(browser: TestClient
         assert not re.search(r"https?:|\*", policy)
         assert answer.headers["x-frame-options"] == "DENY"
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["referrer-policy"] == "same-origin"
 
 
 def test_another_site_can_post_nothing(browser: TestClient, house: Front) -> None:
