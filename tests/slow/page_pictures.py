@@ -30,10 +30,10 @@ from web.page.app import create_page
 
 Row = dict[str, Any]
 _COLOURS = 256
-_LOADED = """Promise.all([...document.images].map((one) => {
+_LOADED = """Promise.all([document.fonts.ready, ...[...document.images].map((one) => {
     one.loading = "eager";
     return one.decode().catch(() => null);
-}))"""
+})])"""
 
 
 class Made:
