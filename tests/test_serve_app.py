@@ -220,9 +220,11 @@ def test_the_application_is_built_of_a_file_or_of_values(tmp_path: Path, monkeyp
 
 def test_the_page_is_one_process_that_asks_the_endpoint_where_it_is() -> None:
     page = serve_app.build_page({"page": {"cpus": 0.5}}, "http://127.0.0.1:9000")._bound_deployment
-    settings, endpoint_url = page.init_args
+    _, endpoint_url = page.init_args
     assert (page.num_replicas, page.ray_actor_options["num_cpus"], endpoint_url) == (1, 0.5, "http://127.0.0.1:9000")
-    elsewhere = serve_app.build_page({"page": {"endpoint_url": "https://portraits.example.com"}}, "http://127.0.0.1:9000")
+    elsewhere = serve_app.build_page(
+        {"page": {"endpoint_url": "https://portraits.example.com"}}, "http://127.0.0.1:9000"
+    )
     assert elsewhere._bound_deployment.init_args[1] == "https://portraits.example.com"
 
 

@@ -50,7 +50,9 @@ def create_page(settings: EndpointSettings, endpoint_url: str) -> FastAPI:
         shutil.rmtree(cache, ignore_errors=True)
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=life)
-    _add_routes(app, studio)
+    _add_files(app)
+    _add_door(app, studio)
+    _add_portraits(app, studio)
     _mount_gradio(app, studio)
     upload_bytes = int(settings.uploads.max_album_mib * 2**20) + 2**20
 
@@ -91,7 +93,7 @@ def _mount_gradio(app: FastAPI, studio: Studio) -> None:
     )
 
 
-def _add_routes(app: FastAPI, studio: Studio) -> None:
+def _add_files(app: FastAPI) -> None:
     @app.get("/healthz")
     async def healthz() -> PlainTextResponse:
         return PlainTextResponse("ok")
@@ -107,6 +109,8 @@ def _add_routes(app: FastAPI, studio: Studio) -> None:
             return PlainTextResponse("There is no picture of this style.", 404)
         return FileResponse(found[name], headers={"Cache-Control": "private, max-age=3600"})
 
+
+def _add_door(app: FastAPI, studio: Studio) -> None:
     @app.get("/sign-in")
     async def door() -> HTMLResponse:
         return _door("")
@@ -132,6 +136,8 @@ def _add_routes(app: FastAPI, studio: Studio) -> None:
         answer.delete_cookie(COOKIE, path=_place(request), httponly=True, samesite="strict")
         return answer
 
+
+def _add_portraits(app: FastAPI, studio: Studio) -> None:
     @app.get("/portraits/{job_id}/{number}.png")
     async def portrait(request: Request, job_id: str, number: int) -> Response:
         try:
