@@ -9,6 +9,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.requests import Request
@@ -17,6 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from web.page import views
 from web.page.client import AnswerError
+
+Kept = TypeVar("Kept")
 
 COOKIE = "studiolo_key"
 
@@ -209,7 +212,7 @@ def _digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def _remember(where: OrderedDict[str, "float"] | OrderedDict[str, str], name: str, value: "float | str") -> None:
-    where[name] = value  # type: ignore[assignment]
+def _remember(where: OrderedDict[str, Kept], name: str, value: Kept) -> None:
+    where[name] = value
     while len(where) > _REMEMBERED:
         where.popitem(last=False)

@@ -54,8 +54,8 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"moment": moment, "likeness": likeness, "share": share}
-    made.globals |= {"State": State, "Kind": Kind}
+    made.filters.update(moment=moment, likeness=likeness, share=share)
+    made.globals.update(State=State, Kind=Kind)
     return made
 
 
