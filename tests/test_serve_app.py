@@ -90,6 +90,7 @@ def deployed(ray_cluster: float, weights: Path, tmp_path_factory: pytest.TempPat
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     try:
         serve.run(serve_app.build(args | small(folder)), name=application.name, route_prefix=application.route_prefix)
+        serve.run(serve_app.build_page({}, f"http://127.0.0.1:{port}"), name=page.name, route_prefix=page.route_prefix)
         service = Service.open(EndpointSettings.load(None, args | small(folder)))
         token = service.keys.create("shop").token
         headers = {"Authorization": f"Bearer {token}"}
@@ -146,6 +147,22 @@ def test_many_jobs_under_two_dispatchers_are_each_done_once(deployed: Deployed) 
     digests = [hashlib.sha256(rgb_u8.tobytes()).hexdigest() for rgb_u8 in pictures]
     assert digests[0] == digests[3]
     assert len(set(digests)) == 3
+
+
+@WHOLE
+def test_the_page_is_beside_the_routes_and_stays_below_its_prefix(deployed: Deployed) -> None:
+    token = deployed.client.headers["Authorization"].removeprefix("Bearer ")
+    with httpx.Client(base_url=deployed.client.base_url, timeout=60) as browser:
+        bare = browser.get("/studio")
+        assert (bare.status_code, bare.headers["location"]) == (308, "/studio/")
+        assert browser.get("/studio/").headers["location"] == "sign-in"
+        signed_in = browser.post("/studio/sign-in", data={"key": token})
+        assert (signed_in.status_code, signed_in.headers["location"]) == (303, "./")
+        assert "Path=/studio/;" in signed_in.headers["set-cookie"]
+        assert 'href="page.css"' in browser.get("/studio/").text
+        assert browser.get("/studio/config").json()["root"].endswith("/studio")
+        assert browser.get("/studio/gradio_api/info").status_code == 404
+        assert "Path=/studio/;" in browser.post("/studio/sign-out").headers["set-cookie"]
 
 
 def context(replicas: int, steps: dict[str, float], requests: float = 0.0) -> AutoscalingContext:

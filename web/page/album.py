@@ -23,6 +23,7 @@ _SHEET = 4
 _LISTED = 50
 _KINDS = ["image", ".heic", ".heif", ".avif"]
 _CONSENT = "Portraits may be made of me from these photos."
+_GONE = "The photos lay here too long without being sent, and were removed: drop them again."
 _EVERY_S = 2.0
 _EMPTY = views.empty("Nobody yet", "Drop an album on the left: a handful of photos of one person, from different days.")
 _Pictures = dict[str, list[str]]
@@ -108,6 +109,8 @@ class _Tasks:
         try:
             _check(name, files, given_by, statement, agreed)
             _, looked = await self.look(files, looked)
+            if not all(Path(path).exists() for path in looked):
+                raise _Missing(_GONE)
             photos = [photo for photo in looked.values() if photo.sent]
             if not photos:
                 raise _Missing("None of these files is a picture.")

@@ -5,7 +5,6 @@ It holds no key and no picture: the key comes with each request, in a cookie tha
 
 import asyncio
 import os
-import shutil
 import tempfile
 import zipfile
 from collections.abc import AsyncIterator
@@ -16,11 +15,12 @@ from typing import Annotated
 import httpx
 from fastapi import FastAPI, Form, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse
+from starlette.background import BackgroundTask
 from starlette.responses import StreamingResponse
 
 from studiolo.service.endpoint import EndpointSettings
 from web.page import views
-from web.page.cache import keep_swept
+from web.page.cache import Cache, keep_swept
 from web.page.client import NO_KEY, AnswerError, Client
 from web.page.gate import COOKIE, Gate, route_path
 from web.page.photos import Looker
@@ -29,25 +29,29 @@ from web.page.studio import Studio
 _ASSETS = Path(__file__).with_name("assets")
 _CHUNK = 2**16
 _IN_MEMORY = 4 * 2**20
+_ANSWER_S = 30.0
+_CONNECTIONS, _KEPT_ALIVE = 1000, 50
+"""To `/v1`: whoever follows a job holds one."""
 
 
 def create_page(settings: EndpointSettings, endpoint_url: str) -> FastAPI:
     """The page over the `/v1` at `endpoint_url`. Its sessions are in this process: one of it serves all who come."""
-    cache = Path(tempfile.mkdtemp(prefix="studiolo-page-"))
-    os.environ["GRADIO_TEMP_DIR"] = str(cache)  # Gradio reads its settings from there, again and again
+    cache = Cache()
+    os.environ["GRADIO_TEMP_DIR"] = str(cache.folder)  # Gradio reads its settings from there, again and again
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    http = httpx.AsyncClient(base_url=endpoint_url, timeout=30, trust_env=False)
+    limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_KEPT_ALIVE)
+    http = httpx.AsyncClient(base_url=endpoint_url, timeout=_ANSWER_S, trust_env=False, limits=limits)
     studio = Studio(settings, http, Looker(settings.perception))
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        sweeping = asyncio.create_task(keep_swept(cache, settings.page.cache_s))
+        sweeping = asyncio.create_task(keep_swept(cache.folder, settings.page.cache_s))
         yield
         sweeping.cancel()
         await http.aclose()
         studio.looker.close()
-        shutil.rmtree(cache, ignore_errors=True)
+        cache.close()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=life)
     _add_files(app)
@@ -65,7 +69,7 @@ def create_page(settings: EndpointSettings, endpoint_url: str) -> FastAPI:
             raise
         return True
 
-    app.add_middleware(Gate, opens=opens, upload_bytes=upload_bytes)
+    app.add_middleware(Gate, opens=opens, folder=cache.folder, upload_bytes=upload_bytes)
     return app
 
 
@@ -144,7 +148,7 @@ def _add_portraits(app: FastAPI, studio: Studio) -> None:
             found = await studio.client(request.cookies).image(job_id, number)
         except AnswerError as error:
             return PlainTextResponse(error.sentence, error.status)
-        headers = {"Cache-Control": "private, max-age=600", "ETag": found.headers.get("etag", "")}
+        headers = {"Cache-Control": "private, max-age=600", "Vary": "Cookie"}  # for whoever signs in next, another
         return Response(found.content, media_type="image/png", headers=headers)
 
     @app.get("/portraits/{job_id}.zip")
@@ -164,7 +168,8 @@ def _add_portraits(app: FastAPI, studio: Studio) -> None:
         file.seek(0)
         headers = {"Content-Length": str(size), "Cache-Control": "no-store"}
         headers["Content-Disposition"] = f'attachment; filename="{job.id}.zip"'
-        return StreamingResponse(iter(lambda: file.read(_CHUNK), b""), media_type="application/zip", headers=headers)
+        parts, done = iter(lambda: file.read(_CHUNK), b""), BackgroundTask(file.close)
+        return StreamingResponse(parts, media_type="application/zip", headers=headers, background=done)
 
 
 def _door(sentence: str, status: int = 200) -> HTMLResponse:

@@ -26,6 +26,8 @@ _PART = 100
 _MOST_PARTS = 20
 _TRIES = 5
 _PAUSE_S = 1.0
+_TAKEN_S = 300.0
+"""For an album to be stored, and for an erasure to go through."""
 _SILENCE_S = 45.0
 """Between two signs of life of a stream of events, of which there is one every 15 seconds."""
 
@@ -71,12 +73,12 @@ class Client:
         """Send an album with the texts of its form; under the same idempotency key `name` it is the same job."""
         with ExitStack() as files:
             parts = [("photos", ("photo", files.enter_context(path.open("rb")))) for path in photos]
-            request = {"data": texts, "files": parts, "headers": {"Idempotency-Key": name}, "timeout": None}
-            return await self._view(JobView, "POST", "/v1/identities", **request)
+            request = {"data": texts, "files": parts, "headers": {"Idempotency-Key": name}}
+            return await self._view(JobView, "POST", "/v1/identities", timeout=_TAKEN_S, **request)
 
     async def erase(self, identity_id: str) -> tuple[ErasureView, float]:
         """How far the erasure is that this begins or goes on with, and the seconds after which to ask again."""
-        answer = await self._ask("DELETE", f"/v1/identities/{_named(identity_id)}", timeout=120)
+        answer = await self._ask("DELETE", f"/v1/identities/{_named(identity_id)}", timeout=_TAKEN_S)
         return _read(ErasureView, answer), float(answer.headers.get("Retry-After", 0))
 
     async def order(self, body: dict[str, Any], name: str) -> JobView:

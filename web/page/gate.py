@@ -5,12 +5,14 @@ Gradio has doors that this page does not use: files by their paths, a proxy, mon
 
 import hashlib
 import json
+import os.path
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
-from urllib.parse import parse_qs, urlsplit
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -31,6 +33,8 @@ _GRADIO = re.compile(
     r"|gradio_api/(queue/(join|data)|upload|upload_progress|heartbeat/\w+|cancel|reset/?|startup-events))?"
 )
 _JOIN, _CANCEL, _UPLOAD = "/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/upload"
+_HEARTBEAT = "/gradio_api/heartbeat/"
+_METHODS = frozenset({"GET", "HEAD", "POST"})
 _BODY_BYTES = 2**20
 """Of a request that is no upload."""
 _SURE_S = 30.0
@@ -52,11 +56,22 @@ _HEADERS = {
 }
 
 
-class Gate:
-    """Lets requests through to `app`. `opens` says whether a key is good; it may raise `AnswerError`."""
+class _Refused(Exception):
+    """A request that goes no further, with its answer."""
 
-    def __init__(self, app: ASGIApp, opens: Callable[[str], Awaitable[bool]], upload_bytes: int) -> None:
-        self.app, self.opens, self.upload_bytes = app, opens, upload_bytes
+    def __init__(self, answer: Response) -> None:
+        super().__init__(answer.status_code)
+        self.answer = answer
+
+
+class Gate:
+    """Lets requests through to `app`. `opens` says whether a key is good; it may raise `AnswerError`.
+
+    Files that a request names lie in `folder`, and uploads have at most `upload_bytes`.
+    """
+
+    def __init__(self, app: ASGIApp, opens: Callable[[str], Awaitable[bool]], folder: Path, upload_bytes: int) -> None:
+        self.app, self.opens, self.folder, self.upload_bytes = app, opens, folder, upload_bytes
         self._sure: OrderedDict[str, float] = OrderedDict()
         self._sessions: OrderedDict[str, str] = OrderedDict()
 
@@ -75,44 +90,48 @@ class Gate:
                 message["headers"] = [*message["headers"], *(one for one in more if one[0] not in named)]
             await send(message)
 
-        request = Request(scope, receive)
-        refusal, receive = await self._admitted(request)
-        if refusal is None:
-            await self.app(scope, receive, guarded)
+        try:
+            receive = await self._admitted(Request(scope, receive))
+        except _Refused as refused:
+            await refused.answer(scope, receive, guarded)
         else:
-            await refusal(scope, receive, guarded)
+            await self.app(scope, receive, guarded)
 
-    async def _admitted(self, request: Request) -> tuple[Response | None, Receive]:
-        """Why not, if not; and what the app reads the request from."""
-        path, receive = route_path(request), request.receive
+    async def _admitted(self, request: Request) -> Receive:
+        """What the app reads the request from. Raises `_Refused`."""
+        path, receive, body = route_path(request), request.receive, b""
         if not path:
-            return RedirectResponse(request.url.path + "/", 308), receive
-        if not (OPEN.fullmatch(path) or _OWN.fullmatch(path) or _GRADIO.fullmatch(path)) or ".." in path:
-            return PlainTextResponse("There is no such thing.", 404), receive
-        if request.method == "POST" and not _of_this_page(request):
-            return PlainTextResponse("This was sent by another site.", 403), receive
-        body: bytes | None = None
+            raise _Refused(RedirectResponse(request.url.path + "/", 308))
+        if request.method not in _METHODS or not _known(path):
+            raise _Refused(PlainTextResponse("There is no such thing.", 404))
         if request.method == "POST":
+            if not _of_this_page(request):
+                raise _Refused(PlainTextResponse("This was sent by another site.", 403))
             if path == _UPLOAD:
-                length = request.headers.get("content-length", "")
-                if length.isascii() and length.isdigit() and int(length[:20]) > self.upload_bytes:
-                    return PlainTextResponse("The photos are too large together.", 413), receive
-                receive = metered(receive, self.upload_bytes)
-            elif (body := await whole(receive, _BODY_BYTES)) is None:
-                return PlainTextResponse("The request is too large.", 413), receive
+                receive = self._metered(request)
             else:
+                body = await whole(receive, _BODY_BYTES)
                 receive = _again(body, receive)
         if OPEN.fullmatch(path):
-            return None, receive
+            return receive
         key = request.cookies.get(COOKIE)
         try:
             if key is None or not await self._opens(key):
-                return _shut(request, path), receive
+                raise _Refused(_shut(request, path))
         except AnswerError as error:
-            return _away(error, path), receive
-        if not self._own_session(path, request, body, _digest(key)):
-            return PlainTextResponse("This session is somebody else's.", 403), receive
-        return None, receive
+            raise _Refused(_away(error, path)) from None
+        said = _said(body) if path in (_JOIN, _CANCEL) and request.method == "POST" else {}
+        if not all(self._lies_here(file) for file in _files(said.get("data"))):
+            raise _Refused(PlainTextResponse("This file was not dropped here.", 403))
+        if not self._own(_sessions(path, request, said), _digest(key)):
+            raise _Refused(PlainTextResponse("This session is somebody else's.", 403))
+        return receive
+
+    def _metered(self, request: Request) -> Receive:
+        length = request.headers.get("content-length", "")
+        if length.isascii() and length.isdigit() and int(length[:20]) > self.upload_bytes:
+            raise _Refused(PlainTextResponse("The photos are too large together.", 413))
+        return metered(request.receive, self.upload_bytes)
 
     async def _opens(self, key: str) -> bool:
         digest = _digest(key)
@@ -124,14 +143,19 @@ class Gate:
         _remember(self._sure, digest, time.monotonic() + _SURE_S)
         return True
 
-    def _own_session(self, path: str, request: Request, body: bytes | None, digest: str) -> bool:
-        """Whether the session of Gradio's that a request names, if any, is that of this key: whoever named it first."""
-        session = _session(path, request, body)
-        if session is None:
-            return True
-        if session not in self._sessions:
+    def _lies_here(self, file: str) -> bool:
+        """Whether a file is one that was dropped. Gradio would fetch others: of this machine, or of any address."""
+        return Path(os.path.abspath(file)).is_relative_to(self.folder)
+
+    def _own(self, sessions: set[str], digest: str) -> bool:
+        """Whether the sessions of Gradio's that a request names are those of this key: whoever named them first."""
+        for session in sessions - self._sessions.keys():
             _remember(self._sessions, session, digest)
-        return self._sessions[session] == digest
+        return all(self._sessions.get(session) == digest for session in sessions)
+
+
+def _known(path: str) -> bool:
+    return ".." not in path and any(some.fullmatch(path) for some in (OPEN, _OWN, _GRADIO))
 
 
 def route_path(request: Request) -> str:
@@ -140,15 +164,15 @@ def route_path(request: Request) -> str:
     return path[len(root) :] if path.startswith(root) else path
 
 
-async def whole(receive: Receive, limit: int) -> bytes | None:
-    """A body; None for one of more than `limit` bytes."""
+async def whole(receive: Receive, limit: int) -> bytes:
+    """A body. Raises `_Refused` for one of more than `limit` bytes."""
     body, more = bytearray(), True
     while more:
         message = await receive()
         body += message.get("body", b"")
         more = message["type"] == "http.request" and message.get("more_body", False)
         if len(body) > limit:
-            return None
+            raise _Refused(PlainTextResponse("The request is too large.", 413))
     return bytes(body)
 
 
@@ -174,18 +198,38 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return take
 
 
-def _session(path: str, request: Request, body: bytes | None) -> str | None:
-    if path in (_JOIN, _CANCEL):
-        try:
-            said = json.loads(body or b"")
-        except ValueError:
-            return None
-        found = said.get("session_hash") if isinstance(said, dict) else None
-        return str(found) if found is not None else None
-    if path.startswith("/gradio_api/heartbeat/"):
-        return path.rpartition("/")[2]
-    query = parse_qs(request.url.query)
-    return query.get("session_hash", [None])[0]
+def _said(body: bytes) -> dict[str, Any]:
+    """What a request for Gradio's queue says. Raises `_Refused` for what is no object."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict):
+        raise _Refused(PlainTextResponse("This is not understood.", 400))
+    return said
+
+
+def _files(data: Any) -> Iterator[str]:
+    """Names of all files that the inputs of a control name, wherever in them."""
+    waiting = [data]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            if "path" in one:
+                yield str(one["path"])
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+
+
+def _sessions(path: str, request: Request, said: dict[str, Any]) -> set[str]:
+    """Gradio's sessions that a request names, in its body, path or query."""
+    found = {*request.query_params.getlist("session_hash")}
+    if said.get("session_hash") is not None:
+        found.add(str(said["session_hash"]))
+    if path.startswith(_HEARTBEAT):
+        found.add(path.removeprefix(_HEARTBEAT))
+    return found
 
 
 def _of_this_page(request: Request) -> bool:

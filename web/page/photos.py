@@ -19,6 +19,7 @@ from studiolo.settings import PerceptionSettings
 _SIDE_PX = 220
 _QUALITY = 78
 _DECODERS = 2
+GONE = "It lay here too long without being sent, and was removed: drop it again."
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,10 @@ class Looker:
 
     def __call__(self, path: Path) -> Dropped:
         """One photo; from any thread."""
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return Dropped(path, "", GONE, sent=False)
         if not data:
             return Dropped(path, "", Reason.EMPTY_FILE.sentence(), sent=False)
         if not looks_like_an_image(data[:16]):

@@ -64,6 +64,7 @@ def test_pictures_are_fetched_with_the_key_of_whoever_asks(browser: TestClient, 
     assert [one.content for one in pictures] == wanted
     assert pictures[0].headers["content-type"] == "image/png"
     assert pictures[0].headers["cache-control"].startswith("private")
+    assert pictures[0].headers["vary"] == "Cookie"
     archive = anna.get(f"/portraits/{job_id}.zip")
     assert "attachment" in archive.headers["content-disposition"]
     with zipfile.ZipFile(io.BytesIO(archive.content)) as opened:

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio.routes
+import httpx
 import pytest
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
@@ -140,13 +142,52 @@ def test_a_session_is_his_who_began_it(browser: TestClient, house: Front) -> Non
         ("POST", "/gradio_api/queue/join", {"json": body}),
         ("POST", "/gradio_api/cancel", {"json": body | {"event_id": "x"}}),
         ("GET", "/gradio_api/queue/data?session_hash=anna1", {}),
+        ("GET", "/gradio_api/queue/data?session_hash=bert1&session_hash=anna1", {}),
         ("GET", "/gradio_api/heartbeat/anna1", {}),
+        ("GET", "/gradio_api/heartbeat/anna1?session_hash=bert1", {}),
     ]
     assert signed_in(browser, house).post("/gradio_api/cancel", json=body | {"event_id": "x"}).status_code == 200
     other = signed_in(browser, house, "bert")
     for method, path, more in asked:
         answer = other.request(method, path, **more)
         assert (answer.status_code, answer.text) == (403, "This session is somebody else's."), path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/passwd",
+        "{folder}/../passwd",
+        "{folder}-other/me.jpg",
+        "https://example.com/me.jpg",
+        "",
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_no_file_is_taken_but_one_that_was_dropped(browser: TestClient, house: Front, path: str, wrapped: bool) -> None:
+    client = signed_in(browser, house)
+    dropped = client.post("/gradio_api/upload", files={"files": ("me.jpg", b"photo", "image/jpeg")}).json()[0]
+    folder = str(Path(dropped).parents[1])
+    config = client.get("/config").json()
+    (files,) = [one["id"] for one in config["components"] if one["type"] == "file"]
+    look = next(number for number, one in enumerate(config["dependencies"]) if one["targets"] == [[files, "change"]])
+
+    def join(path: str) -> httpx.Response:
+        file: Any = {"path": path.format(folder=folder), "meta": {"_type": "gradio.FileData"}}
+        data = [{"files": [[file]]}, None] if wrapped else [[file], None]
+        body = {"data": data, "fn_index": look, "session_hash": "anna2"}
+        return client.post("/gradio_api/queue/join", json=body)
+
+    refused = join(path)
+    assert (refused.status_code, refused.text) == (403, "This file was not dropped here.")
+    assert join(dropped).status_code == 200
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"[]", b"\xff", b"[" * 100_000])
+def test_what_is_not_understood_goes_no_further(browser: TestClient, house: Front, content: bytes) -> None:
+    for path in ("/gradio_api/queue/join", "/gradio_api/cancel"):
+        assert signed_in(browser, house).post(path, content=content).status_code == 400
+    assert signed_in(browser, house).put("/gradio_api/queue/join", content=content).status_code == 404
 
 
 def test_what_is_too_large_is_not_read(browser: TestClient, house: Front) -> None:

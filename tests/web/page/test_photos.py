@@ -11,7 +11,7 @@ from PIL import Image
 
 from studiolo.albums.records import Reason
 from studiolo.settings import PerceptionSettings
-from web.page.photos import Looker
+from web.page.photos import GONE, Looker
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,11 @@ def test_one_that_cannot_says_why(look: Looker, tmp_path: Path, content: bytes, 
     path.write_bytes(content)
     dropped = look(path)
     assert (dropped.sentence, dropped.picture, dropped.sent) == (reason.sentence(), "", sent)
+
+
+def test_one_that_was_removed_meanwhile_says_so(look: Looker, tmp_path: Path) -> None:
+    dropped = look(tmp_path / "photo.jpg")
+    assert (dropped.sentence, dropped.picture, dropped.sent) == (GONE, "", False)
 
 
 def test_many_are_looked_at_at_once(look: Looker, tmp_path: Path) -> None:

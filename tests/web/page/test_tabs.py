@@ -81,11 +81,17 @@ def test_an_album_is_sent_without_what_is_no_picture_and_goes_from_the_page(fron
 def test_a_form_that_is_not_whole_says_what_is_missing(
     front: Front, photos: list[str], changes: dict[str, Any], said: str
 ) -> None:
-    notice, *_ = sent(front, photos, **changes)
+    notice, *_ = sent(front, **{"files": photos} | changes)
     assert 'role="alert"' in notice
     assert said in notice
     assert front.world.service.store.list("albums") == []
     assert all(Path(path).exists() for path in photos)
+
+
+def test_photos_that_were_removed_meanwhile_are_asked_for_again(front: Front, photos: list[str]) -> None:
+    Path(photos[0]).unlink()
+    assert "drop them again" in sent(front, photos)[0]
+    assert front.world.service.store.list("albums") == []
 
 
 def test_an_album_of_no_pictures_is_not_sent(front: Front, photos: list[str]) -> None:
