@@ -155,6 +155,7 @@ def walk(desk: Visitor, made: Made, live: LiveMemory, photos: list[Path], folder
     made.deliver("P001", "black-and-white")
     desk.open("Portraits")
     expect(page.locator("#styles input")).to_have_count(14, timeout=SOON_MS)
+    expect(page.get_by_label("Of whom").first).to_have_value("Anna")
     desk.order("warm-film", 4)
     expect(page.locator("#making")).to_contain_text("Next in the queue", timeout=SOON_MS)
     made.deliver("P001", "warm-film")

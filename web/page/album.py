@@ -13,7 +13,7 @@ from studiolo.service.records import Kind
 from web.page import views
 from web.page.client import AnswerError, Client
 from web.page.photos import Dropped
-from web.page.studio import QUIET, Studio, choices_of, now_s, said
+from web.page.studio import QUIET, Studio, choices_of, now_s, offered, said
 from web.types import IdentityView, JobView
 
 TITLE = "Album"
@@ -41,14 +41,14 @@ def build(studio: Studio, blocks: gr.Blocks, tab: gr.Tab) -> gr.Timer:
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
             gr.HTML("<h2>A new person</h2>")
-            name = gr.Textbox(label="Name", placeholder="What you call the person", max_length=200)
+            name = gr.Textbox("", label="Name", placeholder="What you call the person", max_length=200)
             most = studio.settings.uploads.max_photos
             files = gr.File(
                 label=f"Photos, up to {most}", file_count="multiple", file_types=_KINDS, height=150, elem_id="photos"
             )
             verdicts = gr.HTML(elem_id="dropped")
             with gr.Group():
-                given_by = gr.Textbox(label="Who consents", placeholder="The person, or who answers for them")
+                given_by = gr.Textbox("", label="Who consents", placeholder="The person, or who answers for them")
                 statement = gr.Textbox(label="To what", value=_CONSENT, lines=2, max_length=5000)
                 agreed = gr.Checkbox(label="This consent was given to me")
             learn = gr.Button("Learn this person", variant="primary", size="lg")
@@ -139,9 +139,7 @@ class _Tasks:
             return gr.skip(), views.notice(said(error), "bad")
         if not people:
             return gr.Dropdown(choices=[], value=None, visible=False), _EMPTY
-        ids = [one.id for one in people]
-        value = chosen if chosen in ids else ids[0]
-        return gr.Dropdown(choices=choices_of(people), value=value, visible=True), gr.skip()
+        return gr.Dropdown(**offered(choices_of(people), chosen), visible=True), gr.skip()
 
     async def show(self, chosen: str | None, pictures: _Pictures, request: gr.Request) -> tuple[Any, ...]:
         """The person who was chosen; the same to compare with; whether a sample sheet can be made."""

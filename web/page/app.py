@@ -93,6 +93,7 @@ def _mount_gradio(app: FastAPI, studio: Studio) -> None:
         mcp_server=False,
         pwa=False,
         max_file_size=int(studio.settings.uploads.max_photo_mib * 2**20),
+        i18n=gr.I18n(en={"common.upload": "Add photos"}),  # the words of a button that Gradio has forgotten
         app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
     )
 

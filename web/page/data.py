@@ -31,7 +31,7 @@ def build(studio: Studio, blocks: gr.Blocks, tab: gr.Tab) -> None:
                 sure = gr.Checkbox(label="Erase their photos, what was learned, and all portraits of them, for good")
             erase = gr.Button("Erase for good", variant="stop", size="lg")
             outcome = gr.HTML(elem_id="erased")
-    tab.select(tasks.look, None, [kept, person], **QUIET)
+    tab.select(tasks.look, person, [kept, person], **QUIET)
     outputs = [outcome, kept, person, sure]
     erase.click(tasks.erase, [person, sure], outputs, trigger_mode="once", **{**QUIET, "show_progress": "minimal"})
 
@@ -42,10 +42,10 @@ class _Tasks:
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
 
-    async def look(self, request: gr.Request) -> tuple[Any, Any]:
+    async def look(self, chosen: str | None, request: gr.Request) -> tuple[Any, Any]:
         """What is kept, and the people to choose from."""
         try:
-            return await self._look(self.studio.client(request.cookies))
+            return await self._look(self.studio.client(request.cookies), chosen)
         except AnswerError as error:
             return views.notice(said(error), "bad"), gr.skip()
 
@@ -61,15 +61,16 @@ class _Tasks:
                 if erasure.receipt is not None:
                     break
                 await asyncio.sleep(min(again_s, _PAUSE_S))
-            kept, people = await self._look(client)
+            kept, people = await self._look(client, None)
         except AnswerError as error:
             return views.notice(said(error), "bad"), gr.skip(), gr.skip(), gr.skip()
         return views.erased(name, erasure), kept, people, False
 
-    async def _look(self, client: Client) -> tuple[str, Any]:
+    async def _look(self, client: Client, chosen: str | None) -> tuple[str, Any]:
         people = await client.people()
         portraits = await client.jobs(_LISTED, kind=Kind.PORTRAITS, state=State.SUCCEEDED)
         trainings = await client.jobs(_LISTED, kind=Kind.IDENTITY)
         photos = {str(job.identity_id): len(job.request.get("photos", [])) for job in reversed(trainings.data)}
         html = views.kept(people, portraits.data, photos, self.studio.settings.page.cache_s)
-        return html, gr.Dropdown(choices=choices_of(people), value=None)
+        there = chosen in [one.id for one in people]  # then it is left alone, as in `offered`; nobody is suggested here
+        return html, gr.Dropdown(choices=choices_of(people), **({} if there else {"value": None}))

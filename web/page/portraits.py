@@ -10,7 +10,7 @@ from studiolo.service.identities import IdentityState
 from studiolo.service.records import Kind, State
 from web.page import views
 from web.page.client import AnswerError, Client
-from web.page.studio import NO_ONE, QUIET, Choices, Studio, choices_of, names_of, said, titles_of
+from web.page.studio import NO_ONE, QUIET, Choices, Studio, choices_of, names_of, offered, said, titles_of
 from web.types import IdentityView, JobView, StyleView
 
 TITLE = "Portraits"
@@ -31,16 +31,16 @@ def build(studio: Studio, blocks: gr.Blocks, tab: gr.Tab) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
             gr.HTML("<h2>An order</h2>")
-            person = gr.Dropdown(label="Of whom", choices=[(_NO_ONE, NO_ONE)], value=NO_ONE, interactive=True)
+            person = gr.Dropdown(label="Of whom", choices=[], interactive=True)
             style = gr.Radio(label="Style", choices=[], elem_id="styles")
-            prompt = gr.Textbox(label="In words", placeholder="in a dark coat, smiling", max_length=500, lines=2)
+            prompt = gr.Textbox("", label="In words", placeholder="in a dark coat, smiling", max_length=500, lines=2)
             count = gr.Slider(1, _MOST, value=4, step=1, label="How many")
             with gr.Accordion("Finer settings", open=False):
                 threshold = gr.Slider(
                     0, 1, value=least, step=0.05, label="Least likeness", info="Candidates below it are put aside."
                 )
                 size = gr.Radio(_sizes(studio), value=_USUAL, label="Size")
-                against = gr.Textbox(label="Not in the picture", placeholder="glasses, hat", max_length=500)
+                against = gr.Textbox("", label="Not in the picture", placeholder="glasses, hat", max_length=500)
                 seed = gr.Number(
                     label="Seed", value=None, precision=0, minimum=0, maximum=2**31 - 1, info="Empty: new pictures."
                 )
@@ -51,7 +51,9 @@ def build(studio: Studio, blocks: gr.Blocks, tab: gr.Tab) -> None:
             gr.HTML("<h2>Results</h2>")
             live = gr.HTML(elem_id="making")
             shown = gr.HTML(_EMPTY, elem_id="results")
-            earlier = gr.Dropdown(label="Earlier orders", choices=[], interactive=True, visible=False)
+            earlier = gr.Dropdown(
+                label="Earlier orders", choices=[], info="Choose one to see it again.", interactive=True, visible=False
+            )
     order = [person, style, prompt, count, threshold, size, against, seed]
     make.click(tasks.make, order, [live, shown, job, make, stop, earlier], trigger_mode="once", **QUIET)
     stop.click(tasks.stop, job, live, **QUIET)
@@ -75,15 +77,9 @@ class _Tasks:
             return gr.skip(), gr.skip(), gr.skip(), views.notice(said(error), "bad")
         ready = choices_of([one for one in people if one.state == IdentityState.READY])
         whom: Choices = [*ready, (_NO_ONE, NO_ONE)]
-        names = [*(one.name for one in styles), WORDS]
         looks: Choices = [*((one.title, one.name) for one in styles), ("In words alone", WORDS)]
-        ids = [value for _, value in whom]
-        return (
-            gr.Dropdown(choices=whom, value=person if person and person in ids else ids[0]),
-            gr.Radio(choices=looks, value=style if style in names else names[0]),
-            earlier,
-            gr.skip(),
-        )
+        person_now, style_now = gr.Dropdown(**offered(whom, person)), gr.Radio(**offered(looks, style))
+        return person_now, style_now, earlier, gr.skip()
 
     async def make(
         self,

@@ -67,3 +67,10 @@ def choices_of(people: list[IdentityView]) -> Choices:
     """People to choose from; those of one name are told apart by the end of their ids."""
     names = [one.name for one in people]
     return [(one.name if names.count(one.name) == 1 else f"{one.name} ({one.id[-4:]})", one.id) for one in people]
+
+
+def offered(choices: Choices, chosen: str | None) -> dict[str, Any]:
+    """What to change of a control for new choices. What is `chosen` and still there is left alone: whoever is at the
+    page may choose something else while this is asked."""
+    values = [value for _, value in choices]
+    return {"choices": choices} if chosen in values else {"choices": choices, "value": next(iter(values), None)}

@@ -61,6 +61,7 @@ _COLOURS = {
 }
 """The same in light and dark: the names change their values, in `page.css`."""
 _SHAPES = {
+    "color_accent": "var(--accent)",  # Gradio has it once for light and dark
     "block_border_width": "1px",
     "block_radius": "14px",
     "block_shadow": "none",

@@ -22,7 +22,7 @@ from web.types import CurvePoint, ErasureView, IdentityView, JobView
 
 _CURVE_PX = (560, 150)
 _CURVE_POINTS = 120
-_NOBODY = "somebody of the base"
+_NOBODY = "nobody in particular"
 _IN_WORDS = "In your own words"
 _STATES = {
     State.QUEUED: "waiting",
@@ -82,9 +82,7 @@ def span(seconds: float) -> str:
     if seconds < 50:
         return "less than a minute"
     minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{round(minutes / 60)} h"
+    return f"about {minutes} min" if minutes < 90 else f"about {round(minutes / 60)} h"
 
 
 def notice(sentence: str, kind: str = "note") -> str:

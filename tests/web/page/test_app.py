@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from fontTools.ttLib import TTFont
 
 from studiolo.portraits.styles import all_styles
 from tests.web.page.conftest import Front, signed_in
@@ -95,6 +96,15 @@ def test_nothing_of_the_page_comes_from_elsewhere(browser: TestClient, house: Fr
     assert config["analytics_enabled"] is False
     for sheet in (client.get("/theme.css").text, client.get("/page.css").text):
         assert not re.search(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//", sheet)
+
+
+def test_the_fonts_have_letters(browser: TestClient) -> None:
+    """Of some fonts Gradio has the part for other languages alone."""
+    urls = re.findall(r'url\("(static/[^"]+)"\)', browser.get("/page.css").text)
+    assert urls
+    for url in urls:
+        font = TTFont(io.BytesIO(browser.get(f"/{url}").content))
+        assert font.getBestCmap().keys() >= {*range(32, 127)}, url
 
 
 def test_no_control_is_an_api(browser: TestClient, house: Front) -> None:

@@ -55,7 +55,8 @@ def with_words(words: str) -> list[str]:
         views.notice(words, "bad"),
         views.empty(words, words),
         views.dropped([Dropped(Path("x"), "", words, sent=True)]),
-        views.person(person, failed, done, [""], 0.0),
+        views.person(person, failed, done, ["data:image/png;base64,"], 0.0),
+        views.person(person, failed, done, [], 0.0),
         views.making(news, 1),
         views.results(done, names, styles),
         views.results(failed, names, styles),
@@ -142,6 +143,9 @@ def test_each_photo_has_its_verdict_and_its_picture_while_there_is_one() -> None
     assert "Photo 1 Used." in text
     assert "Photo 2 Not used. No face was found." in text
     assert [one["alt"] for one in attributes(html, "img")] == ["Photo 1"]
+    later = views.person(someone(), job(kind="identity"), None, [], 0.0)
+    assert "2 Not used. No face was found." in " ".join(Seen(later).text.split())
+    assert attributes(later, "img") == []
 
 
 @given(st.lists(st.floats(0.001, 10), min_size=0, max_size=900))
@@ -212,7 +216,7 @@ def test_news_of_a_later_attempt_begin_anew() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(3, "less than a minute"), (61, "1 min"), (3000, "50 min"), (7300, "2 h")]
+    ("seconds", "said"), [(3, "less than a minute"), (61, "about 1 min"), (3000, "about 50 min"), (7300, "about 2 h")]
 )
 def test_waits_are_said_in_words(seconds: float, said: str) -> None:
     assert views.span(seconds) == said
