@@ -122,6 +122,8 @@ def test_what_goes_wrong_is_said(visitor: Visitor, studio: Running) -> None:
     visitor.send()
     expect(page.locator("#album-notice [role=alert]")).to_contain_text("Give the person a name.", timeout=SOON_MS)
     visitor.open("Portraits")
+    page.get_by_text("Finer settings").click()
+    expect(page.get_by_label("Seed")).to_have_value("")
     page.locator("#styles input[value='-']").check()
     page.get_by_role("button", name="Make portraits").click()
     expect(page.locator("#making [role=alert]")).to_contain_text("a style, a prompt, or both", timeout=SOON_MS)

@@ -51,8 +51,8 @@ def build(studio: Studio, blocks: gr.Blocks, tab: gr.Tab) -> gr.Timer:
                 given_by = gr.Textbox("", label="Who consents", placeholder="The person, or who answers for them")
                 statement = gr.Textbox(label="To what", value=_CONSENT, lines=2, max_length=5000)
                 agreed = gr.Checkbox(label="This consent was given to me")
-            learn = gr.Button("Learn this person", variant="primary", size="lg")
             notice = gr.HTML(elem_id="album-notice")
+            learn = gr.Button("Learn this person", variant="primary", size="lg")
         with gr.Column(scale=6, min_width=320):
             gr.HTML("<h2>People</h2>")
             person = gr.Dropdown(label="Person", choices=[], interactive=True, visible=False, elem_id="album-person")

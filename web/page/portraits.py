@@ -22,6 +22,7 @@ _EMPTY = views.empty("No portraits yet", "Choose a person and a style, and press
 _NO_ONE = "Nobody in particular"
 _SIZES = (1, 2, 4)
 _USUAL = "usual"
+_SEED = "A whole number, for the same pictures again. Empty: new ones."
 
 
 def build(studio: Studio, blocks: gr.Blocks, tab: gr.Tab) -> None:
@@ -41,13 +42,11 @@ def build(studio: Studio, blocks: gr.Blocks, tab: gr.Tab) -> None:
                 )
                 size = gr.Radio(_sizes(studio), value=_USUAL, label="Size")
                 against = gr.Textbox("", label="Not in the picture", placeholder="glasses, hat", max_length=500)
-                seed = gr.Number(
-                    label="Seed", value=None, precision=0, minimum=0, maximum=2**31 - 1, info="Empty: new pictures."
-                )
+                seed = gr.Textbox("", label="Seed", info=_SEED, max_length=10)
             with gr.Row():
                 make = gr.Button("Make portraits", variant="primary", size="lg", scale=3)
                 stop = gr.Button("Stop", variant="stop", size="lg", scale=1, interactive=False)
-        with gr.Column(scale=7, min_width=320):
+        with gr.Column(scale=7, min_width=320, elem_id="outcome"):
             gr.HTML("<h2>Results</h2>")
             live = gr.HTML(elem_id="making")
             shown = gr.HTML(_EMPTY, elem_id="results")
@@ -90,7 +89,7 @@ class _Tasks:
         threshold: float,
         size: str,
         against: str,
-        seed: float | None,
+        seed: str,
         request: gr.Request,
     ) -> AsyncIterator[tuple[Any, ...]]:
         """Order, follow and show portraits; what is going on, results, job, both buttons, earlier orders."""
@@ -122,9 +121,9 @@ class _Tasks:
         threshold: float,
         size: str,
         against: str,
-        seed: float | None,
+        seed: str,
     ) -> dict[str, Any]:
-        """The body of `POST /v1/portraits`; what is as usual is left to the service."""
+        """The body of `POST /v1/portraits`; what is as usual is left to the service. Raises `AnswerError`."""
         settings = self.studio.settings
         body: dict[str, Any] = {"count": int(count), "prompt": prompt.strip(), "negative_prompt": against.strip()}
         if person and person != NO_ONE:
@@ -135,7 +134,9 @@ class _Tasks:
             body["style"] = style
         if size != _USUAL:
             body["size_px"] = int(size)
-        if seed is not None:
+        if seed.strip():
+            if not (seed.strip().isascii() and seed.strip().isdigit()):
+                raise AnswerError(422, "seed", "A seed is a whole number.")
             body["seed"] = int(seed)
         return body
 

@@ -80,7 +80,7 @@ def test_pictures_are_fetched_with_the_key_of_whoever_asks(browser: TestClient, 
 def test_every_style_has_a_picture_and_a_rule_that_shows_it(browser: TestClient, house: Front) -> None:
     names = set(all_styles(None)) - {"plain"}  # that is the person alone
     css = browser.get("/page.css").text
-    assert set(re.findall(r'value="([\w-]+)"\]\)::before', css)) == names
+    assert set(re.findall(r'value="([\w-]+)"\]\)::before \{ background-image', css)) == names
     for name in names:
         assert signed_in(browser, house).get(f"/styles/{name}.jpg").headers["content-type"] == "image/jpeg"
     assert browser.get("/styles/nothing.jpg").status_code == 404

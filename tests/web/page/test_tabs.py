@@ -156,7 +156,7 @@ def order(front: Front, **changes: Any) -> dict[str, Any]:
         "count": 2,
         "size": "usual",
         "against": "",
-        "seed": None,
+        "seed": "",
     }
     usual["threshold"] = SETTINGS.generation.accept_similarity
     return portraits._Tasks(front.studio()).body(**usual | changes)
@@ -165,7 +165,7 @@ def order(front: Front, **changes: Any) -> dict[str, Any]:
 def test_an_order_says_what_was_chosen_and_leaves_the_rest_to_the_service(front: Front) -> None:
     assert order(front) == {"count": 2, "prompt": "", "negative_prompt": "", "style": "studio"}
     whole = {"person": "id_1", "style": portraits.WORDS, "prompt": " a hat ", "threshold": 0.3, "size": "128"}
-    assert order(front, **whole, against="rain", seed=7.0) == {
+    assert order(front, **whole, against="rain", seed=" 7 ") == {
         "count": 2,
         "prompt": "a hat",
         "negative_prompt": "rain",
@@ -180,7 +180,7 @@ async def made(front: Front, seen: list[Any], **changes: Any) -> None:
     """Press *Make portraits*, and see all that comes."""
     order = {"person": NO_ONE, "style": "studio", "prompt": "", "count": 2, "threshold": 0.5, "size": "usual"}
     tasks = portraits._Tasks(front.studio())
-    async for shown in tasks.make(**order | {"against": "", "seed": None} | changes, request=front.request()):
+    async for shown in tasks.make(**order | {"against": "", "seed": ""} | changes, request=front.request()):
         seen.append(shown)
 
 
@@ -234,6 +234,9 @@ def test_an_order_that_is_refused_says_why(front: Front) -> None:
     seen.clear()
     asyncio.run(made(front, seen, person="id_" + "0" * 32))
     assert "There is no identity" in seen[0][0]
+    seen.clear()
+    asyncio.run(made(front, seen, seed="1.5"))
+    assert "A seed is a whole number." in seen[0][0]
 
 
 def test_earlier_orders_are_shown_again_to_their_tenant_alone(front: Front) -> None:
