@@ -21,6 +21,7 @@ DOORS = (
     "Webhooks",
     "Store paths",
     "The provenance route",
+    "The studio page",
 )
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 

@@ -2,12 +2,14 @@
 
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
 from studiolo.service.identities import IdentityState
 from studiolo.service.records import Kind, State
+from studiolo.settings import GenerationSettings
 from web.page import views
 from web.page.client import AnswerError, Client
 from web.page.studio import NO_ONE, QUIET, Choices, Studio, choices_of, names_of, offered, said, titles_of
@@ -22,13 +24,17 @@ _EMPTY = views.empty("No portraits yet", "Choose a person and a style, and press
 _NO_ONE = "Nobody in particular"
 _SIZES = (1, 2, 4)
 _USUAL = "usual"
+_LEAST = "Candidates below it are put aside."
+_FACE = "Weight of what was learned: less follows the style and the words more freely."
+_STYLE = "Of a style of your own."
+_FUSION = "How much of the best photo's face is set into a portrait."
 _SEED = "A whole number, for the same pictures again. Empty: new ones."
 
 
 def build(studio: Studio, blocks: gr.Blocks, tab: gr.Tab) -> None:
     """Fill the tab."""
-    tasks, job = _Tasks(studio), gr.State("")
-    least = studio.settings.generation.accept_similarity
+    tasks, job, known = _Tasks(studio), gr.State(""), gr.State(None)
+    usual = studio.settings.generation
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
             gr.HTML("<h2>An order</h2>")
@@ -38,8 +44,11 @@ def build(studio: Studio, blocks: gr.Blocks, tab: gr.Tab) -> None:
             count = gr.Slider(1, _MOST, value=4, step=1, label="How many")
             with gr.Accordion("Finer settings", open=False):
                 threshold = gr.Slider(
-                    0, 1, value=least, step=0.05, label="Least likeness", info="Candidates below it are put aside."
+                    0, 1, value=usual.accept_similarity, step=0.05, label="Least likeness", info=_LEAST
                 )
+                face = gr.Slider(0, 2, value=usual.face_weight, step=0.05, label="Face", info=_FACE)
+                styling = gr.Slider(0, 2, value=usual.style_weight, step=0.05, label="Style's weight", info=_STYLE)
+                fusion = gr.Slider(0, 1, value=usual.fusion, step=0.05, label="Photo's face", info=_FUSION)
                 size = gr.Radio(_sizes(studio), value=_USUAL, label="Size")
                 against = gr.Textbox("", label="Not in the picture", placeholder="glasses, hat", max_length=500)
                 seed = gr.Textbox("", label="Seed", info=_SEED, max_length=10)
@@ -53,11 +62,51 @@ def build(studio: Studio, blocks: gr.Blocks, tab: gr.Tab) -> None:
             earlier = gr.Dropdown(
                 label="Earlier orders", choices=[], info="Choose one to see it again.", interactive=True, visible=False
             )
-    order = [person, style, prompt, count, threshold, size, against, seed]
+    order = [person, style, prompt, count, threshold, face, styling, fusion, size, against, seed]
     make.click(tasks.make, order, [live, shown, job, make, stop, earlier], trigger_mode="once", **QUIET)
     stop.click(tasks.stop, job, live, **QUIET)
     earlier.input(tasks.earlier, earlier, [shown, live], **QUIET)
-    gr.on([blocks.load, tab.select], tasks.choices, [person, style], [person, style, earlier, live], **QUIET)
+    offers = [person, style, known]
+    gr.on([blocks.load, tab.select], tasks.choices, offers, [*offers, earlier, live], **QUIET)
+
+
+@dataclass(frozen=True)
+class Order:
+    """The form as it is sent, its fields as `build` lists them."""
+
+    person: str | None
+    style: str | None
+    prompt: str
+    count: float
+    threshold: float
+    face_weight: float
+    style_weight: float
+    fusion: float
+    size: str
+    against: str
+    seed: str
+
+    def body(self, usual: GenerationSettings) -> dict[str, Any]:
+        """The body of `POST /v1/portraits`; what is as usual is left to the service. Raises `AnswerError`."""
+        body: dict[str, Any] = {"count": int(self.count), "prompt": self.prompt.strip()}
+        body["negative_prompt"] = self.against.strip()
+        weights: dict[str, tuple[float, float]] = {}
+        if self.person and self.person != NO_ONE:
+            body["identity_id"] = self.person
+            weights["threshold"] = self.threshold, usual.accept_similarity
+            weights["face_weight"] = self.face_weight, usual.face_weight
+            weights["fusion"] = self.fusion, usual.fusion
+        if self.style and self.style != WORDS:
+            body["style"] = self.style
+            weights["style_weight"] = self.style_weight, usual.style_weight
+        body |= {name: value for name, (value, default) in weights.items() if value != default}
+        if self.size != _USUAL:
+            body["size_px"] = int(self.size)
+        if self.seed.strip():
+            if not (self.seed.strip().isascii() and self.seed.strip().isdigit()):
+                raise AnswerError(422, "seed", "A seed is a whole number.")
+            body["seed"] = int(self.seed)
+        return body
 
 
 class _Tasks:
@@ -66,38 +115,34 @@ class _Tasks:
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
 
-    async def choices(self, person: str | None, style: str | None, request: gr.Request) -> tuple[Any, ...]:
-        """People and styles to choose from, earlier orders, and what went wrong."""
+    async def choices(self, person: str | None, style: str | None, known: Any, request: gr.Request) -> tuple[Any, ...]:
+        """People and styles to choose from, both once more, earlier orders, and what went wrong.
+
+        What is `known` already is not drawn anew: a keyboard would lose its place.
+        """
         try:
             client = self.studio.client(request.cookies)
             people, styles = await client.people(), await client.styles()
             earlier = await _earlier(client, people, styles)
         except AnswerError as error:
-            return gr.skip(), gr.skip(), gr.skip(), views.notice(said(error), "bad")
+            return *(gr.skip(),) * 4, views.notice(said(error), "bad")
         ready = choices_of([one for one in people if one.state == IdentityState.READY])
         whom: Choices = [*ready, (_NO_ONE, NO_ONE)]
         looks: Choices = [*((one.title, one.name) for one in styles), ("In words alone", WORDS)]
-        person_now, style_now = gr.Dropdown(**offered(whom, person)), gr.Radio(**offered(looks, style))
-        return person_now, style_now, earlier, gr.skip()
+        if known == [whom, looks]:
+            return *(gr.skip(),) * 3, earlier, gr.skip()
+        chosen = offered(whom, person)
+        if not ready and "value" in chosen:
+            chosen["value"] = None  # whoever is learned next is suggested then
+        return gr.Dropdown(**chosen), gr.Radio(**offered(looks, style)), [whom, looks], earlier, gr.skip()
 
-    async def make(
-        self,
-        person: str | None,
-        style: str | None,
-        prompt: str,
-        count: float,
-        threshold: float,
-        size: str,
-        against: str,
-        seed: str,
-        request: gr.Request,
-    ) -> AsyncIterator[tuple[Any, ...]]:
+    async def make(self, request: gr.Request, *fields: Any) -> AsyncIterator[tuple[Any, ...]]:
         """Order, follow and show portraits; what is going on, results, job, both buttons, earlier orders."""
         on, off = gr.Button(interactive=True), gr.Button(interactive=False)
         busy, idle = (off, on), (on, off)
         try:
             client = self.studio.client(request.cookies)
-            body = self.body(person, style, prompt, count, threshold, size, against, seed)
+            body = Order(*fields).body(self.studio.settings.generation)
             job = await client.order(body, uuid.uuid4().hex)
             news = views.News(position=job.position)
             yield views.making(news, body["count"]), "", job.id, *busy, gr.skip()
@@ -111,34 +156,6 @@ class _Tasks:
             yield "", html, "", *idle, await _earlier(client, people, styles)
         except AnswerError as error:
             yield views.notice(said(error), "bad"), gr.skip(), "", *idle, gr.skip()
-
-    def body(
-        self,
-        person: str | None,
-        style: str | None,
-        prompt: str,
-        count: float,
-        threshold: float,
-        size: str,
-        against: str,
-        seed: str,
-    ) -> dict[str, Any]:
-        """The body of `POST /v1/portraits`; what is as usual is left to the service. Raises `AnswerError`."""
-        settings = self.studio.settings
-        body: dict[str, Any] = {"count": int(count), "prompt": prompt.strip(), "negative_prompt": against.strip()}
-        if person and person != NO_ONE:
-            body["identity_id"] = person
-            if threshold != settings.generation.accept_similarity:
-                body["threshold"] = threshold
-        if style and style != WORDS:
-            body["style"] = style
-        if size != _USUAL:
-            body["size_px"] = int(size)
-        if seed.strip():
-            if not (seed.strip().isascii() and seed.strip().isdigit()):
-                raise AnswerError(422, "seed", "A seed is a whole number.")
-            body["seed"] = int(seed)
-        return body
 
     async def stop(self, job_id: str, request: gr.Request) -> Any:
         """Cancel what is being made; who follows it hears of it."""

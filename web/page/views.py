@@ -112,6 +112,7 @@ def person(one: IdentityView, job: JobView | None, sheet: JobView | None, pictur
     """
     version = one.versions[-1] if one.versions else None
     photos = version.photos if version else job.photos if job else []
+    points = job.curve if job and job.curve else version.curve if version else []
     return _shown(
         "person.html.j2",
         one=one,
@@ -122,7 +123,7 @@ def person(one: IdentityView, job: JobView | None, sheet: JobView | None, pictur
         photos=photos,
         used={reference.photo for reference in version.references} if version else set(),
         pictures=dict(enumerate(pictures, 1)),
-        curve=Markup(curve(version.curve)) if version else "",
+        curve=Markup(curve(points)),
         left=left(job, now_s) if job else "",
     )
 

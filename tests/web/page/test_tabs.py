@@ -137,35 +137,50 @@ def test_a_sample_sheet_is_four_plain_portraits(front: Front) -> None:
 def test_people_and_styles_are_offered_to_their_tenant(front: Front) -> None:
     ready, other = front.world.identity(), front.world.identity("bert")
     front.world.identity(ready=False)
-    tasks = portraits._Tasks(front.studio())
-    person, style, earlier, _ = asyncio.run(tasks.choices(None, None, front.request()))
+
+    def offers(person: str | None, style: str | None, known: Any = None) -> Any:
+        return asyncio.run(portraits._Tasks(front.studio()).choices(person, style, known, front.request()))
+
+    person, style, known, earlier, _ = offers(None, None)
     assert [value for _, value in person.choices] == [ready, NO_ONE]
     assert person.value == ready
     assert [value for _, value in style.choices] == [*all_styles(None), portraits.WORDS]
     assert earlier.visible is False
-    person, style, _, _ = asyncio.run(portraits._Tasks(front.studio()).choices(other, "sepia", front.request()))
+    person, style, *_ = offers(other, "sepia")
     assert person.value == ready
     assert "value" not in style.constructor_args  # somebody may choose another one meanwhile
+    assert offers(ready, "sepia", known)[0]["__type__"] == "update"
 
 
-def order(front: Front, **changes: Any) -> dict[str, Any]:
-    usual = {
-        "person": NO_ONE,
-        "style": "studio",
-        "prompt": "",
-        "count": 2,
-        "size": "usual",
-        "against": "",
-        "seed": "",
-    }
-    usual["threshold"] = SETTINGS.generation.accept_similarity
-    return portraits._Tasks(front.studio()).body(**usual | changes)
+def test_where_nobody_is_learned_nobody_is_chosen_yet(front: Front) -> None:
+    person, *_ = asyncio.run(portraits._Tasks(front.studio()).choices(None, None, None, front.request()))
+    assert (person.choices, person.value) == ([("Nobody in particular", NO_ONE)], None)
 
 
-def test_an_order_says_what_was_chosen_and_leaves_the_rest_to_the_service(front: Front) -> None:
-    assert order(front) == {"count": 2, "prompt": "", "negative_prompt": "", "style": "studio"}
+USUAL = {
+    "person": NO_ONE,
+    "style": "studio",
+    "prompt": "",
+    "count": 2,
+    "threshold": SETTINGS.generation.accept_similarity,
+    "face_weight": SETTINGS.generation.face_weight,
+    "style_weight": SETTINGS.generation.style_weight,
+    "fusion": SETTINGS.generation.fusion,
+    "size": "usual",
+    "against": "",
+    "seed": "",
+}
+
+
+def order(**changes: Any) -> dict[str, Any]:
+    return portraits.Order(**USUAL | changes).body(SETTINGS.generation)
+
+
+def test_an_order_says_what_was_chosen_and_leaves_the_rest_to_the_service() -> None:
+    assert order() == {"count": 2, "prompt": "", "negative_prompt": "", "style": "studio"}
     whole = {"person": "id_1", "style": portraits.WORDS, "prompt": " a hat ", "threshold": 0.3, "size": "128"}
-    assert order(front, **whole, against="rain", seed=" 7 ") == {
+    weights = {"face_weight": 0.7, "fusion": 0.0}
+    assert order(**whole, **weights, against="rain", seed=" 7 ") == {
         "count": 2,
         "prompt": "a hat",
         "negative_prompt": "rain",
@@ -173,14 +188,17 @@ def test_an_order_says_what_was_chosen_and_leaves_the_rest_to_the_service(front:
         "threshold": 0.3,
         "size_px": 128,
         "seed": 7,
+        **weights,
     }
+    of_a_style = {"style_weight": 1.5, "fusion": 0.1}  # nobody is fused who is nobody
+    assert order(**of_a_style)["style_weight"] == 1.5
+    assert "fusion" not in order(**of_a_style)
 
 
 async def made(front: Front, seen: list[Any], **changes: Any) -> None:
     """Press *Make portraits*, and see all that comes."""
-    order = {"person": NO_ONE, "style": "studio", "prompt": "", "count": 2, "threshold": 0.5, "size": "usual"}
     tasks = portraits._Tasks(front.studio())
-    async for shown in tasks.make(**order | {"against": "", "seed": ""} | changes, request=front.request()):
+    async for shown in tasks.make(front.request(), *(USUAL | changes).values()):
         seen.append(shown)
 
 
@@ -299,7 +317,7 @@ def test_who_is_signed_out_is_told_so_everywhere(front: Front) -> None:
         studio = front.studio()
         return [
             (await album._Tasks(studio).people(None, nobody))[1],
-            (await portraits._Tasks(studio).choices(None, None, nobody))[3],
+            (await portraits._Tasks(studio).choices(None, None, None, nobody))[4],
             (await jobs._Tasks(studio).look(9, "", nobody))[0],
             (await data._Tasks(studio).look(None, nobody))[0],
         ]

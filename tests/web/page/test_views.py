@@ -132,6 +132,9 @@ def test_a_training_shows_its_steps_and_what_is_left_at_its_pace() -> None:
     html = views.person(someone(state=IdentityState.TRAINING, versions=[]), running, None, [], 1100.0)
     assert "step 200 of 800" in html
     assert "about 5 min left" in html
+    so_far = running.model_copy(update={"curve": [CurvePoint(step=step, loss=1 / step) for step in (1, 100, 200)]})
+    html = views.person(someone(state=IdentityState.TRAINING, versions=[]), so_far, None, [], 1100.0)
+    assert "Loss over 200 steps: 1.000 to 0.005" in html
     assert 'aria-valuenow="25"' in html
     for unknown in ({"steps_done": 0}, {"steps_done": 800}, {"started_at": None}, {"state": State.QUEUED}):
         assert views.left(running.model_copy(update=unknown), 1100.0) == ""
