@@ -194,6 +194,7 @@ def phones(phone: Visitor, place: Path, folder: Path) -> None:
 def shot(visitor: Visitor, path: Path, whole: bool = True) -> None:
     """The page as it is, when all its pictures are there."""
     page = visitor.page
+    page.evaluate("scrollTo(0, 0)")
     page.evaluate(_LOADED)
     page.wait_for_timeout(600)
     page.screenshot(path=path, full_page=whole)

@@ -151,7 +151,6 @@ def test_it_fits_and_goes_by_keyboard(browser: Browser, studio: Running, size: t
     visitor.open("Portraits")
     first = page.locator("#styles input").first
     expect(first).to_be_checked(timeout=SOON_MS)
-    page.wait_for_load_state("networkidle")
     first.focus()
     page.keyboard.press("ArrowRight")
     expect(page.locator("#styles input").nth(1)).to_be_checked()
