@@ -42,9 +42,15 @@ LISTED_SCHEMA = pa.schema(
         ("place", pa.string()),  # where its bytes are: an absolute uri
         ("version", pa.string()),  # what its storage says of its content: size and time, a tag, a hash; or a seed
         ("label", pa.string()),  # the identity that the source names; null when it names none
+        ("licence", pa.string()),  # of this picture; null where the source's holds
+        ("listed", pa.bool_()),  # false once the source lists it no more, or another version of it
     ]
 )
-"""One picture of a source before it is read. The parts of the listing, a shard each, are kept."""
+"""One picture of a source: a row of `listing/NUMBER.parquet`, whose rows are one annotation shard.
+
+Which rows a part of the listing has, and their versions, never changes; what is only said of them (place, label,
+licence, listed) follows the source.
+"""
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """An encoded picture, as `datasets.Image` stores it; `path` is a name, not a place."""
@@ -71,8 +77,6 @@ ANNOTATION_SCHEMA = pa.schema(
         ("source", pa.string()),
         ("uri", pa.string()),
         ("version", pa.string()),
-        ("label", pa.string()),  # the identity that the source names; null when it names none
-        ("licence", pa.string()),  # of the source
         ("status", pa.string()),  # ok | dropped (seen, and nothing to annotate) | failed (not read)
         ("reason", pa.string()),  # of albums.records.Reason or `opted_out`; "" when ok
         ("detail", pa.string()),
@@ -148,6 +152,7 @@ class Drop(StrEnum):
 
     NONE = ""
     NOT_ANNOTATED = "not_annotated"
+    NOT_LISTED = "not_listed"
     OPTED_OUT = "opted_out"
     UNSAFE = "unsafe"
     TOO_SMALL = "too_small"
@@ -166,6 +171,7 @@ class Drop(StrEnum):
 _SENTENCES = {
     Drop.NONE: "",
     Drop.NOT_ANNOTATED: "The picture could not be read, or shows no face; `detail` says which.",
+    Drop.NOT_LISTED: "Its source no longer lists the picture, or has another in its place.",
     Drop.OPTED_OUT: "The picture, or the person in it, is on the opt-out list.",
     Drop.UNSAFE: "The picture did not pass the safety check.",
     Drop.TOO_SMALL: "The face has too few pixels in the photo.",
@@ -190,6 +196,8 @@ DECISION_SCHEMA = pa.schema(
         ("identity", pa.string()),  # null without a face; see `known`
         ("known", pa.bool_()),  # the source names it: SOURCE/LABEL; else unknown/ROW_ID, the first seen of its cluster
         ("split", pa.string()),  # of Split; null when not kept
+        ("label", pa.string()),  # as listed
+        ("licence", pa.string()),  # of the picture, else of its source
         ("weight", pa.float32()),  # of its source, for sampling
     ]
 )
@@ -199,7 +207,11 @@ DATA_SCHEMA = pa.schema(
     [
         *(field for field in ANNOTATION_SCHEMA if field.name not in ("version", "status", "reason", "detail")),
         *(field for field in CAPTION_SCHEMA if field.name != "row_id"),
-        *(field for field in DECISION_SCHEMA if field.name in ("identity", "known", "split", "weight")),
+        *(
+            field
+            for field in DECISION_SCHEMA
+            if field.name in ("identity", "known", "split", "label", "licence", "weight")
+        ),
     ]
 )
 """`releases/NAME/data/SPLIT-*.parquet`: a kept row with all that is known of it, as a training reads it."""
