@@ -13,6 +13,7 @@ upright square, and all coordinates are in it unless a field says otherwise.
 """
 
 import hashlib
+import json
 from enum import StrEnum
 
 import pyarrow as pa
@@ -212,9 +213,15 @@ DATA_SCHEMA = pa.schema(
             for field in DECISION_SCHEMA
             if field.name in ("identity", "known", "split", "label", "licence", "weight")
         ),
-    ]
+    ],
+    metadata={
+        "huggingface": json.dumps({"info": {"features": {name: {"_type": "Image"} for name in ("image", "mask")}}})
+    },
 )
-"""`releases/NAME/data/SPLIT-*.parquet`: a kept row with all that is known of it, as a training reads it."""
+"""`releases/NAME/data/SPLIT-*.parquet`: a kept row with all that is known of it, as a training reads it.
+
+The metadata tells `datasets` to decode pictures and masks.
+"""
 
 
 def row_id(source: str, uri: str) -> str:
