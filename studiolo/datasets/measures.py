@@ -128,8 +128,8 @@ class _Gathering:
             table = self.store.read_table(shard.path, COLUMNS)
             self._seen(block, table)
             seen = {name: table.column(name).combine_chunks() for name in ("face_embedding", "image_embedding")}
-        faces.write(_vectors(seen["face_embedding"], len(block), FACE_SIZE, np.float32))
-        images.write(_vectors(seen["image_embedding"], len(block), IMAGE_SIZE, np.float16))
+        faces.write(_vectors(seen["face_embedding"], len(block), FACE_SIZE, np.float32).tobytes())
+        images.write(_vectors(seen["image_embedding"], len(block), IMAGE_SIZE, np.float16).tobytes())
         self.count += len(block)
         return block
 
@@ -174,7 +174,7 @@ class _Gathering:
 
 def _vectors(column: pa.ListArray | None, rows: int, size: int, dtype: type) -> NDArray[Any]:
     """[rows, size] of a column of lists, zero where it is null."""
-    vectors = np.zeros((rows, size), dtype)
+    vectors: NDArray[Any] = np.zeros((rows, size), dtype)
     if column is not None:
         vectors[pc.is_valid(column).to_numpy(zero_copy_only=False)] = (
             column.flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
