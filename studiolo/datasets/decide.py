@@ -129,10 +129,14 @@ def decision_rows(
             "identity": decisions.identities.names[who] if who != NOBODY else None,
             "known": decisions.identities.known[who] if who != NOBODY else None,
             "split": decisions.splits[who].value if kept[index] else None,
-            "label": measures.labels[row["label"]].removeprefix(f"{source.name}/") if row["label"] >= 0 else None,
+            "label": _label(measures, row, source.name) if drop is not Drop.OPTED_OUT else None,
             "licence": measures.licences[row["licence"]] if row["licence"] >= 0 else licence_of(source),
             "weight": source.weight,
         }
+
+
+def _label(measures: Measures, row: Any, source: str) -> str | None:
+    return measures.labels[row["label"]].removeprefix(f"{source}/") if row["label"] >= 0 else None
 
 
 def _detail(measures: Measures, decisions: Decisions, index: int, drop: Drop, settings: ReleaseSettings) -> str:
