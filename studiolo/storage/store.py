@@ -159,9 +159,13 @@ class Store:
                         writer.write_table(table)
             except OSError as error:
                 raise self._failure(f"prepare in {folder}", path, error) from error
-            place = self._place(path)
-            write = partial(_replace_file, Path(place)) if self._local else partial(_put_file, self._fs, place)
-            self._attempt("write", path, partial(write, copy))
+            self.write_file(path, copy)
+
+    def write_file(self, path: str, source: Path) -> None:
+        """Make `path` hold what the local file `source` holds, little of it in memory at a time."""
+        place = self._place(path)
+        write = partial(_replace_file, Path(place)) if self._local else partial(_put_file, self._fs, place)
+        self._attempt("write", path, partial(write, source))
 
     def iter_rows(self, path: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """The rows of the Parquet table in `path`, few of them in memory at a time; of `columns` when given."""
