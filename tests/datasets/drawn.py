@@ -143,5 +143,5 @@ def kept(number: int, captions: list[dict[str, Any]], split: Split = Split.TRAIN
     for name in ("version", "status", "reason", "detail"):
         del row[name]
     decided = {"identity": f"unknown/{row['row_id']}", "known": False, "split": split.value, "weight": 1.0}
-    decided |= {"label": None, "licence": "CC0-1.0"}
-    return {**row, "captioner": "grammar@test", "captions": captions, **decided}
+    listed = {"label": None, "licence": "CC0-1.0"}
+    return {**listed, **row, "captioner": "grammar@test", "captions": captions, **decided}

@@ -1,23 +1,58 @@
-"""A release in one line of `datasets`."""
+"""A release as a training loads it, with one line."""
 
-from pathlib import Path
-
+import datasets
+import numpy as np
 import pytest
+import torch
 
-from studiolo.storage.store import Store
-from tests.datasets.test_releases import make_shards, release
-from tests.datasets.test_verify import whole
+from studiolo.datasets.card import write_card
+from studiolo.datasets.hub_features import PICTURES, hub_features
+from studiolo.datasets.records import DATA_SCHEMA
+from studiolo.perception.regions import Region
+from tests.datasets.release import NAME
 
 
-def test_load_dataset_reads_a_release_with_its_splits_and_decodes_pictures(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
-    store = Store(tmp_path / "out")
-    record = release(store, make_shards(store, whole))
-    found = datasets.load_dataset(str(tmp_path / "out" / "releases" / "0001"), cache_dir=str(tmp_path / "cache"))
-    assert {split: len(rows) for split, rows in found.items()} == record["counts"]["splits"]
-    row = found["train"][0]
-    assert row["image"].size == row["mask"].size == (16, 16)
-    assert row["mask"].mode == "L"
-    assert row["identity"].startswith("faces/")
-    stream = datasets.load_dataset(str(tmp_path / "out" / "releases" / "0001"), split="test", streaming=True)
-    assert next(iter(stream))["image"].size == (16, 16)
+@pytest.fixture
+def folder(release, tmp_path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The release's own folder, and a cache of the test's own."""
+    store, _ = release
+    write_card(store, NAME)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return str(store.local_path(f"releases/{NAME}"))
+
+
+def test_the_cards_head_has_the_columns_as_datasets_writes_them():
+    features = datasets.Features.from_arrow_schema(DATA_SCHEMA)
+    features.update({name: datasets.Image() for name in PICTURES})
+    assert hub_features(DATA_SCHEMA) == features._to_yaml_list()
+
+
+def test_one_line_loads_pictures_masks_and_captions(release, folder: str):
+    _, rows = release
+    train = datasets.load_dataset(folder, split="train", streaming=True)
+    test = datasets.load_dataset(folder, split="test", streaming=True)
+    loaded = {row["row_id"]: row for split in (train, test) for row in split}
+    assert set(loaded) == {row["row_id"] for row in rows}
+    for row in rows:
+        one = loaded[row["row_id"]]
+        assert one["image"].size == one["mask"].size == (128, 128)
+        assert set(np.unique(np.asarray(one["mask"]))) <= set(map(int, Region))
+        assert [caption["text"] for caption in one["captions"]] == [caption["text"] for caption in row["captions"]]
+        assert one["split"] == row["split"]
+
+
+def test_a_torch_loader_makes_batches_of_it(folder: str):
+    def batch(rows: list[dict]) -> dict[str, torch.Tensor]:
+        images = [torch.from_numpy(np.array(row["image"])).permute(2, 0, 1) for row in rows]
+        masks = [torch.from_numpy(np.array(row["mask"])) for row in rows]
+        return {
+            "image_NCHW": torch.stack(images),
+            "mask_NHW": torch.stack(masks),
+            "face_ND": torch.tensor([row["face_embedding"] for row in rows]),
+        }
+
+    train = datasets.load_dataset(folder, split="train", streaming=True).shuffle(seed=0, buffer_size=8)
+    loader = torch.utils.data.DataLoader(train, batch_size=4, collate_fn=batch)
+    shapes = [{name: tuple(tensor.shape) for name, tensor in one.items()} for one in loader]
+    assert shapes[0] == {"image_NCHW": (4, 3, 128, 128), "mask_NHW": (4, 128, 128), "face_ND": (4, 128)}
+    assert sum(shape["face_ND"][0] for shape in shapes) == 9
