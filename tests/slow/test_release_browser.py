@@ -67,11 +67,11 @@ def test_a_face_is_read_by_keyboard_with_masks_and_captions(open_page, page_path
     before = face.locator("h2").inner_text(), face.locator("img").get_attribute("src")
     assert face.locator("svg path").count() == 7
     caption = face.locator(".captions li[data-part=eyes]")
-    assert not caption.locator(".why").is_visible()
+    assert not caption.locator(".claims").is_visible()
     caption.focus()
     assert face.locator("path.picked").get_attribute("data-part") == "eyes"
     page.keyboard.press("Enter")
-    assert "expression.eye_openness" in caption.locator(".why").inner_text()
+    assert "expression.eye_openness" in caption.locator(".claims").inner_text()
     face.get_by_label("nose").uncheck()
     assert not face.locator("path[data-part=nose]").is_visible()
     page.keyboard.press("ArrowRight")

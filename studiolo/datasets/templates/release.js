@@ -149,7 +149,7 @@ const release = (() => {
     const [text, claims] = marked(caption);
     item.append(make("span", "part", caption.part === "whole" ? "the whole person" : caption.part), text);
     if (claims.length) {
-      const why = make("span", "why", claims.join("; "));
+      const why = make("span", "claims", claims.join("; "));
       why.hidden = true;
       item.append(why);
       item.addEventListener("click", () => { why.hidden = !why.hidden; });
