@@ -4,9 +4,10 @@ import hashlib
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from studiolo.albums.records import Reason
-from studiolo.datasets.records import DATA_SCHEMA
+from studiolo.datasets.records import CAPTION_SCHEMA, DATA_SCHEMA
 from studiolo.datasets.releases import FILE_SCHEMA
 from studiolo.keys import unit_key
 from studiolo.storage.ledger import Ledger
@@ -57,10 +58,17 @@ class Exporter:
         return done
 
     def _rows(self, row: Row) -> pa.Table:
-        """The file's rows as they are in their shards, one shard in memory at a time."""
-        return pa.concat_tables(
-            self.store.read_table(pick["shard"]).take(pa.array(pick["indices"], pa.int32())) for pick in row["picks"]
-        )
+        """The file's rows as they are in their shards, with their captions; one shard in memory at a time."""
+        return pa.concat_tables(self._pick(pick) for pick in row["picks"])
+
+    def _pick(self, pick: Row) -> pa.Table:
+        rows = self.store.read_table(pick["shard"]).take(pa.array(pick["indices"], pa.int32()))
+        captions = self.store.read_table(pick["captions"])
+        places = pc.index_in(rows.column("row_id"), captions.column("row_id").combine_chunks())
+        said = captions.take(places)
+        for name in ("captioner", "captions"):
+            rows = rows.append_column(CAPTION_SCHEMA.field(name), said.column(name))
+        return rows
 
 
 def _with_said(table: pa.Table, row: Row) -> pa.Table:
@@ -68,9 +76,7 @@ def _with_said(table: pa.Table, row: Row) -> pa.Table:
     said = {name: [one[name] for one in row["said"]] for name in row["said"][0]}
     said["split"] = [row["split"]] * table.num_rows
     columns = [
-        table.column(field.name)
-        if field.name in table.column_names
-        else pa.array(said.get(field.name, [None] * table.num_rows), field.type)  # nobody has written captions
+        table.column(field.name) if field.name in table.column_names else pa.array(said[field.name], field.type)
         for field in DATA_SCHEMA
     ]
     return pa.table(columns, schema=DATA_SCHEMA)

@@ -31,6 +31,15 @@ def make(
         str | None, typer.Option(help="URL of a table of what may not be used: content hashes, face embeddings.")
     ] = None,
     suite: Annotated[str | None, typer.Option(help="Model suite.")] = None,
+    captioner: Annotated[str | None, typer.Option(help="Who writes the captions: grammar, llava or openai.")] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            help="Write the release in this form, too: consistentid or webdataset; may be given several times.",
+            metavar="FORM",
+        ),
+    ] = None,
     tracking_uri: Annotated[
         str | None,
         typer.Option(help="MLflow tracking URI; a database beside the output when absent, where that is on this disk."),
@@ -42,7 +51,7 @@ def make(
         Path | None, typer.Option(help="YAML file with any of the settings; the options above win.")
     ] = None,
 ) -> None:
-    """Annotate pictures of faces region by region, decide which to keep, and write them as Parquet.
+    """Annotate and caption pictures of faces region by region, decide which to keep, and write them as Parquet.
 
     Ends with 0 when all is done, 3 when some pictures failed (decisions.parquet says why), 1 when the job failed, 2
     when the request cannot be carried out. The same command again goes on where an interrupted one stopped. Further
@@ -50,8 +59,8 @@ def make(
     """
     if context.invoked_subcommand:
         return
-    options = {"sources": sources or None, "out": out, "opt_out": opt_out, "suite": suite, "tracking_uri": tracking_uri}
-    settings = DatasetSettings.load(config, options)
+    said = {"out": out, "opt_out": opt_out, "suite": suite, "captioner": captioner, "tracking_uri": tracking_uri}
+    settings = DatasetSettings.load(config, {**said, "sources": sources or None, "formats": formats or None})
     # Both load models or Ray, which nobody waits for who only asks for help.
     if dry_run:
         from jobs.dataset_estimate import dry_run as run
@@ -96,15 +105,19 @@ def erase(
     """
     from studiolo.datasets import erase as erasing
     from studiolo.datasets import releases
+    from studiolo.datasets.describe import describe
     from studiolo.storage.store import Store
 
     store = Store(out)
     releases.find(store)
-    with store.lock("dataset erase"):
+    with store.lock("dataset erase") as lock:
         finished = erasing.finish(store)
         rows = erasing.rows_of(store, identity)
         if rows:
             finished.append(erasing.erase(store, rows, erasing.why(identity)))
+        for name, record in releases.finished(store).items():
+            lock.check()
+            list(describe(store, name, record))
     if not finished:
         known = erasing.identities(store)
         raise SettingsError(f"dataset erase: no identity is called {identity!r}; {nearest(identity, known)}")

@@ -1,6 +1,7 @@
 """What can be wrong with a request to the dataset job, found before any work."""
 
 from studiolo.datasets.annotate import cards_of
+from studiolo.datasets.captions import open_captioner
 from studiolo.datasets.optout import OptOut
 from studiolo.datasets.settings import DatasetSettings
 from studiolo.datasets.sources.listed import base_of, is_glob
@@ -26,6 +27,7 @@ def check_request(settings: DatasetSettings) -> OptOut:
         raise SettingsError(
             f"suite {settings.suite!r} has no perception yet; {nearest(settings.suite, PERCEPTION_CARDS)}"
         )
+    open_captioner(settings.captioner, settings.captions)
     store = Store(settings.out)
     MlflowTracker.beside(store, settings.tracking_uri)
     opt_out = OptOut.of_output(store)

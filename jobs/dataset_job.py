@@ -1,22 +1,25 @@
-"""The dataset job, stage by stage: list, annotate, decide, write."""
+"""The dataset job, stage by stage: list, annotate, caption, decide, write, describe."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from actors.annotator import Annotator
+from actors.caption_writer import CaptionWriter
 from actors.exporter import Exporter
 from jobs.dataset_check import check_request
 from jobs.machine import PeakMemory
 from jobs.progress import Progress
-from pipelines.dataset import annotate, export
+from pipelines.dataset import annotate, caption, export
 from pipelines.graph import start, stop
 from pipelines.plan import Stage, fit
 from studiolo.datasets import releases
 from studiolo.datasets.annotate import cards_of
+from studiolo.datasets.captions.captioner import Usage
 from studiolo.datasets.decide import decide
+from studiolo.datasets.describe import describe
 from studiolo.datasets.erase import erase, finish, opted_out_rows
 from studiolo.datasets.listing import Part, bring_up_to_date, parts_of
 from studiolo.datasets.measures import Measures, Shard, gather
@@ -32,7 +35,7 @@ from studiolo.storage.tracking import MlflowTracker, flat
 
 Row = dict[str, Any]
 
-STAGES = ("list", "annotate", "decide", "write")
+STAGES = ("list", "annotate", "caption", "decide", "write", "describe")
 
 
 def run(settings: DatasetSettings) -> int:
@@ -46,7 +49,9 @@ def run(settings: DatasetSettings) -> int:
             with job.tracked():
                 job.list_sources()
                 job.annotate()
+                job.caption()
                 record = job.release()
+                job.describe(record)
                 job.log(record, memory)
         finally:
             stop()
@@ -93,14 +98,23 @@ class DatasetJob:
             limit_s=settings.annotation.time_limit_s,
             memory_mib=settings.annotation.memory_limit_mib,
         )
+        self.caption_stage = Stage(
+            "captions",
+            settings.captions.actors,
+            settings.captions.cpus_per_actor,
+            limit_s=settings.captions.time_limit_s,
+        )
+        self.captions = CaptionWriter(store, settings.captioner, settings.captions)
         self.parts: list[Part] = []
         self.rows_of: dict[str, int] = {}
         self.shards: list[Shard] = []
+        self.usage: dict[str, float] = {}
 
     def plan(self) -> None:
         """Start Ray; a pool that does not fit is refused before the first stage."""
         self.cpus = start(self.settings.cpus, self.settings.object_store_mib)
-        fit(self.stage, self.cpus, self.stage.actors)
+        for stage in (self.stage, self.caption_stage):
+            fit(stage, self.cpus, stage.actors)
 
     @contextmanager
     def tracked(self) -> Iterator[None]:
@@ -149,6 +163,24 @@ class DatasetJob:
             self.progress.advance(row["rows"], accepted=row["ok"], rejected=row["dropped"], failed=row["failed"])
         self._require_pictures()
 
+    def caption(self) -> None:
+        """Annotation shards -> caption shards."""
+        shards: list[Row] = [
+            {"shard": one.path, "rows": self.rows_of[one.part.path]} for one in self.shards if one.path
+        ]
+        self.progress.stage("caption", total=sum(one["rows"] for one in shards))
+        stage = fit(self.caption_stage, self.cpus, len(shards))
+        usage = dict.fromkeys(("silent", *(field.name for field in fields(Usage))), 0.0)
+        for row in caption(shards, self.captions, stage, self.store):
+            self.lock.check()
+            if row["reason"]:
+                raise StudioloError(f"captions of {row['shard']}: {row['detail']}; run the same command again")
+            usage = {name: value + row[name] for name, value in usage.items()}
+            self.progress.advance(row["rows"])
+        if usage["silent"]:
+            self.progress.say(f"{usage['silent']:.0f} pictures have no captions")
+        self.usage = {f"caption_{name}": value for name, value in usage.items()}
+
     def _require_pictures(self) -> None:
         total = sum(self.rows_of.values())
         if self.failed > self.settings.max_failed_share * total:
@@ -161,7 +193,7 @@ class DatasetJob:
         """Shards -> a release; the one that is there when it would be equal to one."""
         self.progress.stage("decide", total=sum(self.rows_of.values()))
         measures = self._measures()
-        key = releases.release_key(measures, self.settings.release, self.sources)
+        key = releases.release_key(measures, self.settings.release, self.sources, self.captions.captioner.id)
         name, record = releases.name_of(self.store, key)
         if record is None:
             return self._decided(measures, key, name)
@@ -190,6 +222,7 @@ class DatasetJob:
         said = {
             "key": key,
             "cards": cards_of(self.settings.suite),
+            "captioner": self.captions.captioner.id,
             "settings": settings.model_dump(mode="json"),
             "sources": [releases.source_row(source) for source in self.settings.sources],
             "merged_across_splits": decisions.across_splits,
@@ -201,7 +234,8 @@ class DatasetJob:
     def _written(self, name: str, counts: Row) -> list[Row]:
         """The data files of the release, whose decisions are written."""
         self.progress.stage("write", total=counts["kept"])
-        planned = releases.data_files(self.store, name, counts["splits"], self.settings.release)
+        captioner = self.captions.captioner.id
+        planned = releases.data_files(self.store, name, counts["splits"], self.settings.release, captioner)
         stage = fit(replace(self.stage, name="write"), self.cpus, counts["kept"])
         files = []
         for row in export(planned, Exporter(self.store), stage, self.store):
@@ -212,9 +246,19 @@ class DatasetJob:
             self.progress.advance(row["rows"])
         return files
 
+    def describe(self, record: Row) -> None:
+        """What is made of this release, and of earlier ones that an erasure has changed."""
+        releases.with_formats(self.store, record, self.settings.formats)
+        finished = releases.finished(self.store)
+        self.progress.stage("describe", total=len(finished))
+        for name, one in finished.items():
+            for _ in describe(self.store, name, one):
+                self.lock.check()
+            self.progress.advance()
+
     def log(self, record: Row, memory: PeakMemory) -> None:
         """The release's figures, the run's times and its memory."""
         seconds = {f"seconds_{stage}": value for stage, value in self.progress.seconds_by_stage.items()}
         counts = flat(record["counts"]) | {"merged_across_splits": record["merged_across_splits"]}
         figures = {name: float(value) for name, value in counts.items() if isinstance(value, int | float)}
-        self.tracker.log_metrics(self.run_id, {**figures, **seconds, "peak_rss_gib": memory.peak_gib})
+        self.tracker.log_metrics(self.run_id, {**figures, **self.usage, **seconds, "peak_rss_gib": memory.peak_gib})

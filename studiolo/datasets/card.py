@@ -45,7 +45,7 @@ _PARTS_OF_A_COLUMN = {
     "known": "whether the source names the person",
     "split": "by identity: nobody is in two",
     "weight": "how often to draw the row, by its source",
-    "licence": "of the row's source",
+    "licence": "of the picture, else of its source",
 }
 
 
@@ -141,13 +141,21 @@ def _summary(files: ReleaseFiles, figures: Figures) -> str:
 
 
 def _sources(files: ReleaseFiles, figures: Figures) -> str:
+    said = {source["name"]: source for source in files.record["sources"]}
     rows = [
-        [_text(name), f"{source['listed']:,}", f"{source['kept']:,}", _text(", ".join(source["licences"]) or "-")]
+        [
+            _text(name),
+            f"{source['listed']:,}",
+            f"{source['kept']:,}",
+            f"{said[name]['weight']:g}",
+            _text(", ".join(source["licences"]) or "-"),
+            said[name]["commercial_use"],
+        ]
         for name, source in figures["sources"].items()
     ]
     return (
         "## Sources and licences\n\n"
-        + _table(["source", "listed", "kept", "licences of kept rows"], rows)
+        + _table(["source", "listed", "kept", "weight", "licences of kept rows", "commercial use"], rows)
         + "\n\nEach row says its own licence in `licence`. That of the strictest row governs a copy of the whole."
     )
 

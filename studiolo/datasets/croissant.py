@@ -125,15 +125,15 @@ def _files(files: ReleaseFiles) -> list[dict[str, Any]]:
     return [
         {
             "@type": "cr:FileObject",
-            "@id": files.within(file["path"]),
-            "name": files.within(file["path"]),
+            "@id": file["path"],
+            "name": file["path"],
             "description": f"{file['rows']} rows of {file['split']}",
-            "contentUrl": files.within(file["path"]),
-            "contentSize": f"{file['bytes']} B",
+            "contentUrl": file["path"],
+            "contentSize": f"{file['size_bytes']} B",
             "encodingFormat": "application/x-parquet",
             "sha256": file["sha256"],
         }
-        for file in files.record["files"]
+        for file in files.data_files()
     ]
 
 

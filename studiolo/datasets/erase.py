@@ -17,6 +17,9 @@ import pyarrow.compute as pc
 
 from studiolo.datasets import optout, releases
 from studiolo.datasets.annotate import OPTED_OUT, opted_out
+from studiolo.datasets.captions.shards import FOLDER as CAPTIONS
+from studiolo.datasets.captions.shards import IN_PARTS
+from studiolo.datasets.captions.shards import UNIT as CAPTIONS_UNIT
 from studiolo.datasets.listing import parts_of, read_part
 from studiolo.datasets.measures import Measures
 from studiolo.datasets.optout import OptOut
@@ -77,12 +80,14 @@ def erase(store: Store, rows: Collection[str], why: str) -> str:
     numbers = [int(path.rpartition("/")[2].removesuffix(".json")) for path in store.list(FOLDER)]
     path = f"{FOLDER}/{max(numbers, default=0) + 1:04d}.json"
     holding = [shard for shard in store.list(SHARDS) if _holds(store, shard, rows)]
+    told = [path for path in store.list(CAPTIONS) if _names(store, path, rows)]
     receipt = {
         "why": why,
         "begun": _now(),
         "finished": None,
         "rows": sorted(rows),
         "shards": {shard: Ledger(store).done(UNIT, _key(shard)) for shard in holding},
+        "captions": {path: Ledger(store).done(CAPTIONS_UNIT, _key(path)) for path in told},
     }
     store.write_json(path, receipt)
     _carry_out(store, path, receipt)
@@ -99,7 +104,7 @@ def finish(store: Store) -> list[str]:
 
 def _carry_out(store: Store, path: str, receipt: Row) -> None:
     """Every step may be done twice."""
-    rows, shards = frozenset(receipt["rows"]), receipt.pop("shards")
+    rows, shards, captions = frozenset(receipt["rows"]), receipt.pop("shards"), receipt.pop("captions")
     seen = (row for shard in shards for row in store.iter_rows(shard, ["row_id", "content_sha256"]))
     optout.add(store, {row["content_sha256"] for row in seen if row["row_id"] in rows and row["content_sha256"]})
     files: dict[str, str] = {}
@@ -108,6 +113,12 @@ def _carry_out(store: Store, path: str, receipt: Row) -> None:
             files[part] = REWRITTEN
     for name in releases.finished(store):
         files.update(_leave_out(store, name, rows))
+    for captioned, done in captions.items():
+        _unsay(store, captioned, rows, done)
+        files[captioned] = REWRITTEN
+    for some in store.list(IN_PARTS):  # of whom, their names do not say
+        store.remove(some)
+        files[some] = REMOVED
     for shard, done in shards.items():
         _blank_out(store, shard, rows, done)
         files[shard] = REWRITTEN
@@ -127,6 +138,10 @@ def _holds(store: Store, shard: str, rows: Collection[str]) -> bool:
     return any(row["row_id"] in rows and row["reason"] != OPTED_OUT for row in held)
 
 
+def _names(store: Store, table: str, rows: Collection[str]) -> bool:
+    return any(row["row_id"] in rows for row in store.iter_rows(table, ["row_id"]))
+
+
 def _blank_out(store: Store, shard: str, rows: Collection[str], done: Row | None) -> None:
     """Leave the shard as if the contents had been on the opt-out list, complete if it was: `done` is its record."""
     table = store.read_table(shard).to_pylist()
@@ -136,14 +151,23 @@ def _blank_out(store: Store, shard: str, rows: Collection[str], done: Row | None
         Ledger(store).complete(UNIT, _key(shard), {**done, **counts_of(left)}, [shard])
 
 
+def _unsay(store: Store, captions: str, rows: Collection[str], done: Row | None) -> None:
+    """Leave the captions without those of the rows, complete if they were: `done` is their record."""
+    store.keep_rows(captions, lambda row: row["row_id"] not in rows)
+    if done is not None:
+        left = list(store.iter_rows(captions, ["captions"]))
+        counts = {"rows": len(left), "silent": sum(not row["captions"] for row in left)}
+        Ledger(store).complete(CAPTIONS_UNIT, _key(captions), {**done, **counts}, [captions])
+
+
 def _leave_out(store: Store, name: str, rows: Collection[str]) -> dict[str, str]:
     """Rewrite what holds the rows in a release, and its record; what was done to each file.
 
-    Files that are made of the data, such as pages and archives, are removed: whoever made them makes them anew.
+    What was made of the release is removed: `describe` makes it anew.
     """
     decisions, of_record = (releases.place(name, path) for path in (releases.DECISIONS, releases.RECORD))
     record = store.read_json(of_record)
-    if not any(row["row_id"] in rows for row in store.iter_rows(decisions, ["row_id"])):
+    if not _names(store, decisions, rows):
         return {}
     done: dict[str, str] = {}
     named = {of_record, *(releases.place(name, file["path"]) for file in record["files"])}
@@ -167,7 +191,7 @@ def _leave_out(store: Store, name: str, rows: Collection[str]) -> dict[str, str]
 
 def _remove_rows(store: Store, path: str, rows: Collection[str], rows_per_group: int) -> bool:
     """Whether a data file held any of the rows; now it does not."""
-    if not any(row["row_id"] in rows for row in store.iter_rows(path, ["row_id"])):
+    if not _names(store, path, rows):
         return False
     table = store.read_table(path)
     held = pc.is_in(table.column("row_id"), pa.array(sorted(rows), pa.string()))

@@ -63,10 +63,10 @@ def release_figures(files: ReleaseFiles) -> Figures:
         },
         "licences": _sorted(kept.licences),
         **kept.figures(),
-        "circles_across_splits": int(files.record["counts"].get("circles_across_splits", 0)),
+        "circles_across_splits": files.record["merged_across_splits"],
         "files": {
-            "count": len(files.data_paths()),
-            "bytes": sum(int(file["bytes"]) for file in files.record["files"]),
+            "count": len(files.data_files()),
+            "bytes": sum(file["size_bytes"] for file in files.data_files()),
         },
     }
 

@@ -28,6 +28,7 @@ from studiolo.perception.regions import Region
 from studiolo.storage.store import Store
 
 CONSISTENTID, WEBDATASET = "consistentid", "webdataset"
+LISTING = f"{CONSISTENTID}/JSON_all.json"
 FOLDERS = ("origin_IMG", "resize_IMG", "parsing_color_IMG", "parsing_mask_IMG", "all_faceID")
 RESIZED_PX = 512
 
@@ -70,7 +71,7 @@ def write_consistentid(store: Store, name: str) -> int:
                 listing.write(json.dumps(entry, ensure_ascii=False))
                 count += 1
             listing.write("\n]\n")
-        store.write_file(files.place(f"{CONSISTENTID}/JSON_all.json"), copy)
+        store.write_file(files.place(LISTING), copy)
     return count
 
 

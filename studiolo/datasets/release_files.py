@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from studiolo.datasets import releases
 from studiolo.datasets.records import DATA_SCHEMA
 from studiolo.storage.store import Store
 
@@ -34,24 +35,24 @@ class ReleaseFiles:
 
     def __init__(self, store: Store, name: str) -> None:
         self.store, self.name = store, name
-        self.record: Row = store.read_json(self.place("release.json"))
+        self.record: Row = store.read_json(self.place(releases.RECORD))
         """What `release.json` says."""
 
     def place(self, path: str) -> str:
         """Path in the output of a file of the release."""
-        return f"releases/{self.name}/{path}"
-
-    def within(self, path: str) -> str:
-        """Path in the release of a file of the output."""
-        return path.removeprefix(self.place(""))
+        return releases.place(self.name, path)
 
     def decisions(self, columns: Sequence[str] | None = None) -> Iterator[Row]:
         """Rows of `DECISION_SCHEMA`, in their order; of `columns` when given."""
-        return self.store.iter_rows(self.place("decisions.parquet"), columns)
+        return self.store.iter_rows(self.place(releases.DECISIONS), columns)
 
     def data_paths(self, split: str | None = None) -> list[str]:
         """Paths in the output of the data files, in order; of one split when given."""
-        return sorted(file["path"] for file in self.record["files"] if split in (None, file["split"]))
+        return [self.place(file["path"]) for file in self.data_files(split)]
+
+    def data_files(self, split: str | None = None) -> list[Row]:
+        """What the record says of the data files, in order; of one split when given."""
+        return [file for file in self.record["files"] if "split" in file and split in (None, file["split"])]
 
     def rows(self, columns: Sequence[str] | None = LIGHT, split: str | None = None) -> Iterator[tuple[Place, Row]]:
         """Kept rows (`DATA_SCHEMA`) with their places, file by file; all columns when None, of one split when given."""

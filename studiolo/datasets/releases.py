@@ -2,7 +2,8 @@
 
     releases/0001/decisions.parquet     one row for each picture, kept or not (`DECISION_SCHEMA`)
     releases/0001/data/SPLIT-*.parquet  the kept rows (`DATA_SCHEMA`)
-    releases/0001/release.json          settings, sources, counts, files with their hashes; comes last
+    releases/0001/release.json          settings, sources, counts, files with their hashes; comes after these
+    releases/0001/...                   what is made of them, see `describe`
 
 A release whose `release.json` is there is finished. One that is interrupted is made again under its number, and what
 would be equal to a finished one is that one.
@@ -19,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 import studiolo
+from studiolo.datasets.captions.shards import caption_path
 from studiolo.datasets.decide import Decisions, decision_rows
 from studiolo.datasets.measures import Measures
 from studiolo.datasets.records import DECISION_SCHEMA, Drop, Split
@@ -36,7 +38,7 @@ DECISIONS = "decisions.parquet"
 
 _NAME = re.compile(r"\d{4,}")
 
-PICK = pa.struct([("shard", pa.string()), ("indices", pa.list_(pa.int32()))])
+PICK = pa.struct([("shard", pa.string()), ("captions", pa.string()), ("indices", pa.list_(pa.int32()))])
 SAID = pa.struct(
     [field for field in DECISION_SCHEMA if field.name in ("identity", "known", "label", "licence", "weight")]
 )
@@ -89,13 +91,15 @@ def place(name: str, path: str) -> str:
     return f"{FOLDER}/{name}/{path}"
 
 
-def release_key(measures: Measures, settings: ReleaseSettings, sources: Mapping[str, SourceSettings]) -> str:
-    """Key of all that decides a release."""
+def release_key(
+    measures: Measures, settings: ReleaseSettings, sources: Mapping[str, SourceSettings], captioner: str
+) -> str:
+    """Key of all that decides a release; `captioner` is the id of who wrote the captions."""
     shards = [shard.path for shard in measures.shards]
     names = [measures.sources, measures.labels, measures.licences, shards]
     seen = hashlib.sha256(np.ascontiguousarray(measures.rows).tobytes() + json.dumps(names).encode()).hexdigest()
     said = [[sources[name].name, licence_of(sources[name]), sources[name].weight] for name in measures.sources]
-    return unit_key("release", [seen, said], {"release": settings}, {})
+    return unit_key("release", [seen, said, captioner], {"release": settings}, {})
 
 
 def name_of(store: Store, key: str) -> tuple[str, Row | None]:
@@ -142,10 +146,13 @@ def counted(rows: Iterable[Mapping[str, Any]]) -> Row:
     }
 
 
-def data_files(store: Store, name: str, counts: Mapping[str, int], settings: ReleaseSettings) -> Iterator[Row]:
+def data_files(
+    store: Store, name: str, counts: Mapping[str, int], settings: ReleaseSettings, captioner: str
+) -> Iterator[Row]:
     """Rows of `FILE_INPUT` for the data files of a release whose decisions are written, split by split.
 
-    `counts`: the kept rows of each split. Of the decisions one file's rows are in memory.
+    `counts`: the kept rows of each split; `captioner`: the id of who wrote their captions. Of the decisions one file's
+    rows are in memory.
     """
     for split in Split:
         files = -(-counts[split.value] // settings.rows_per_file)
@@ -156,7 +163,7 @@ def data_files(store: Store, name: str, counts: Mapping[str, int], settings: Rel
                 "path": path,
                 "split": split.value,
                 "rows_per_group": settings.rows_per_group,
-                "picks": _picks(rows),
+                "picks": _picks(rows, captioner),
                 "said": said,
             }
 
@@ -177,14 +184,23 @@ def _portions(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
         yield some
 
 
-def _picks(rows: Sequence[Row]) -> list[Row]:
+def _picks(rows: Sequence[Row], captioner: str) -> list[Row]:
     """The rows' places, those of one shard together."""
     picks: list[Row] = []
     for row in rows:
         if not picks or picks[-1]["shard"] != row["shard"]:
-            picks.append({"shard": row["shard"], "indices": []})
+            captions = caption_path(row["shard"], captioner)
+            picks.append({"shard": row["shard"], "captions": captions, "indices": []})
         picks[-1]["indices"].append(row["index"])
     return picks
+
+
+def with_formats(store: Store, record: Row, formats: Iterable[str]) -> Row:
+    """The record of a finished release that is also to be had in `formats`."""
+    wanted = {**record, "formats": sorted({*record["formats"], *formats})}
+    if wanted != record:
+        store.write_json(place(record["name"], RECORD), wanted)
+    return wanted
 
 
 def source_row(source: SourceSettings) -> Row:
@@ -219,6 +235,7 @@ def complete(store: Store, name: str, record: Mapping[str, Any], files: Sequence
         }
         for row in sorted(files, key=lambda row: str(row["path"]))
     ]
-    finished = {"name": name, "studiolo": studiolo.__version__, **record, "files": [of_decisions, *described]}
+    files_of_it = [of_decisions, *described]
+    finished = {"name": name, "studiolo": studiolo.__version__, **record, "formats": [], "files": files_of_it}
     store.write_json(place(name, RECORD), finished)
     return finished

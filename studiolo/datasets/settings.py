@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 
 import pydantic
 
+from studiolo.datasets.captions.settings import CaptionSettings
 from studiolo.settings import PerceptionSettings, Section, Settings
 
 KINDS = ("folder", "manifest", "tar", "ffhq", "celeba", "sfhq", "synthetic")
@@ -164,6 +165,11 @@ class DatasetSettings(Settings):
     file), `embedding` (128 numbers of a face), or both."""
     suite: str = "embedded"
     """Model suite."""
+    captioner: str = "grammar"
+    """Who writes the captions: `grammar` says in sentences what was measured, `llava` is a LLaVA model on the workers,
+    `openai` any server that speaks OpenAI's protocol and sees pictures."""
+    formats: tuple[Literal["consistentid", "webdataset"], ...] = ()
+    """What a release is written as besides Parquet: ConsistentID's JSON with its folders, WebDataset's tars."""
     cpus: int | None = pydantic.Field(None, gt=0)
     """CPU slots of the local cluster; all cores when absent. Of a cluster that is joined, those it may grow to."""
     object_store_mib: int = pydantic.Field(256, ge=80)
@@ -174,6 +180,8 @@ class DatasetSettings(Settings):
     """Reading pictures and seeing faces; its `actors`, `cpus_per_actor` and limits of a worker are not used here."""
     annotation: AnnotationSettings = AnnotationSettings()
     """What is seen in a picture."""
+    captions: CaptionSettings = CaptionSettings()
+    """How captions are written."""
     release: ReleaseSettings = ReleaseSettings()
     """What is kept, and for what."""
     max_failed_share: float = pydantic.Field(0.9, ge=0, le=1)

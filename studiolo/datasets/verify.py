@@ -12,10 +12,13 @@ from PIL import Image
 
 from studiolo.datasets import releases
 from studiolo.datasets.annotate import parts_in
+from studiolo.datasets.captions.shards import UNIT as CAPTIONS_UNIT
+from studiolo.datasets.captions.shards import caption_path
 from studiolo.datasets.decide import decide, decision_rows
+from studiolo.datasets.describe import undescribed
 from studiolo.datasets.listing import parts_of, read_part
 from studiolo.datasets.measures import FACE_SIZE, IMAGE_SIZE, Measures, Shard, gather
-from studiolo.datasets.records import ANNOTATION_SCHEMA, DATA_SCHEMA, DECISION_SCHEMA, Drop, Split
+from studiolo.datasets.records import ANNOTATION_SCHEMA, CAPTION_SCHEMA, DATA_SCHEMA, DECISION_SCHEMA, Drop, Split
 from studiolo.datasets.settings import ReleaseSettings, SourceSettings
 from studiolo.datasets.shards import UNIT
 from studiolo.errors import StoreError
@@ -35,7 +38,8 @@ _SIZES = {"landmarks_px": 10, "mesh_px": 936, "crop_matrix": 6, "bbox_xyxy_px": 
 def verify(store: Store, name: str, record: Row) -> Iterator[str]:
     """The problems of the release called `name` and of the shards that it is made of; none when all is well.
 
-    Hashes, schemas, counts, pictures and masks, embeddings, that nobody is in two splits and no content kept twice.
+    Hashes, schemas, counts, pictures and masks, captions, embeddings, every number on the card, that nobody is in two
+    splits and no content kept twice.
     Then all is decided once more from the shards, duplicates and neighbours across splits included, and compared,
     unless the listing or a shard has changed since by a later run or an erasure.
     """
@@ -50,11 +54,13 @@ def verify(store: Store, name: str, record: Row) -> Iterator[str]:
     shards = {row["shard"] for row in store.iter_rows(path, ["shard"]) if row["shard"]}
     yield from _decisions(store, path, record["counts"])
     for shard in sorted(shards):
-        yield from _shard(store, shard)
+        yield from _table(store, shard, UNIT, ANNOTATION_SCHEMA)
+        yield from _table(store, caption_path(shard, record["captioner"]), CAPTIONS_UNIT, CAPTION_SCHEMA)
     contents: dict[str, str] = {}
     for split in Split:
         yield from _data(store, name, record, split, contents)
     yield from _again(store, name, record)
+    yield from undescribed(store, name, record)
 
 
 def _files(store: Store, name: str, record: Row) -> Iterator[str]:
@@ -85,17 +91,17 @@ def _decisions(store: Store, path: str, counts: Row) -> Iterator[str]:
             yield f"{path}: {figure}: got {value}, and {releases.RECORD} says {counts[figure]}"
 
 
-def _shard(store: Store, path: str) -> Iterator[str]:
-    """The shard is what was completed under its key, and its rows say what they must."""
+def _table(store: Store, path: str, unit: str, wanted: pa.Schema) -> Iterator[str]:
+    """The shard is what was completed under its key, with the columns `wanted`."""
     key = path.rpartition("/")[2].removesuffix(".parquet")
     try:
         schema = store.read_schema(path)
     except StoreError as error:
         yield f"{path}: {error}"
         return
-    if not schema.equals(ANNOTATION_SCHEMA):
-        yield f"{path}: its columns are {schema.names}, wanted {ANNOTATION_SCHEMA.names}"
-    elif Ledger(store).done(UNIT, key) is None and not Ledger(store).attempts(UNIT, key):
+    if not schema.equals(wanted):
+        yield f"{path}: its columns are {schema.names}, wanted {wanted.names}"
+    elif Ledger(store).done(unit, key) is None and not Ledger(store).attempts(unit, key):
         yield f"{path}: its bytes are not those that it was completed with"
 
 
@@ -104,7 +110,7 @@ def _data(store: Store, name: str, record: Row, split: Split, contents: dict[str
 
     `contents` are the rows seen so far, in whatever split, by the hash of their content.
     """
-    wanted = (row for row in store.iter_rows(releases.place(name, releases.DECISIONS)) if row["split"] == split)
+    wanted = _decided(store, name, split, record["captioner"])
     for file in record["files"]:
         if file.get("split") != split.value:
             continue
@@ -115,11 +121,12 @@ def _data(store: Store, name: str, record: Row, split: Split, contents: dict[str
                 yield f"{path}: its columns are {schema.names}, wanted {DATA_SCHEMA.names}"
                 return
             for row in store.iter_rows(path):
-                decided = next(wanted, None)
-                if decided is None or decided["row_id"] != row["row_id"]:
+                decided, said = next(wanted, ({"row_id": None}, None))
+                if decided["row_id"] != row["row_id"]:
                     yield f"{path}: row {row['row_id']} is not the one that was decided next"
                     return
-                yield from (f"{path}: row {row['row_id']}: {problem}" for problem in _row(row, decided))
+                problems = [*_row(row, decided), *_captions(row, said, record["captioner"])]
+                yield from (f"{path}: row {row['row_id']}: {problem}" for problem in problems)
                 twin = contents.setdefault(row["content_sha256"], row["row_id"])
                 if twin != row["row_id"]:
                     yield f"{path}: row {row['row_id']} holds the same content as {twin}"
@@ -128,6 +135,26 @@ def _data(store: Store, name: str, record: Row, split: Split, contents: dict[str
             return
     if next(wanted, None) is not None:
         yield f"{releases.place(name, 'data')}: rows of {split.value} are missing"
+
+
+def _decided(store: Store, name: str, split: Split, captioner: str) -> Iterator[tuple[Row, Any]]:
+    """The kept rows of the split as they were decided, each with its captions; those of one shard are in memory."""
+    shard, captions = None, dict[str, Any]()
+    for row in store.iter_rows(releases.place(name, releases.DECISIONS)):
+        if row["split"] == split:
+            if row["shard"] != shard:
+                shard = row["shard"]
+                captions = {one["row_id"]: one["captions"] for one in store.iter_rows(caption_path(shard, captioner))}
+            yield row, captions.get(row["row_id"])
+
+
+def _captions(row: Row, said: Any, captioner: str) -> Iterator[str]:
+    if row["captioner"] != captioner or row["captions"] != said:
+        yield "its captions are not those of its caption shard"
+    for caption in row["captions"] or ():
+        for one in caption["evidence"] or ():
+            if one["phrase"] not in caption["text"]:
+                yield f"caption of {caption['part']}: {one['phrase']!r} has a measurement and does not stand in it"
 
 
 def _row(row: Row, decided: Row) -> Iterator[str]:
@@ -169,9 +196,12 @@ def _again(store: Store, name: str, record: Row) -> Iterator[str]:
     settings = ReleaseSettings.model_validate(record["settings"])
     path = releases.place(name, releases.DECISIONS)
     measures = _measures(store, path, list(sources))
-    if measures is None or releases.release_key(measures, settings, sources) != record["key"]:
+    if measures is None or releases.release_key(measures, settings, sources, record["captioner"]) != record["key"]:
         return  # a later listing, or an erasure
-    rows = decision_rows(measures, decide(measures, settings), settings, sources)
+    decisions = decide(measures, settings)
+    if decisions.across_splits != record["merged_across_splits"]:
+        yield f"{releases.place(name, releases.RECORD)}: merged_across_splits is {decisions.across_splits}"
+    rows = decision_rows(measures, decisions, settings, sources)
     differing = [
         one["row_id"]
         for one, other in zip(rows, store.iter_rows(path), strict=True)

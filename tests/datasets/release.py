@@ -45,16 +45,18 @@ def write_release(store: Store, count: int = 12, rows_per_file: int = 5) -> list
     for split in Split:
         some = [row for row in made if row["split"] == split]
         for number, start in enumerate(range(0, len(some), rows_per_file)):
-            path = f"releases/{NAME}/data/{split.value}-{number:05d}-of-00009.parquet"
+            within = f"data/{split.value}-{number:05d}-of-00009.parquet"
+            path = f"releases/{NAME}/{within}"
             table = pa.Table.from_pylist(some[start : start + rows_per_file], DATA_SCHEMA)
             store.write_rows(path, table.to_pylist(), DATA_SCHEMA)
             content = store.read_bytes(path)
             digest = hashlib.sha256(content).hexdigest()
-            about = {"path": path, "split": split.value, "rows": table.num_rows}
-            files.append({**about, "bytes": len(content), "sha256": digest})
+            about = {"path": within, "split": split.value, "rows": table.num_rows}
+            files.append({**about, "size_bytes": len(content), "sha256": digest})
     store.write_rows(f"releases/{NAME}/decisions.parquet", _decisions(made), DECISION_SCHEMA)
-    record = {"name": NAME, "settings": {}, "counts": {"circles_across_splits": 1}, "files": files}
-    store.write_json(f"releases/{NAME}/release.json", record)
+    sources = [{"name": name, "weight": 1.0, "commercial_use": "unknown"} for name in ("photos", "synthetic-0", ODD)]
+    record = {"name": NAME, "key": "", "settings": {}, "merged_across_splits": 1, "formats": []}
+    store.write_json(f"releases/{NAME}/release.json", {**record, "sources": sources, "files": files})
     return made
 
 

@@ -1,4 +1,4 @@
-"""An output with listing and annotation shards of made-up rows, for what decides about them."""
+"""An output with listing, annotation shards and captions of made-up rows, for what decides about them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,13 +8,17 @@ import numpy as np
 import pyarrow as pa
 
 from studiolo.datasets.annotate import blank
+from studiolo.datasets.captions.shards import UNIT, caption_key, caption_path
 from studiolo.datasets.listing import bring_up_to_date, parts_of, read_part
 from studiolo.datasets.measures import Shard
-from studiolo.datasets.records import ANNOTATION_SCHEMA
+from studiolo.datasets.records import ANNOTATION_SCHEMA, CAPTION_SCHEMA, WHOLE
 from studiolo.datasets.sources.listed import Listed
+from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
 
 Row = dict[str, Any]
+
+CAPTIONER = "grammar@test"
 
 
 def face(person: int, number: int = 0) -> list[float]:
@@ -49,12 +53,19 @@ def annotated(listed: Row, person: int = 0, **more: Any) -> Row:
     return {**row, **more}
 
 
+def caption(text: str) -> Row:
+    return {"part": WHOLE, "text": text, "evidence": []}
+
+
 def listed(uri: str, label: str | None = None) -> Listed:
     return Listed(uri, f"/nowhere/{uri}", "1", label)
 
 
 def make_output(store: Store, source: str, rows: Sequence[tuple[Listed, Row]], rows_per_shard: int = 4) -> list[Shard]:
-    """List `rows` of a source and write their shards; the second of a pair says what differs in the annotation."""
+    """List `rows` of a source and write their shards; the second of a pair says what differs in the annotation.
+
+    Each row has one caption, its uri.
+    """
     bring_up_to_date(store, source, [one for one, _ in rows], rows_per_shard)
     said = {one.uri: more for one, more in rows}
     shards = []
@@ -62,5 +73,14 @@ def make_output(store: Store, source: str, rows: Sequence[tuple[Listed, Row]], r
         path = f"shards/{part.number:064x}.parquet"
         table = [annotated(row, **said.get(row["uri"], {})) for row in read_part(store, part.path)]
         store.write_table(path, pa.Table.from_pylist(table, ANNOTATION_SCHEMA))
+        captions = [
+            {"row_id": row["row_id"], "captioner": CAPTIONER, "captions": [caption(f"Picture {row['uri']}.")]}
+            for row in table
+            if row["status"] == "ok"
+        ]
+        captioned = caption_path(path, CAPTIONER)
+        store.write_table(captioned, pa.Table.from_pylist(captions, CAPTION_SCHEMA))
+        record = {"shard": path, "captions": captioned, "rows": len(captions), "silent": 0}
+        Ledger(store).complete(UNIT, caption_key(path, CAPTIONER), record, [captioned])
         shards.append(Shard(part, path))
     return shards

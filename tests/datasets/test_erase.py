@@ -8,6 +8,8 @@ import pytest
 
 from studiolo.datasets import erase as erasing
 from studiolo.datasets.annotate import opted_out
+from studiolo.datasets.captions.shards import UNIT as CAPTIONS_UNIT
+from studiolo.datasets.captions.shards import caption_key, caption_path
 from studiolo.datasets.compare import compare
 from studiolo.datasets.measures import Shard, gather
 from studiolo.datasets.optout import OptOut
@@ -16,8 +18,11 @@ from studiolo.datasets.shards import UNIT
 from studiolo.storage import store as module
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
-from tests.datasets.rows import Row
+from tests.datasets.rows import CAPTIONER, Row
 from tests.datasets.test_releases import SETTINGS, make_shards, release
+
+SIGNS = (b"image of 08", b"image of 09", b"Picture 08", b"Picture 09", b"faces/p4", b"'p4'")
+"""Of the identity faces/p4, in tables."""
 
 
 @pytest.fixture
@@ -60,11 +65,15 @@ def test_only_what_holds_the_person_is_rewritten(store: Store, shards: list[Shar
     after = contents(store)
     changed = {path for path in before if after[path] != before[path]}
     assert changed == {path for path in receipt["files"] if not path.startswith("ledger")} | {
-        f"ledger/done/{UNIT}/{Path(str(shards[2].path)).stem}.json"
+        f"ledger/done/{UNIT}/{Path(str(shards[2].path)).stem}.json",
+        f"ledger/done/{CAPTIONS_UNIT}/{caption_key(str(shards[2].path), CAPTIONER)}.json",
     }
     assert {path for path in changed if path.startswith("shards/")} == {shards[2].path}
+    captions = caption_path(str(shards[2].path), CAPTIONER)
+    assert {path for path in changed if path.startswith("captions/")} == {captions}
+    assert len(list(store.iter_rows(captions))) == 2
     assert len({path for path in changed if "/data/" in path}) == 2  # a file of each release
-    assert not holding(store, b"image of 08", b"image of 09", identity.encode(), b"'p4'")
+    assert not holding(store, *SIGNS)
     assert receipt["finished"]
     assert identity not in repr(receipt)
     assert erasing.rows_of(store, identity) == set()
@@ -97,12 +106,14 @@ def test_records_of_releases_follow(store: Store, shards: list[Shard]) -> None:
 
 def test_what_was_made_of_the_data_is_removed(store: Store, shards: list[Shard]) -> None:
     store.write_bytes("releases/0001/card/sheet.png", b"faces")
+    store.write_bytes("captions-in-parts/aa/bb.json", b"[]")
     receipt = store.read_json(erasing.erase(store, erasing.rows_of(store, "faces/p4"), "asked to"))
     assert not store.exists("releases/0001/card/sheet.png")
     assert receipt["files"]["releases/0001/card/sheet.png"] == "removed"
+    assert receipt["files"]["captions-in-parts/aa/bb.json"] == "removed"
 
 
-@pytest.mark.parametrize("writes", range(13))
+@pytest.mark.parametrize("writes", range(15))
 def test_interrupted_anywhere_it_is_finished_by_the_next(
     store: Store, shards: list[Shard], writes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,9 +135,13 @@ def test_interrupted_anywhere_it_is_finished_by_the_next(
     finished = erasing.finish(store)
     if not finished and not store.list(erasing.FOLDER):  # killed before its first write
         erasing.erase(store, rows, "asked to")
-    assert not holding(store, b"image of 08", b"image of 09", b"faces/p4", b"'p4'")
+    assert not holding(store, *SIGNS)
     assert erasing.finish(store) == []
     assert Ledger(store).done(UNIT, Path(str(shards[2].path)).stem) is not None
+    done = Ledger(store).done(CAPTIONS_UNIT, caption_key(str(shards[2].path), CAPTIONER))
+    assert done is not None
+    assert done["rows"] == 2
+    assert store.list("captions-in-parts") == []
 
 
 def test_a_list_that_grows_finds_contents_and_faces(store: Store, shards: list[Shard]) -> None:

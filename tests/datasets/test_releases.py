@@ -17,7 +17,7 @@ from studiolo.datasets.records import DATA_SCHEMA, DECISION_SCHEMA
 from studiolo.datasets.settings import ReleaseSettings, SourceSettings
 from studiolo.errors import SettingsError
 from studiolo.storage.store import Store
-from tests.datasets.rows import Row, listed, make_output
+from tests.datasets.rows import CAPTIONER, Row, listed, make_output
 
 SOURCES = {"faces": SourceSettings(kind="folder", place="/faces", name="faces", licence="CC0")}
 SETTINGS = ReleaseSettings(rows_per_file=5, rows_per_group=2, validation_share=0.3, test_share=0.3)
@@ -49,7 +49,7 @@ def shards(store: Store) -> list[Shard]:
 def release(store: Store, shards: list[Shard], settings: ReleaseSettings = SETTINGS) -> Row:
     """As the job does it, in this process."""
     measures = gather(store, shards)
-    key = releases.release_key(measures, settings, SOURCES)
+    key = releases.release_key(measures, settings, SOURCES, CAPTIONER)
     name, record = releases.name_of(store, key)
     if record is not None:
         return record
@@ -59,10 +59,12 @@ def release(store: Store, shards: list[Shard], settings: ReleaseSettings = SETTI
     exporter = Exporter(store)
     exporter.open()
     table = pa.Table.from_pylist(
-        list(releases.data_files(store, name, counts["splits"], settings)), releases.FILE_INPUT
+        list(releases.data_files(store, name, counts["splits"], settings, CAPTIONER)), releases.FILE_INPUT
     )
     said = {
         "key": key,
+        "captioner": CAPTIONER,
+        "merged_across_splits": decisions.across_splits,
         "settings": settings.model_dump(mode="json"),
         "sources": [releases.source_row(source) for source in SOURCES.values()],
         "counts": counts,
@@ -87,6 +89,8 @@ def test_the_kept_rows_are_in_the_files_of_their_splits(store: Store, shards: li
         assert [row["row_id"] for row in rows] == [row["row_id"] for row in wanted]
         assert [row["identity"] for row in rows] == [row["identity"] for row in wanted]
         assert {row["licence"] for row in rows} == {"CC0"}
+        assert {row["captioner"] for row in rows} == {CAPTIONER}
+        assert [row["captions"][0]["text"] for row in rows] == [f"Picture {row['uri']}." for row in rows]
         assert all(row["image"]["bytes"] == b"image of " + row["uri"].encode() for row in rows)
         assert len(rows) == record["counts"]["splits"][split] > 5
 
@@ -134,11 +138,8 @@ def test_an_interrupted_release_is_made_again_under_its_number(
     releases.write_decisions(store, "0001", measures, decisions, other, SOURCES)
     exporter = Exporter(store)
     exporter.open()
-    planned = list(
-        releases.data_files(
-            store, "0001", releases.counted(store.iter_rows("releases/0001/decisions.parquet"))["splits"], other
-        )
-    )
+    counts = releases.counted(store.iter_rows("releases/0001/decisions.parquet"))
+    planned = list(releases.data_files(store, "0001", counts["splits"], other, CAPTIONER))
     exporter(pa.Table.from_pylist(planned[:written], releases.FILE_INPUT))
     with pytest.raises(SettingsError, match="there is no release"):
         releases.find(store)

@@ -1,4 +1,5 @@
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,14 @@ import pytest
 from PIL import Image
 
 from studiolo.datasets.annotate import parts_in
-from studiolo.datasets.records import DATA_SCHEMA, DECISION_SCHEMA
+from studiolo.datasets.describe import describe
+from studiolo.datasets.records import CAPTION_SCHEMA, DATA_SCHEMA, DECISION_SCHEMA
 from studiolo.datasets.shards import UNIT
 from studiolo.datasets.verify import verify
 from studiolo.perception.regions import Region
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
-from tests.datasets.rows import Row, listed, make_output
+from tests.datasets.rows import Row, caption, listed, make_output
 from tests.datasets.test_releases import release
 
 
@@ -34,14 +36,17 @@ def whole(person: int) -> Row:
         "image": png(np.zeros((16, 16, 3), np.uint8)),
         "mask": png(mask),
         "parts": parts_in(mask),
+        "attributes": {"p_female": 0.5, "age_years": 30.0, "glasses": "unknown", "headwear": "unknown"},
+        "tags": [],
         **{name: [1.0] * size for name, size in sizes.items()},
     }
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release of forty pictures, in which nothing is wrong."""
-    store = Store(tmp_path)
+    folder = tmp_path_factory.mktemp("sound")
+    store = Store(folder)
     rows = [
         (listed(f"{number:02d}", f"p{number // 2}" if number < 20 else None), whole(number // 2))
         for number in range(40)
@@ -49,8 +54,14 @@ def store(tmp_path: Path) -> Store:
     shards = make_output(store, "faces", rows, 8)
     for shard in shards:
         Ledger(store).complete(UNIT, Path(str(shard.path)).stem, {}, [str(shard.path)])
-    release(store, shards)
-    return store
+    assert list(describe(store, "0001", release(store, shards))) == ["card"]
+    return folder
+
+
+@pytest.fixture
+def store(sound: Path, tmp_path: Path) -> Store:
+    """A copy of it."""
+    return Store(shutil.copytree(sound, tmp_path / "copy"))
 
 
 def problems(store: Store) -> list[str]:
@@ -89,6 +100,22 @@ def test_a_shard_that_is_not_what_was_completed_is_named(store: Store) -> None:
     assert f"{path}: its bytes are not those that it was completed with" in problems(store)
 
 
+def test_captions_that_are_not_what_was_completed_are_named(store: Store) -> None:
+    path = store.list("captions")[0]
+    change(store, path, CAPTION_SCHEMA, captions=[caption("Another picture.")])
+    found = problems(store)
+    assert f"{path}: its bytes are not those that it was completed with" in found
+    assert any("its captions are not those of its caption shard" in problem for problem in found)
+
+
+def test_a_card_that_is_missing_or_says_other_numbers_is_named(store: Store) -> None:
+    text = store.read_bytes("releases/0001/README.md")
+    store.write_bytes("releases/0001/README.md", text.replace(b"39 faces", b"40 faces"))
+    assert any("card is missing, or not as it was made" in problem for problem in problems(store))
+    store.remove("releases/0001/README.md")
+    assert any("card is missing, or not as it was made" in problem for problem in problems(store))
+
+
 def test_somebody_in_two_splits_is_named(store: Store) -> None:
     first = store.read_table(DECISIONS).to_pylist()[0]
     other = "test" if first["split"] == "train" else "train"
@@ -98,6 +125,9 @@ def test_somebody_in_two_splits_is_named(store: Store) -> None:
     assert any(f"{first['identity']} is in {both}" in problem for problem in found)
     assert any("splits: got" in problem for problem in found)
     assert any("decided once more, 1 rows differ" in problem for problem in found)
+
+
+EVIDENCE = {"phrase": "a woman", "measure": "attributes.p_female", "value": "0.97", "confidence": 0.97}
 
 
 @pytest.mark.parametrize(
@@ -111,6 +141,9 @@ def test_somebody_in_two_splits_is_named(store: Store) -> None:
         ({"mask": png(np.zeros((8, 8), np.uint8))}, "are not one square"),
         ({"mask": png(np.full((16, 16), 99, np.uint8))}, "holds [99], which are no class ids"),
         ({"parts": []}, "boxes and areas of the parts"),
+        ({"captions": []}, "its captions are not those of its caption shard"),
+        ({"captioner": "other@1"}, "its captions are not those of its caption shard"),
+        ({"captions": [{**caption("A man."), "evidence": [EVIDENCE]}]}, "'a woman' has a measurement and does not"),
         ({"row_id": "ab" * 32}, "is not the one that was decided next"),
     ],
 )

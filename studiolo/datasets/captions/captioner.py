@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from studiolo.keys import canonical_json
@@ -20,11 +21,29 @@ FACE_PROMPT = "Describe this person's facial features, including the face, ears,
 """ConsistentID's prompt for the regions (section 3.1)."""
 
 
+@dataclass
+class Usage:
+    """What a server has been asked and has taken, from `open` on; nothing for a captioner that asks none."""
+
+    requests: int = 0
+    """Sent, repeated ones too."""
+    repeated: int = 0
+    refused: int = 0
+    """Pictures that the server would not describe."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    """Of these tokens, by the prices in the settings."""
+
+
 class Captioner(Protocol):
     """Writes captions of annotated pictures."""
 
     id: str
     """`name@version`: the same id and row, the same captions. Part of a caption shard's key."""
+    rows_per_part: int | None
+    """The captions of so many rows are kept as soon as they are there; None where they cost too little for that."""
+    usage: Usage
 
     def open(self, device: str = "cpu") -> None:
         """Get ready to work, on the worker. Raises `WeightsError` for a model that cannot be had."""

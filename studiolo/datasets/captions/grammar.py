@@ -5,7 +5,7 @@ phrase.
 from collections.abc import Sequence
 from typing import Any
 
-from studiolo.datasets.captions.captioner import Caption, Row, version_of
+from studiolo.datasets.captions.captioner import Caption, Row, Usage, version_of
 from studiolo.datasets.captions.findings import Finding, findings_of
 from studiolo.datasets.captions.settings import GrammarSettings
 from studiolo.datasets.captions.wording import Wording, part_sentence, whole_sentences
@@ -18,9 +18,12 @@ _VERSION = 1
 class Grammar:
     """Writes sentences for the whole person and for each part that was found."""
 
+    rows_per_part: int | None = None
+
     def __init__(self, settings: GrammarSettings | None = None) -> None:
         self.settings = settings or GrammarSettings()
         self.id = f"grammar@{version_of(_VERSION, self.settings.model_dump())}"
+        self.usage = Usage()
 
     def open(self, device: str = "cpu") -> None:
         """Nothing to open."""

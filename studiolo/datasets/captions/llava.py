@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from studiolo.datasets.captions.captioner import FACE_PROMPT, PERSON_PROMPT, Caption, Row, version_of
+from studiolo.datasets.captions.captioner import FACE_PROMPT, PERSON_PROMPT, Caption, Row, Usage, version_of
 from studiolo.datasets.captions.descriptions import captions_of
 from studiolo.datasets.captions.pictures import picture_of
 from studiolo.datasets.captions.settings import LlavaSettings
@@ -24,6 +24,8 @@ class Llava:
         decisive = self.settings.model_dump(exclude={"card"})
         card = load_card(self.settings.card)
         self.id = f"{card.id}@{version_of(card.key(), _CONVERSATION, PERSON_PROMPT, FACE_PROMPT, decisive)}"
+        self.rows_per_part: int | None = 2 * self.settings.batch_size
+        self.usage = Usage()
         self._model: Any = None
         self._processor: Any = None
 

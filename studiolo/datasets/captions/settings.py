@@ -52,6 +52,8 @@ class VisionServerSettings(Section):
     """Most tokens of an answer."""
     side_px: int = pydantic.Field(512, ge=32)
     """Longest side of the picture that is sent."""
+    rows_per_part: int = pydantic.Field(16, ge=1)
+    """The answers for so many pictures are kept as soon as they are there."""
     in_flight: int = pydantic.Field(8, ge=1)
     """Requests of a worker at once."""
     timeout_s: float = pydantic.Field(120.0, gt=0)
@@ -69,8 +71,15 @@ class VisionServerSettings(Section):
 
 
 class CaptionSettings(Section):
-    """Who writes the captions, and how."""
+    """How captions are written, by whom is `captioner`."""
 
+    actors: int = pydantic.Field(2, ge=1)
+    """Caption actors."""
+    cpus_per_actor: float = pydantic.Field(1.0, gt=0)
+    """CPU slots an actor takes in the plan."""
+    time_limit_s: float = pydantic.Field(3600.0, gt=0)
+    """Seconds an actor may take over one part of a shard; then it is ended and begins anew, twice, before that part is
+    left without captions."""
     grammar: GrammarSettings = GrammarSettings()
     """Sentences from what was measured."""
     llava: LlavaSettings = LlavaSettings()

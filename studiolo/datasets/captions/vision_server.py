@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from studiolo.datasets.captions.captioner import FACE_PROMPT, PERSON_PROMPT, Caption, Row, version_of
+from studiolo.datasets.captions.captioner import FACE_PROMPT, PERSON_PROMPT, Caption, Row, Usage, version_of
 from studiolo.datasets.captions.descriptions import captions_of
 from studiolo.datasets.captions.pictures import jpeg_of
 from studiolo.datasets.captions.settings import VisionServerSettings
@@ -28,22 +28,10 @@ _AGAIN = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))
 _REFUSED = frozenset((400, 413, 415, 422))
 """Statuses of a server that does not take this picture."""
 
+_MANY = 8
+"""Of fewer pictures all may be ones that no server takes."""
+
 _DECISIVE = ("model", "max_new_tokens", "side_px")
-
-
-@dataclass
-class Usage:
-    """What the work has taken so far."""
-
-    requests: int = 0
-    """Sent, repeated ones too."""
-    repeated: int = 0
-    refused: int = 0
-    """Pictures that the server would not describe."""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost: float = 0.0
-    """Of these tokens, by the prices in the settings."""
 
 
 class VisionServer:
@@ -53,6 +41,7 @@ class VisionServer:
         self.settings = settings or VisionServerSettings()
         decisive = {name: getattr(self.settings, name) for name in _DECISIVE}
         self.id = f"{self.settings.model}@{version_of(PERSON_PROMPT, FACE_PROMPT, decisive)}"
+        self.rows_per_part: int | None = self.settings.rows_per_part
         self.usage = Usage()
 
     def open(self, device: str = "cpu") -> None:
@@ -78,7 +67,7 @@ class VisionServer:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
         refusals = [answer for answer in told if isinstance(answer, _Refusal)]
-        if len(refusals) == len(rows) > 1:
+        if len(refusals) == len(rows) >= _MANY:
             raise CaptionError(
                 f"captions: {self.settings.url} refuses all of {len(rows)} pictures ({refusals[0].why}), wanted a "
                 f"model that sees pictures; is {self.settings.model!r} one?"

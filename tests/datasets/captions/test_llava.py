@@ -70,6 +70,7 @@ def test_an_interrupted_captioner_goes_on_behind_its_last_part(folder: Path, tmp
     class Counting:
         def __init__(self, inner: Llava, dies_at: int) -> None:
             self.id, self._inner, self._dies_at, self.asked = inner.id, inner, dies_at, 0
+            self.rows_per_part, self.usage = 2, inner.usage
 
         def __call__(self, rows):
             self.asked += 1
@@ -80,13 +81,13 @@ def test_an_interrupted_captioner_goes_on_behind_its_last_part(folder: Path, tmp
     rows, store, captioner = pictures(5), Store(tmp_path), opened(folder)
     undisturbed = captioner(rows)
     with pytest.raises(KeyboardInterrupt):
-        in_parts(Counting(captioner, dies_at=2), rows, store, "captions/parts", rows_per_part=2)
+        in_parts(Counting(captioner, dies_at=2), rows, store, "captions/parts")
     second = Counting(captioner, dies_at=99)
-    assert in_parts(second, rows, store, "captions/parts", rows_per_part=2) == undisturbed
+    assert in_parts(second, rows, store, "captions/parts") == undisturbed
     assert second.asked == 2
     other = Counting(captioner, dies_at=99)
     other.id = "another@1"
-    in_parts(other, rows, store, "captions/parts", rows_per_part=2)
+    in_parts(other, rows, store, "captions/parts")
     assert other.asked == 3
     forget_parts(store, "captions/parts")
     assert store.list("captions") == []

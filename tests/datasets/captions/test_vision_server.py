@@ -198,8 +198,8 @@ def test_a_refused_picture_has_no_caption_and_the_others_theirs(server):
 def test_a_server_that_refuses_everything_or_us_ends_the_work(server):
     url, model = server
     model.answer = lambda number, request: (400, {}, {"error": "this model does not see"})
-    with pytest.raises(CaptionError, match=r"refuses all of 3 pictures .* is 'eyes-1' one"):
-        captioner(url)([annotation(number) for number in range(3)])
+    with pytest.raises(CaptionError, match=r"refuses all of 8 pictures .* is 'eyes-1' one"):
+        captioner(url)([annotation(number) for number in range(8)])
     model.answer = lambda number, request: (401, {}, {"error": "bad key"})
     model.requests.clear()
     with pytest.raises(CaptionError, match=r"401.*check its URL, model and key"):
