@@ -8,7 +8,7 @@ import pyarrow as pa
 from studiolo.datasets.captions.grammar import Grammar
 from studiolo.datasets.records import DATA_SCHEMA, DECISION_SCHEMA, Drop, Split
 from studiolo.storage.store import Store
-from tests.datasets.rows import annotation, kept
+from tests.datasets.drawn import annotation, kept
 
 NAME = "0001"
 ODD = 'Zoë <b onclick="alert(1)">|& "Ö" #1'
