@@ -12,6 +12,7 @@ from studiolo.datasets.browser import INDEX, write_browser
 from studiolo.datasets.card import CARD, FIGURES, check_card, write_card
 from studiolo.datasets.croissant import CROISSANT, write_croissant
 from studiolo.datasets.formats import CONSISTENTID, LISTING, WEBDATASET, write_consistentid, write_webdataset
+from studiolo.errors import StoreError
 from studiolo.keys import unit_key
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
@@ -40,7 +41,10 @@ def undescribed(store: Store, name: str, record: Row) -> Iterator[str]:
         if ledger.done(UNIT, _key(record, what)) is None:
             yield f"{releases.place(name, '')}: {what} is missing, or not as it was made; run the job again"
         elif what == _CARD:
-            yield from (f"{releases.place(name, '')}{problem}" for problem in check_card(store, name))
+            try:
+                yield from (f"{releases.place(name, '')}{problem}" for problem in check_card(store, name))
+            except StoreError as error:
+                yield f"{releases.place(name, CARD)}: its numbers cannot be counted: {error}"
 
 
 def _wanted(record: Row) -> list[str]:

@@ -7,17 +7,15 @@ import mlcroissant as mlc
 import numpy as np
 import pytest
 
-from studiolo.datasets.card import write_card
-from studiolo.datasets.croissant import CROISSANT, RECORD_SET, croissant, write_croissant
+from studiolo.datasets.croissant import CROISSANT, RECORD_SET, croissant
 from studiolo.datasets.figures import release_figures
 from studiolo.datasets.records import DATA_SCHEMA
 from studiolo.datasets.release_files import ReleaseFiles
 from tests.datasets.release import NAME
 
 
-def test_mlcroissant_validates_it_and_reads_every_row(release, caplog: pytest.LogCaptureFixture):
-    store, rows = release
-    write_croissant(store, NAME, write_card(store, NAME))
+def test_mlcroissant_validates_it_and_reads_every_row(described_release, caplog: pytest.LogCaptureFixture):
+    store, rows = described_release
     path = store.local_path(f"releases/{NAME}/{CROISSANT}")
     with caplog.at_level(logging.WARNING):
         dataset = mlc.Dataset(jsonld=path)

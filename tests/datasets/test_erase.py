@@ -1,3 +1,4 @@
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,21 +26,28 @@ SIGNS = (b"image of 08", b"image of 09", b"Picture 08", b"Picture 09", b"faces/p
 """Of the identity faces/p4, in tables."""
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path)
-
-
-@pytest.fixture
-def shards(store: Store) -> list[Shard]:
-    """Shards with their records, and two releases of them."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Shard]]:
+    """An output of shards with their records, and two releases of them."""
+    folder = tmp_path_factory.mktemp("made")
+    store = Store(folder)
     shards = make_shards(store)
     for shard in shards:
         assert shard.path is not None
         Ledger(store).complete(UNIT, Path(shard.path).stem, {"shard": shard.path}, [shard.path])
     release(store, shards)
     release(store, shards, SETTINGS.model_copy(update={"unsafe_above": 1.0}))
-    return shards
+    return folder, shards
+
+
+@pytest.fixture
+def store(made: tuple[Path, list[Shard]], tmp_path: Path) -> Store:
+    return Store(shutil.copytree(made[0], tmp_path / "copy"))
+
+
+@pytest.fixture
+def shards(made: tuple[Path, list[Shard]]) -> list[Shard]:
+    return made[1]
 
 
 def contents(store: Store) -> dict[str, bytes]:

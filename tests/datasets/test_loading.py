@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from studiolo.datasets.card import write_card
 from studiolo.datasets.hub_features import PICTURES, hub_features
 from studiolo.datasets.records import DATA_SCHEMA
 from studiolo.perception.regions import Region
@@ -13,10 +12,9 @@ from tests.datasets.release import NAME
 
 
 @pytest.fixture
-def folder(release, tmp_path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The release's own folder, and a cache of the test's own."""
-    store, _ = release
-    write_card(store, NAME)
+def folder(described_release, tmp_path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The release's folder, and a cache of the test's own."""
+    store, _ = described_release
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     return str(store.local_path(f"releases/{NAME}"))
 
@@ -27,8 +25,8 @@ def test_the_cards_head_has_the_columns_as_datasets_writes_them():
     assert hub_features(DATA_SCHEMA) == features._to_yaml_list()
 
 
-def test_one_line_loads_pictures_masks_and_captions(release, folder: str):
-    _, rows = release
+def test_one_line_loads_pictures_masks_and_captions(finished_release, folder: str):
+    _, rows = finished_release
     train = datasets.load_dataset(folder, split="train", streaming=True)
     test = datasets.load_dataset(folder, split="test", streaming=True)
     loaded = {row["row_id"]: row for split in (train, test) for row in split}

@@ -1,5 +1,6 @@
 """A release from made-up shards, written by the actor itself."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,16 @@ SOURCES = {"faces": SourceSettings(kind="folder", place="/faces", name="faces", 
 SETTINGS = ReleaseSettings(rows_per_file=5, rows_per_group=2, validation_share=0.3, test_share=0.3)
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Shard]]:
+    """An output of shards."""
+    folder = tmp_path_factory.mktemp("made")
+    return folder, make_shards(Store(folder))
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path)
+def store(made: tuple[Path, list[Shard]], tmp_path: Path) -> Store:
+    return Store(shutil.copytree(made[0], tmp_path / "copy"))
 
 
 def of_person(person: int) -> Row:
@@ -42,8 +50,8 @@ def make_shards(store: Store, said: Callable[[int], Row] = of_person) -> list[Sh
 
 
 @pytest.fixture
-def shards(store: Store) -> list[Shard]:
-    return make_shards(store)
+def shards(made: tuple[Path, list[Shard]]) -> list[Shard]:
+    return made[1]
 
 
 def release(store: Store, shards: list[Shard], settings: ReleaseSettings = SETTINGS) -> Row:
@@ -130,8 +138,8 @@ def test_another_threshold_is_another_release_and_the_first_stays(store: Store, 
 def test_an_interrupted_release_is_made_again_under_its_number(
     store: Store, shards: list[Shard], tmp_path: Path, written: int
 ) -> None:
-    whole = Store(tmp_path.parent / f"{tmp_path.name}-whole")
-    wanted = release(whole, make_shards(whole))
+    whole = Store(shutil.copytree(str(store.url), tmp_path / "whole"))
+    wanted = release(whole, shards)
     measures = gather(store, shards)
     other = SETTINGS.model_copy(update={"rows_per_file": 3})
     decisions = decide(measures, other)

@@ -1,7 +1,7 @@
 """The whole dataset job on real models, on the session's cluster."""
 
 import io
-from collections import Counter
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,9 @@ def finished(faces: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster:
     return out, run(out, f"{faces};name=faces;licence=CC0")
 
 
+ALL = ("listing", "shards", "captions", "releases", "ledger")
+
+
 def contents(out: Path, *folders: str) -> dict[str, bytes]:
     store = Store(out)
     return {path: store.read_bytes(path) for folder in folders for path in store.list(folder)}
@@ -86,37 +89,48 @@ def test_every_picture_has_a_fate(finished: tuple[Path, int], faces: Path) -> No
 
 def test_the_same_again_changes_nothing(finished: tuple[Path, int], faces: Path) -> None:
     out, code = finished
-    before = contents(out, "listing", "shards", "releases", "ledger")
+    before = contents(out, *ALL)
     assert run(out, f"{faces};name=faces;licence=CC0") == code
-    assert contents(out, "listing", "shards", "releases", "ledger") == before
+    assert contents(out, *ALL) == before
     assert Store(out).list("attempts") == []
 
 
-def test_another_source_and_other_thresholds_annotate_nothing_again(
-    finished: tuple[Path, int], faces: Path, tmp_path: Path
-) -> None:
+def test_another_source_annotates_and_says_nothing_again(finished: tuple[Path, int], faces: Path) -> None:
     out, _ = finished
-    before = contents(out, "shards", "releases/0001")
+    before = contents(out, "shards", "captions", "releases/0001")
     sources = (f"{faces};name=faces;licence=CC0", "synthetic:count=2,seed=5,side=256;weight=0.5")
-    run(out, *sources)
-    more = contents(out, "shards", "releases/0001")
+    run(out, *sources, formats=["consistentid", "webdataset"])
+    more = contents(out, "shards", "captions", "releases/0001")
     assert more.items() > before.items()
-    assert len(more) == len(before) + 1
+    assert len(more) == len(before) + 2  # a shard and its captions
     both = decisions(out, "0002")
     assert both["0000000.jpg"]["weight"] == 0.5
     assert {uri: row for uri, row in both.items() if uri in decisions(out)} == decisions(out)
-
-    run(out, *sources, release={**SMALL["release"], "min_quality": 1.0})
-    assert contents(out, "shards", "releases/0001") == more
-    assert Counter(row["reason"] for row in decisions(out, "0003").values())["low_quality"] >= 6
-    told = CliRunner().invoke(app, ["dataset", "compare", str(out), "0001", "0003"])
+    entries = Store(out).read_json("releases/0002/consistentid/JSON_all.json")
+    assert len(entries) == sum(row["keep"] for row in both.values())
+    assert all(entry["vqa_llva"].startswith("A ") for entry in entries)
+    told = CliRunner().invoke(app, ["dataset", "compare", str(out), "0001", "0002"])
     assert told.exit_code == 0
-    assert "\tabsent\tlow_quality" in told.output
+    assert "\tabsent\ttrain" in told.output
 
 
-def test_verify_finds_a_sound_release_sound(finished: tuple[Path, int]) -> None:
-    told = CliRunner().invoke(app, ["dataset", "verify", str(finished[0]), "--release", "0001"])
-    assert (told.exit_code, told.stdout) == (0, "")
+def test_verify_finds_sound_releases_sound(finished: tuple[Path, int]) -> None:
+    for name in releases.finished(Store(finished[0])):
+        told = CliRunner().invoke(app, ["dataset", "verify", str(finished[0]), "--release", name])
+        assert (told.exit_code, told.stdout) == (0, "")
+
+
+def test_a_release_says_what_it_holds(finished: tuple[Path, int]) -> None:
+    out, _ = finished
+    card = (out / "releases/0001/README.md").read_text()
+    assert "5 faces of 5 identities" in card
+    assert "| faces | 9 | 5 | 1 | CC0 | unknown |" in card
+    rows = pa_dataset.dataset(str(out / "releases/0001/data")).to_table(["captions", "captioner"]).to_pylist()
+    assert len({row["captioner"] for row in rows}) == 1
+    for row in rows:
+        assert row["captions"][0]["part"] == "whole"
+        assert {"face", "eyes", "nose", "mouth"} <= {caption["part"] for caption in row["captions"]}
+    assert (out / "releases/0001/index.html").exists()
 
 
 class Faces(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -156,21 +170,24 @@ def rows_with_pictures(out: Path) -> list[dict[str, Any]]:
 
 
 def test_who_is_erased_or_opts_out_later_is_gone_and_does_not_come_back(
-    ray_cluster: float, faces: Path, tmp_path: Path
+    finished: tuple[Path, int], faces: Path, tmp_path: Path
 ) -> None:
-    out, source = tmp_path / "out", f"{faces}/[34].jpg;name=faces"
-    run(out, source)
-    assert {row["uri"] for row in rows_with_pictures(out)} == {"3.jpg", "4.jpg"}
+    out, source = tmp_path / "out", f"{faces};name=faces;licence=CC0"
+    shutil.copytree(finished[0], out)
+    seen = {row["uri"] for row in rows_with_pictures(out)}
+    assert {"3.jpg", "4.jpg"} <= seen
     told = CliRunner().invoke(app, ["dataset", "erase", str(out), "--identity", decisions(out)["4.jpg"]["identity"]])
     assert (told.exit_code, told.stdout) == (0, "erasures/0001.json\n")
     assert CliRunner().invoke(app, ["dataset", "verify", str(out)]).exit_code == 0
-    assert {row["uri"] for row in rows_with_pictures(out)} == {"3.jpg"}
+    assert {row["uri"] for row in rows_with_pictures(out)} == seen - {"4.jpg"}
+    assert "4 faces of 4 identities" in (out / "releases/0001/README.md").read_text()
 
-    (row,) = [row for row in Store(out).iter_rows(Store(out).list("shards")[0]) if row["uri"] == "3.jpg"]
+    (row,) = [row for path in Store(out).list("shards") for row in Store(out).iter_rows(path) if row["uri"] == "3.jpg"]
     (tmp_path / "list.jsonl").write_text(f'{{"content_sha256": "{row["content_sha256"]}"}}\n')
-    assert run(out, source, opt_out=str(tmp_path / "list.jsonl")) == 0
-    assert [row["reason"] for row in decisions(out, "0002").values()] == ["opted_out", "opted_out"]
-    assert rows_with_pictures(out) == []
+    assert run(out, source, opt_out=str(tmp_path / "list.jsonl")) == 3
+    last = decisions(out, releases.find(Store(out))[0])
+    assert {uri for uri, row in last.items() if row["reason"] == "opted_out"} == {"3.jpg", "4.jpg"}
+    assert {row["uri"] for row in rows_with_pictures(out)} == seen - {"3.jpg", "4.jpg"}
     assert Store(out).read_json("erasures/0002.json")["rows"] == [row["row_id"]]
     told = CliRunner().invoke(app, ["dataset", "erase", str(out), "--identity", "faces/nobody"])
     assert isinstance(told.exception, SettingsError)

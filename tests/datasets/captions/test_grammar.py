@@ -52,7 +52,7 @@ def test_a_face_is_described_whole_and_part_by_part():
     assert "open" in by_part["eyes"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(ROWS)
 def test_every_phrase_stands_in_its_text_and_is_sure_enough(row: dict[str, Any]):
     least = min(GrammarSettings().model_dump().values())
@@ -69,7 +69,7 @@ def test_every_phrase_stands_in_its_text_and_is_sure_enough(row: dict[str, Any])
             assert least <= one["confidence"] <= 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(ROWS)
 def test_expression_and_pose_are_said_where_the_tagger_says_them(row: dict[str, Any]):
     found = findings_of(row, GrammarSettings())
