@@ -174,7 +174,7 @@ def _leave_out(store: Store, name: str, rows: Collection[str]) -> dict[str, str]
     for path in store.list(f"{releases.FOLDER}/{name}"):
         if path not in named:
             store.remove(path)
-            done[path] = REMOVED
+            done["/".join(path.split("/")[:3])] = REMOVED  # the page alone may be thousands of files
     for file in record["files"]:
         path = releases.place(name, file["path"])
         if path == decisions:

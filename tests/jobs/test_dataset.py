@@ -108,7 +108,7 @@ def test_another_source_annotates_and_says_nothing_again(finished: tuple[Path, i
     assert {uri: row for uri, row in both.items() if uri in decisions(out)} == decisions(out)
     entries = Store(out).read_json("releases/0002/consistentid/JSON_all.json")
     assert len(entries) == sum(row["keep"] for row in both.values())
-    assert all(entry["vqa_llva"].startswith("A ") for entry in entries)
+    assert all(entry["vqa_llva"] and entry["vqa_llva_more_face_detail"] for entry in entries)
     told = CliRunner().invoke(app, ["dataset", "compare", str(out), "0001", "0002"])
     assert told.exit_code == 0
     assert "\tabsent\ttrain" in told.output
