@@ -147,8 +147,9 @@ class ReleaseSettings(Section):
     """Share of the identities that validation gets."""
     test_share: float = pydantic.Field(0.02, ge=0, lt=1)
     """Share of the identities that the test gets."""
-    rows_per_file: int = pydantic.Field(2048, ge=1)
-    """Rows of one Parquet file of a release."""
+    rows_per_file: int = pydantic.Field(1024, ge=1)
+    """Rows of one Parquet file of a release, about a tenth of a MB each at 512 px. A worker has one file in memory,
+    four times over while it is written."""
     rows_per_group: int = pydantic.Field(64, ge=1)
     """Rows of a row group: what a reader that streams has in memory."""
 

@@ -22,7 +22,8 @@ from studiolo.errors import SettingsError, StudioloError
 from studiolo.storage.store import Store
 
 SMALL = {
-    "annotation": {"image_side_px": 128, "rows_per_shard": 4, "cpus_per_actor": 0.75},
+    "annotation": {"image_side_px": 128, "rows_per_shard": 4, "actors": 1},  # each opens all models
+    "captions": {"actors": 1},
     "release": {"min_quality": 0.05, "validation_share": 0.3, "test_share": 0.3, "rows_per_file": 3},
 }
 
