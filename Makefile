@@ -18,7 +18,7 @@ setup: .venv/.installed  ## .venv with the pinned packages
 		|| { echo "Studiolo needs Python 3.11 or 3.12; say which: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q $$(grep '^torch==' constraints.txt)
-	$(BIN)/pip install -q -c constraints.txt -e '.[embedded,s3,faces,postgresql,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[embedded,s3,faces,datasets,postgresql,dev]'
 	@touch $@
 
 weights: setup  ## fetch and verify the embedded models

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from jobs.base import base
+from jobs.dataset import dataset
 from jobs.deliver import deliver
 from jobs.keys import keys
 from jobs.models import models
@@ -28,6 +29,7 @@ app.command()(studio)
 app.command()(train)
 app.command()(deliver)
 app.command()(retain)
+app.add_typer(dataset, name="dataset")
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
 app.command()(serve)

@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
 
+from studiolo.datasets.settings import DatasetSettings, SourceSettings
 from studiolo.service.endpoint import EndpointSettings
 from studiolo.settings import Section, StudioSettings
 
@@ -35,6 +36,16 @@ def service_markdown() -> str:
     return _GENERATED + head + "".join(_section_markdown("", EndpointSettings, "The endpoint"))
 
 
+def dataset_markdown() -> str:
+    """The page on every setting of the dataset job, its sources included."""
+    head = (
+        "# Settings of the dataset job\n\nGiven in a YAML file (`--config dataset.yaml`); what the command line says"
+        " goes on top. Nested names as on the page of the studio job.\n"
+    )
+    job = _section_markdown("", DatasetSettings, "The job")
+    return _GENERATED + head + "".join([*job, *_section_markdown("sources[].", SourceSettings)])
+
+
 def cli_markdown() -> str:
     """The page on every command of `python -m jobs`, from its own help."""
     from jobs.__main__ import app
@@ -48,6 +59,7 @@ def cli_markdown() -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_markdown,
     "service.md": service_markdown,
+    "dataset.md": dataset_markdown,
     "cli.md": cli_markdown,
 }
 """All generated pages of the folder."""

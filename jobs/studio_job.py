@@ -44,7 +44,7 @@ from studiolo.storage import retention
 from studiolo.storage.lock import Lock
 from studiolo.storage.spool import Spool, portions
 from studiolo.storage.store import Store
-from studiolo.storage.tracking import MlflowTracker
+from studiolo.storage.tracking import MlflowTracker, flat
 from studiolo.weights.cards import SUITE_BASE
 
 Row = dict[str, Any]
@@ -168,7 +168,7 @@ class StudioJob:
     def tracked(self) -> Iterator[None]:
         """The job's parent run, which fails with whatever is raised inside."""
         content = self.settings.model_dump(mode="json", exclude={"tracking_uri"})
-        with self.tracker.run(unit_key("job", [content], {}, {}), "studio", _flat(content)) as self.run_id:
+        with self.tracker.run(unit_key("job", [content], {}, {}), "studio", flat(content)) as self.run_id:
             yield
 
     def stream(self, rows: Iterable[pa.Table], actor: Actor, stage: str) -> Iterator[Row]:
@@ -331,11 +331,3 @@ class StudioJob:
 
 def _pick(row: Row, schema: pa.Schema) -> Row:
     return {name: row[name] for name in schema.names}
-
-
-def _flat(values: Row, prefix: str = "") -> Row:
-    """Nested settings as `section.name: value`."""
-    flat: Row = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

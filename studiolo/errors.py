@@ -20,6 +20,7 @@ StudioloError
 │   ├── UnacceptableError  the request cannot be carried out as it stands
 │   └── BusyError          too much at the moment
 ├── LeaseLostError         a worker no longer holds its job; carries why
+├── CaptionError           a vision server that writes captions cannot be reached or used
 ├── WorkersAwayError       nobody is there at the moment who could work on a job
 ├── DatabaseError          the service's database is away, or not the one it should be
 └── StoreError             the output location could not be read or written
@@ -165,6 +166,10 @@ class LeaseLostError(StudioloError):
 
     def __reduce__(self) -> tuple[type["LeaseLostError"], tuple[str, str]]:
         return type(self), (self.job_id, self.reason)
+
+
+class CaptionError(StudioloError):
+    """A vision server that writes captions cannot be reached or used."""
 
 
 class WorkersAwayError(StudioloError):

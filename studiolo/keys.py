@@ -27,6 +27,7 @@ PLAN_FIELDS = frozenset(
         "kohya_file",
         "time_limit_s",
         "memory_limit_mib",
+        "rows_per_shard",
     }
 )
 """Settings that only say how the work is spread, saved and watched; they change no byte of the result."""

@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from jobs import reference
+from studiolo.datasets.settings import DatasetSettings
 from studiolo.service.endpoint import EndpointSettings
 from studiolo.settings import Settings, StudioSettings
 
@@ -38,8 +39,9 @@ def test_generated_pages_are_current(name: str) -> None:
     [
         (reference.settings_markdown, StudioSettings(albums="a", out="b")),
         (reference.service_markdown, EndpointSettings()),
+        (reference.dataset_markdown, DatasetSettings.load(None, {"sources": ["synthetic:count=1"], "out": "b"})),
     ],
-    ids=["studio", "service"],
+    ids=["studio", "service", "dataset"],
 )
 def test_the_settings_page_has_every_setting_with_a_meaning(page: Callable[[], str], settings: Settings) -> None:
     rows = re.findall(r"^\| `([\w.]+)` \|.*\| ([^|]*) \|$", page(), re.MULTILINE)

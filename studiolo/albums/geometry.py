@@ -118,7 +118,12 @@ def align_and_crop(
     streak and no mirrored second face for a LoRA to learn. `inside_mask` tells which pixels are real.
     """
     matrix = crop_matrix(bbox_xyxy_px, landmarks_px, side_px, face_ratio)
-    return _warp(rgb_u8, matrix, (side_px, side_px)), matrix
+    return cut(rgb_u8, matrix, side_px), matrix
+
+
+def cut(rgb_u8: NDArray[np.uint8], matrix: NDArray[np.float64], side_px: int) -> NDArray[np.uint8]:
+    """The square [side_px, side_px, 3] that `matrix` [2, 3] maps the photo to, filled as `align_and_crop` says."""
+    return _warp(rgb_u8, matrix, (side_px, side_px))
 
 
 def inside_mask(photo_hw_px: tuple[int, int], matrix: ArrayLike, side_px: int) -> NDArray[np.bool_]:

@@ -5,7 +5,7 @@ together. A row without a `uri` declares an album that may have no photos.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +18,6 @@ from studiolo.identities.artifacts import album_of
 
 COLUMNS = ("album_id", "uri")
 FORMATS = (".parquet", ".csv", ".jsonl", ".ndjson")
-_SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
 
 
 def read_manifest(url: str, read: Callable[[], bytes]) -> dict[str, list[str]]:
@@ -27,7 +26,9 @@ def read_manifest(url: str, read: Callable[[], bytes]) -> dict[str, list[str]]:
     Raises `SettingsError`: unknown format, unknown or missing columns, a row without album id or with one
     that a person of another album may have, one uri twice.
     """
-    table = _text_columns(url, _parse(url, read()))
+    if not is_manifest(url):
+        raise SettingsError(f"albums {url!r} is a file; wanted a folder of album folders, or .parquet, .csv or .jsonl")
+    table = _text_columns(url, parse_table(url, read(), COLUMNS))
     albums: dict[str, list[str]] = {}
     seen: set[tuple[str, str]] = set()
     for number, row in enumerate(table.to_pylist(), start=1):
@@ -54,21 +55,26 @@ def is_manifest(url: str) -> bool:
     return url.partition("::")[0].lower().endswith(FORMATS)
 
 
-def _parse(url: str, data: bytes) -> pa.Table:
+def parse_table(url: str, data: bytes, texts: Sequence[str]) -> pa.Table:
+    """The table in `data`, whose format the end of `url` says; of CSV the columns `texts` are texts.
+
+    Raises `SettingsError`: unknown format, damaged.
+    """
     name = url.partition("::")[0].lower()
     try:
         if name.endswith(".parquet"):
             return pq.read_table(io.BytesIO(data))
         if name.endswith(".csv"):
             # Without types an id such as 007 would be read as the number 7.
-            convert = pa_csv.ConvertOptions(column_types=_SCHEMA, strings_can_be_null=True, null_values=[""])
+            types = {name: pa.string() for name in texts}
+            convert = pa_csv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""])
             parse = pa_csv.ParseOptions(newlines_in_values=True)
             return pa_csv.read_csv(io.BytesIO(data), convert_options=convert, parse_options=parse)
         if name.endswith((".jsonl", ".ndjson")):
             return pa_json.read_json(io.BytesIO(data))
     except pa.ArrowException as error:
         raise SettingsError(f"manifest {url!r} cannot be read: {error}") from None
-    raise SettingsError(f"albums {url!r} is a file; wanted a folder of album folders, or .parquet, .csv or .jsonl")
+    raise SettingsError(f"manifest {url!r}: wanted .parquet, .csv or .jsonl")
 
 
 def _text_columns(url: str, table: pa.Table) -> pa.Table:

@@ -36,9 +36,10 @@ _JUNK_NAMES = frozenset(
         *(".spotlight-v100", ".trashes", "desktop.ini", "ehthumbs.db", "icon\r", "picasa.ini", "thumbs.db"),
     )
 )
-_PICTURE_SUFFIXES = frozenset(
+PICTURE_SUFFIXES = frozenset(
     (".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 )
+"""Ends of the names of pictures, in lower case."""
 
 
 INPUT_SCHEMA = pa.schema(
@@ -117,7 +118,7 @@ def folders_of(album_uri: str, uris: Iterable[str]) -> set[str]:
     """
     if not manifests.is_manifest(album_uri):
         return {album_uri}
-    places = {_absolute(album_uri, uri) for uri in uris}
+    places = {absolute(album_uri, uri) for uri in uris}
     local = {local_path(place) for place in places if is_local(place)}
     remote = {_parent(place) for place in places if not is_local(place) and "::" not in place}  # else in an archive
     return {album_uri, *map(os.path.dirname, local | set(map(os.path.realpath, local))), *remote}
@@ -170,13 +171,16 @@ def _list_local(path: str) -> list[AlbumSource]:
 
 def _local_album(folder: str) -> AlbumSource:
     real = os.path.realpath(folder)
-    photos = ((os.path.relpath(path, real), uri) for path, uri in _walk_local(real, real))
-    listed = ((_printable(relative), _printable(uri)) for relative, uri in photos)
-    return AlbumSource(_printable(os.path.basename(folder)), _printable(folder), tuple(sorted(listed)))
+    photos = ((os.path.relpath(path, real), uri) for path, uri in walk_local(real, real))
+    listed = ((printable(relative), printable(uri)) for relative, uri in photos)
+    return AlbumSource(printable(os.path.basename(folder)), printable(folder), tuple(sorted(listed)))
 
 
-def _walk_local(folder: str, album: str) -> Iterator[tuple[str, str]]:
-    """(path, absolute uri) of all below `folder`; links may not leave `album`, a real path."""
+def walk_local(folder: str, album: str) -> Iterator[tuple[str, str]]:
+    """(path, absolute uri) of all below `folder`, sorted in each folder; links may not leave `album`, a real path.
+
+    The uri of what is no file begins with `unreadable:` and says why.
+    """
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -186,7 +190,7 @@ def _walk_local(folder: str, album: str) -> Iterator[tuple[str, str]]:
         if is_junk(entry.name):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk_local(entry.path, album)
+            yield from walk_local(entry.path, album)
         elif entry.is_symlink():
             target = os.path.realpath(entry.path)
             inside = os.path.commonpath([album, target]) == album
@@ -207,7 +211,7 @@ def _read_local(path: str, limit: int) -> bytes:
         return file.read(limit + 1)
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """`name` as Unicode: bytes that are no UTF-8 show as `\\xNN`, and the file cannot be opened."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
@@ -265,12 +269,12 @@ def _parent(path: str) -> str:
 def _from_manifest(url: str, read: Callable[[], bytes]) -> list[AlbumSource]:
     uris_by_album = manifests.read_manifest(url, read)
     return [
-        AlbumSource(album_id, url, tuple(sorted((uri, _absolute(url, uri)) for uri in uris)))
+        AlbumSource(album_id, url, tuple(sorted((uri, absolute(url, uri)) for uri in uris)))
         for album_id, uris in uris_by_album.items()
     ]
 
 
-def _absolute(manifest: str, uri: str) -> str:
+def absolute(manifest: str, uri: str) -> str:
     """`uri` of a photo in a manifest: itself when absolute, else below the manifest's folder; in the same archive."""
     link, chain, rest = (manifest, "", "") if is_local(manifest) else manifest.partition("::")
     return (uri if "://" in uri or uri.startswith("/") else f"{_parent(link)}/{uri}") + chain + rest
@@ -297,7 +301,7 @@ def _nothing_at(
 
 def _refuse_strays(url: str, folders: Sequence[str], files: Iterable[str]) -> None:
     """Pictures beside the album folders belong to no album; saying nothing would lose them."""
-    strays = sorted(name for name in files if os.path.splitext(name)[1].lower() in _PICTURE_SUFFIXES)
+    strays = sorted(name for name in files if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES)
     if strays:
         what = "pictures beside the album folders" if folders else "pictures but no album folder"
         raise SettingsError(

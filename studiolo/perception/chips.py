@@ -28,6 +28,26 @@ def similarity_matrix(from_N2: ArrayLike, to_N2: ArrayLike) -> NDArray[np.float6
     return np.concatenate([turn, (target.mean(axis=0) - turn @ source.mean(axis=0))[:, None]], axis=1)
 
 
+def square_matrix(
+    photo_hw_px: tuple[int, int], bbox_xyxy_px: ArrayLike, roll_deg: float, side_px: int, face_ratio: float
+) -> NDArray[np.float64]:
+    """Matrix [2, 3] from the photo to an upright square of `side_px` around a face that is turned by `roll_deg`.
+
+    The longer side of the face's box becomes `face_ratio` (0..1) of the square's, or more where the photo is smaller
+    than that. The square is moved into the photo where it fits, so that a close-up is not surrounded by invented
+    pixels.
+    """
+    height, width = photo_hw_px
+    box = np.asarray(bbox_xyxy_px, np.float64)
+    side = min(float((box[2:] - box[:2]).max()) / face_ratio, float(min(height, width)))
+    limits = np.array([width, height], np.float64)
+    centre = np.clip((box[:2] + box[2:]) / 2, side / 2, limits - side / 2)
+    angle = np.radians(-roll_deg)
+    scale = side_px / side
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return np.concatenate([turn, ((side_px - 1) / 2 - turn @ centre)[:, None]], axis=1)
+
+
 def scale_of(matrix: ArrayLike) -> float:
     """Chip pixels per photo pixel."""
     return float(np.sqrt(abs(np.linalg.det(np.asarray(matrix, np.float64)[:, :2]))))

@@ -84,28 +84,15 @@ def _face_row(
 
 def crop_around(suite: Suite, rgb_u8: RgbU8, face: Detection, mesh: Mesh) -> Crop:
     """The upright crop that tags are measured on: the face a third of its side, or as much of the photo as there is."""
-    matrix = _crop_matrix(rgb_u8, face)
+    hw_px = (rgb_u8.shape[0], rgb_u8.shape[1])
+    matrix = chips.square_matrix(hw_px, face.bbox_xyxy_px, face.roll_deg, _CROP_SIDE_PX, _CROP_FACE_RATIO)
     crop = chips.warp(rgb_u8, matrix, _CROP_SIDE_PX)
     points = mesh.points_px.copy()
     points[:, :2] = map_points(matrix, points[:, :2])
     person = suite.person_mask(crop)
-    hw_px = (rgb_u8.shape[0], rgb_u8.shape[1])
     return Crop(
         crop, paint_regions(Mesh(points, mesh.score), person), person, chips.inside(hw_px, matrix, _CROP_SIDE_PX)
     )
-
-
-def _crop_matrix(rgb_u8: RgbU8, face: Detection) -> NDArray[np.float64]:
-    """The square is moved into the photo where it fits, so that a close-up is not surrounded by invented pixels."""
-    height, width = rgb_u8.shape[:2]
-    box = face.bbox_xyxy_px.astype(np.float64)
-    side = min(float((box[2:] - box[:2]).max()) / _CROP_FACE_RATIO, float(min(height, width)))
-    limits = np.array([width, height], np.float64)
-    centre = np.clip((box[:2] + box[2:]) / 2, side / 2, limits - side / 2)
-    angle = np.radians(-face.roll_deg)
-    scale = _CROP_SIDE_PX / side
-    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    return np.concatenate([turn, ((_CROP_SIDE_PX - 1) / 2 - turn @ centre)[:, None]], axis=1)
 
 
 def _short_side_px(face: Detection) -> float:

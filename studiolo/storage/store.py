@@ -133,18 +133,20 @@ class Store:
         text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
         self.write_bytes(path, (text + "\n").encode())
 
-    def read_table(self, path: str) -> pa.Table:
-        """The Parquet table in `path`."""
-        content = self.read_bytes(path)
-        try:
-            return pq.read_table(pa.BufferReader(content))
-        except pa.ArrowInvalid as error:
-            raise self._no_table(path, error) from None
+    def read_table(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The Parquet table in `path`; of a file on this disk only the `columns` are read, when given."""
+        with self._table(path) as table:
+            return table.read(None if columns is None else list(columns))
 
-    def write_table(self, path: str, table: pa.Table) -> None:
-        """Write `table` as Parquet with zstd compression."""
+    def read_schema(self, path: str) -> pa.Schema:
+        """The columns of the Parquet table in `path`."""
+        with self._table(path) as table:
+            return table.schema_arrow
+
+    def write_table(self, path: str, table: pa.Table, rows_a_group: int | None = None) -> None:
+        """Write `table` as Parquet with zstd compression, in row groups of `rows_a_group` when given."""
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
+        pq.write_table(table, sink, compression="zstd", row_group_size=rows_a_group)
         self.write_bytes(path, sink.getvalue().to_pybytes())
 
     def write_rows(self, path: str, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
@@ -157,9 +159,13 @@ class Store:
                         writer.write_table(table)
             except OSError as error:
                 raise self._failure(f"prepare in {folder}", path, error) from error
-            place = self._place(path)
-            write = partial(_replace_file, Path(place)) if self._local else partial(_put_file, self._fs, place)
-            self._attempt("write", path, partial(write, copy))
+            self.write_file(path, copy)
+
+    def write_file(self, path: str, source: Path) -> None:
+        """Make `path` hold what the local file `source` holds, little of it in memory at a time."""
+        place = self._place(path)
+        write = partial(_replace_file, Path(place)) if self._local else partial(_put_file, self._fs, place)
+        self._attempt("write", path, partial(write, source))
 
     def iter_rows(self, path: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """The rows of the Parquet table in `path`, few of them in memory at a time; of `columns` when given."""

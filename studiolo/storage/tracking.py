@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from statistics import fmean
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import filelock
 
@@ -47,6 +47,14 @@ _PARAMS_PER_BATCH = 100
 
 Curve = Sequence[tuple[int, float]]
 """(step, value) pairs."""
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as parameters of a run, `section.name: value`."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
 
 
 def thinned(curve: Curve, points: int = CURVE_POINTS) -> list[tuple[int, float]]:

@@ -1,4 +1,4 @@
-"""A studio job in a process of its own, watched by its progress lines, and what it leaves."""
+"""A job in a process of its own, watched by its progress lines, and what it leaves."""
 
 import hashlib
 import os
@@ -8,8 +8,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import psutil
 import pytest
@@ -24,16 +26,17 @@ TRAINING_WORKER = "RayTrainWorker"
 
 STAGES = ("perceive", "train", "portraits", "publish")
 _PROGRESS = re.compile(r"\d\d:\d\d:\d\d (\w+) ")
+_DONE = re.compile(_PROGRESS.pattern + r".* done seconds=([\d.]+)")
 
 
-class Job:
-    """One run of `python -m jobs studio`; leaving the context leaves nothing of it running."""
+class Command:
+    """One run of `python -m jobs ARGUMENTS`; leaving the context leaves nothing of it running."""
 
-    def __init__(self, albums: Path, out: str | Path, config: Path, *options: str, **environment: str) -> None:
-        command = [sys.executable, "-m", "jobs", "studio", "--albums", str(albums), "--out", str(out)]
+    def __init__(self, stages: Sequence[str], cwd: Path, *arguments: str, **environment: str) -> None:
+        self.stages = stages
         self.process = subprocess.Popen(
-            [*command, "--config", str(config), *options],
-            cwd=config.parent,
+            [sys.executable, "-m", "jobs", *arguments],
+            cwd=cwd,
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -46,7 +49,7 @@ class Job:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def __enter__(self) -> "Job":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -86,7 +89,7 @@ class Job:
         return time.monotonic() - self._began_s.get(stage, float("inf"))
 
     def _over(self, stage: str) -> bool:
-        return any(later in self._began_s for later in STAGES[STAGES.index(stage) + 1 :])
+        return any(later in self._began_s for later in self.stages[self.stages.index(stage) + 1 :])
 
     def running(self) -> bool:
         """Whether it still runs; a test fails that asks for longer than `LIMIT_S`."""
@@ -104,12 +107,24 @@ class Job:
         except psutil.NoSuchProcess:
             return []
 
+    def seconds(self) -> dict[str, float]:
+        """Of each stage that is done."""
+        return {match[1]: float(match[2]) for match in map(_DONE.match, self._lines) if match}
+
     def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self._lines.append(line)
             if found := _PROGRESS.match(line):
                 self._began_s.setdefault(found[1], time.monotonic())
+
+
+class Job(Command):
+    """One run of `python -m jobs studio`."""
+
+    def __init__(self, albums: Path, out: str | Path, config: Path, *options: str, **environment: str) -> None:
+        arguments = ["studio", "--albums", str(albums), "--out", str(out), "--config", str(config), *options]
+        super().__init__(STAGES, config.parent, *arguments, **environment)
 
 
 def results(out: Path) -> dict[str, str]:

@@ -174,6 +174,18 @@ def test_local_files_for_libraries_that_need_one(store: Store) -> None:
         pass
 
 
+def test_a_local_file_is_stored_whole_and_stays(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "large.bin"
+    source.write_bytes(bytes(range(256)) * 4096)
+    store.write_bytes("data/large.bin", b"old")
+    store.write_file("data/large.bin", source)
+    assert store.read_bytes("data/large.bin") == source.read_bytes()
+    assert store.list() == ["data/large.bin"]
+    with pytest.raises(StoreError, match=r"cannot write data/large\.bin"):
+        store.write_file("data/large.bin", tmp_path / "missing.bin")
+    assert store.read_bytes("data/large.bin") == source.read_bytes()
+
+
 @pytest.mark.parametrize("url", ["{}", "memory://rows-of-tables"])
 @pytest.mark.parametrize("count", [0, 1, 300])
 def test_rows_written_one_by_one_are_the_table(tmp_path: Path, url: str, count: int) -> None:
