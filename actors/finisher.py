@@ -106,8 +106,9 @@ class PortraitFinisher:
 
     def _finish(self, rgb_u8: NDArray[np.uint8], sitter: Sitter, how: Finish) -> Finished:
         templates = in_look(self._templates(sitter), how.style_words) if how.fusion else []
-        more = {"grey": how.grey, "upscale": how.upscale, "fusion": how.fusion}
-        return self._finisher(rgb_u8, templates, sitter.embeddings_ND, **more)
+        return self._finisher(
+            rgb_u8, templates, sitter.embeddings_ND, grey=how.grey, upscale=how.upscale, fusion=how.fusion
+        )
 
     def _templates(self, sitter: Sitter) -> list[Template]:
         references = zip(sitter.crop_paths, sitter.quality_scores, strict=True)
