@@ -50,9 +50,9 @@ def test_tending_does_what_is_due(tmp_path: Path):
         service.database.write(lambda session: service.erasure._begin(caller.tenant_id, identity_id, session))
         assert service.tend() == {"swept": 1, "webhooks": 1}
         assert service.tend() == {"swept": 0, "webhooks": 0}
-        assert service.tidy() == {"expired": 2, "erased": 0, "orphans": 0}
-        assert service.tidy(nobody) == {"expired": 0, "erased": 1, "orphans": 0}
-        assert service.tidy(nobody) == dict.fromkeys(("expired", "erased", "orphans"), 0)
+        assert service.tidy() == {"expired": 2, "erased": 0, "styles": 0, "orphans": 0}
+        assert service.tidy(nobody) == {"expired": 0, "erased": 1, "styles": 0, "orphans": 0}
+        assert service.tidy(nobody) == dict.fromkeys(("expired", "erased", "styles", "orphans"), 0)
         assert meters.values("studiolo_queue_jobs", kind="portraits", state="queued") == [0, 1]
         assert len(receiver.posts) == 1
     over, again = service.queue.get(caller.tenant_id, job.id), service.queue.get(caller.tenant_id, late.id)
@@ -84,8 +84,8 @@ def test_one_fault_holds_up_nothing_else(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Database, "compact", lambda self: next(calls, compact)(self))
     assert service.tend() == {"swept": 0, "webhooks": 0}
     assert meters.values("studiolo_queue_jobs", kind="portraits", state="queued") == [1]
-    assert service.tidy(nobody) == {"expired": 0, "erased": 1, "orphans": 1}
-    assert service.tidy(nobody) == {"expired": 0, "erased": 1, "orphans": 0}
+    assert service.tidy(nobody) == {"expired": 0, "erased": 1, "styles": 0, "orphans": 1}
+    assert service.tidy(nobody) == {"expired": 0, "erased": 1, "styles": 0, "orphans": 0}
     service.close()
 
 
