@@ -16,6 +16,8 @@ SOON_MS = 60_000
 LONG_MS = 300_000
 """Longest that learning a person and making portraits may take here: half a minute each on idle cores."""
 DESK, PHONE = (1280, 900), (390, 844)
+_HANGS_UP = "signal is aborted without reason"
+"""Said in the browser when Gradio ends a stream of its own."""
 
 
 @dataclass
@@ -88,11 +90,15 @@ def visiting(browser: Browser, url: str, token: str, size: tuple[int, int] = DES
             visitor.elsewhere.append(request.url)
 
     context.on("request", requested)
-    visitor.page.on("pageerror", lambda error: visitor.complaints.append(str(error)))
+    def complained(words: str) -> None:
+        if _HANGS_UP not in words:
+            visitor.complaints.append(words)
+
+    visitor.page.on("pageerror", lambda error: complained(str(error)))
     visitor.page.on("dialog", lambda dialog: visitor.complaints.append(f"dialog: {dialog.message}"))
     visitor.page.on(
         "console",
-        lambda said: visitor.complaints.append(f"{said.text} {said.location}") if said.type == "error" else None,
+        lambda said: complained(f"{said.text} {said.location}") if said.type == "error" else None,
     )
     return visitor
 
