@@ -34,9 +34,12 @@ class Dataset(Command):
 
 
 def results(out: Path) -> dict[str, str]:
-    """sha256 of every file, by name, but MLflow's and the marks of workers whose driver was killed."""
+    """sha256 of every file, by name, but MLflow's, the marks of workers whose driver was killed, and what that was
+    writing then, which a later driver sweeps.
+    """
     folders = ("listing", "shards", "captions", "captions-in-parts", "releases", "ledger")
-    files = [path for folder in folders for path in (out / folder).rglob("*") if path.is_file()]
+    paths = (path for folder in folders for path in (out / folder).rglob("*"))
+    files = [path for path in paths if path.is_file() and path.suffix != ".tmp"]
     return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

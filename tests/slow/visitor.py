@@ -90,6 +90,7 @@ def visiting(browser: Browser, url: str, token: str, size: tuple[int, int] = DES
             visitor.elsewhere.append(request.url)
 
     context.on("request", requested)
+
     def complained(words: str) -> None:
         if _HANGS_UP not in words:
             visitor.complaints.append(words)
