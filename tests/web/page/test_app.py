@@ -77,6 +77,22 @@ def test_pictures_are_fetched_with_the_key_of_whoever_asks(browser: TestClient, 
     assert anna.get(f"/portraits/{job_id}/9.png").status_code == 404
 
 
+def test_below_a_prefix_all_of_it_stays_there(house: Front) -> None:
+    """As Ray Serve asks: with the whole path, and which part of it is the prefix."""
+    page = create_page(SETTINGS, house.url)
+    with TestClient(page, "http://studio.example", root_path="/studio", follow_redirects=False) as client:
+        bare = client.get("/studio")
+        assert (bare.status_code, bare.headers["location"]) == (308, "/studio/")
+        assert client.get("/studio/").headers["location"] == "sign-in"
+        signed = client.post("/studio/sign-in", data={"key": house.world.tokens["anna"]})
+        assert (signed.status_code, signed.headers["location"]) == (303, "./")
+        assert "Path=/studio/;" in signed.headers["set-cookie"]
+        assert "page.css" in client.get("/studio/").text
+        assert client.get("/studio/config").json()["root"].endswith("/studio")
+        assert client.get("/studio/gradio_api/info").status_code == 404
+        assert "Path=/studio/;" in client.post("/studio/sign-out").headers["set-cookie"]
+
+
 def test_every_style_has_a_picture_and_a_rule_that_shows_it(browser: TestClient, house: Front) -> None:
     names = set(all_styles(None)) - {"plain"}  # that is the person alone
     css = browser.get("/page.css").text
