@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import fsspec
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.service.postgresql import Cluster
@@ -19,6 +20,12 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# The same examples each time, and none that fails because the machine was busy with something else.
+settings.register_profile(
+    "studiolo", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("studiolo")
 
 
 @pytest.fixture(scope="session")
