@@ -72,9 +72,9 @@ class FailedError(RefusedError):
 
 
 def route_path(scope: Scope) -> str:
-    """The path that routes are found by: without that below which the application is mounted."""
+    """The path that routes are found by: without that below which the application is mounted, empty for it alone."""
     path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
-    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+    return path[len(root) :] if path == root or path.startswith(f"{root}/") else path
 
 
 def answer(request: Request, error: Exception) -> Response:

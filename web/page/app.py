@@ -19,10 +19,11 @@ from starlette.background import BackgroundTask
 from starlette.responses import StreamingResponse
 
 from studiolo.service.endpoint import EndpointSettings
+from web.errors import route_path
 from web.page import views
 from web.page.cache import Cache, keep_swept
 from web.page.client import NO_KEY, AnswerError, Client
-from web.page.gate import COOKIE, Gate, route_path
+from web.page.gate import COOKIE, Gate
 from web.page.photos import Looker
 from web.page.studio import Studio
 
@@ -181,4 +182,4 @@ def _door(sentence: str, status: int = 200) -> HTMLResponse:
 def _place(request: Request) -> str:
     """Path below which the cookie is sent: that of the page."""
     path = request.url.path
-    return path[: len(path) - len(route_path(request))] + "/"
+    return path[: len(path) - len(route_path(request.scope))] + "/"

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from web.errors import route_path
 from web.page import views
 from web.page.client import AnswerError
 
@@ -99,7 +100,7 @@ class Gate:
 
     async def _admitted(self, request: Request) -> Receive:
         """What the app reads the request from. Raises `_Refused`."""
-        path, receive, body = route_path(request), request.receive, b""
+        path, receive, body = route_path(request.scope), request.receive, b""
         if not path:
             raise _Refused(RedirectResponse(request.url.path + "/", 308))
         if request.method not in _METHODS or not _known(path):
@@ -156,12 +157,6 @@ class Gate:
 
 def _known(path: str) -> bool:
     return ".." not in path and any(some.fullmatch(path) for some in (OPEN, _OWN, _GRADIO))
-
-
-def route_path(request: Request) -> str:
-    """The path below the place where the page is mounted."""
-    path, root = request.scope["path"], request.scope.get("root_path", "").rstrip("/")
-    return path[len(root) :] if path.startswith(root) else path
 
 
 async def whole(receive: Receive, limit: int) -> bytes:
