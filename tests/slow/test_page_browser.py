@@ -58,7 +58,7 @@ def test_from_an_album_to_a_portrait_that_was_downloaded_and_erased(visitor: Vis
     expect(page.locator("#person svg polyline")).to_be_visible()
 
     visitor.open("Portraits")
-    visitor.order("studio", 2)
+    visitor.order("Anna", "studio", 2)
     expect(page.locator("#making [role=progressbar]")).to_be_visible(timeout=LONG_MS)
     expect(page.locator("#results .portraits img")).to_have_count(2, timeout=LONG_MS)
     for picture in page.locator("#results .portraits img").all():
@@ -125,6 +125,10 @@ def test_what_goes_wrong_is_said(visitor: Visitor, studio: Running) -> None:
     page.get_by_text("Finer settings").click()
     expect(page.get_by_label("Seed")).to_have_value("")
     page.locator("#styles input[value='-']").check()
+    page.get_by_role("button", name="Make portraits").click()
+    expect(page.locator("#making [role=alert]")).to_contain_text("Choose of whom", timeout=SOON_MS)
+    page.get_by_label("Of whom").first.click()
+    page.get_by_role("option", name="Nobody in particular").click()
     page.get_by_role("button", name="Make portraits").click()
     expect(page.locator("#making [role=alert]")).to_contain_text("a style, a prompt, or both", timeout=SOON_MS)
     visitor.open("My data")

@@ -63,8 +63,9 @@ class Visitor:
         """Wait for the person that is shown."""
         expect(self.page.locator("#person .badge.ready")).to_be_visible(timeout=LONG_MS)
 
-    def order(self, style: str, count: int) -> None:
-        """Portraits of the first person."""
+    def order(self, name: str, style: str, count: int) -> None:
+        """Portraits of the first person, of this name."""
+        expect(self.page.get_by_label("Of whom").first).to_have_value(name, timeout=SOON_MS)
         self.page.locator(f"#styles input[value='{style}']").check()
         number = self.page.get_by_label("number input for How many")
         number.fill(str(count))

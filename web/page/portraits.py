@@ -22,6 +22,7 @@ _MOST = 16
 _RECENT = 30
 _EMPTY = views.empty("No portraits yet", "Choose a person and a style, and press Make portraits.")
 _NO_ONE = "Nobody in particular"
+_WHOM = f"Choose of whom, or “{_NO_ONE}”."
 _SIZES = (1, 2, 4)
 _USUAL = "usual"
 _LEAST = "Candidates below it are put aside."
@@ -88,10 +89,12 @@ class Order:
 
     def body(self, usual: GenerationSettings) -> dict[str, Any]:
         """The body of `POST /v1/portraits`; what is as usual is left to the service. Raises `AnswerError`."""
+        if not self.person:  # also while the choices are still on their way: nobody's portraits were never asked for
+            raise AnswerError(422, "person", _WHOM)
         body: dict[str, Any] = {"count": int(self.count), "prompt": self.prompt.strip()}
         body["negative_prompt"] = self.against.strip()
         weights: dict[str, tuple[float, float]] = {}
-        if self.person and self.person != NO_ONE:
+        if self.person != NO_ONE:
             body["identity_id"] = self.person
             weights["threshold"] = self.threshold, usual.accept_similarity
             weights["face_weight"] = self.face_weight, usual.face_weight

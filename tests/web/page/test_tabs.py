@@ -14,6 +14,7 @@ from tests.web.page.conftest import Front
 from tests.web.test_identities import photo
 from tests.web.world import SETTINGS
 from web.page import album, data, jobs, portraits
+from web.page.client import AnswerError
 from web.page.studio import AGAIN, NO_ONE
 
 FORM = ("Anna", "Anna herself", "Portraits may be made of me.")
@@ -193,6 +194,12 @@ def test_an_order_says_what_was_chosen_and_leaves_the_rest_to_the_service() -> N
     of_a_style = {"style_weight": 1.5, "fusion": 0.1}  # nobody is fused who is nobody
     assert order(**of_a_style)["style_weight"] == 1.5
     assert "fusion" not in order(**of_a_style)
+
+
+@pytest.mark.parametrize("person", [None, ""])
+def test_an_order_of_no_choice_is_not_one_of_nobody(person: str | None) -> None:
+    with pytest.raises(AnswerError, match="Choose of whom, or “Nobody in particular”"):
+        order(person=person)
 
 
 async def made(front: Front, seen: list[Any], **changes: Any) -> None:
