@@ -58,7 +58,7 @@ def test_every_landmark_is_a_dot_where_it_is() -> None:
         y, x = np.nonzero(picture[..., 0])
         weights = picture[y, x, 0].astype(float)
         centre = np.array([np.average(x, weights=weights), np.average(y, weights=weights)])
-        assert np.abs(centre - point).max() < 0.15
+        assert np.abs(centre - point).max() < 0.25
 
 
 def test_bones_alone_say_nothing_of_the_face() -> None:
