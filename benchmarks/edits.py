@@ -40,9 +40,11 @@ from studiolo.perception.conditions import face_width_px, landmarks_of
 from studiolo.perception.similarity import Similarity
 from studiolo.perception.suite import Suite, open_suite
 from studiolo.portraits.blending import enlarged, placed, placed_mask
+from studiolo.portraits.edit_passes import second_pass
+from studiolo.portraits.edit_rounds import Sketch
 from studiolo.portraits.edit_templates import EditTemplate
-from studiolo.portraits.editing import Editor, Sitter, Sketch
-from studiolo.portraits.edits import EditOrder, second_pass, template_sha256
+from studiolo.portraits.editing import Editor, Sitter
+from studiolo.portraits.edits import EditOrder, template_sha256
 from studiolo.portraits.finishing import Finisher
 from studiolo.portraits.rounds import Subject
 from studiolo.portraits.sheets import SheetRow, Tile, contact_sheet
@@ -148,20 +150,21 @@ class Bench:
     def variant(self, pair: Pair, landmarks: str = "warped", **change: float) -> tuple[RgbU8, dict[str, float]]:
         """The crop of what is delivered, and what was measured."""
         template, sitter = pair.template, pair.sitter
-        side_px, hw_px = len(template.mask), (template.rgb_u8.shape[0], template.rgb_u8.shape[1])
-        shown = template.landmarks_px if landmarks == "template" else pair.sketch.landmarks_px
+        face = template.face
+        side_px, hw_px = len(face.mask), (template.rgb_u8.shape[0], template.rgb_u8.shape[1])
+        shown = face.landmarks_px if landmarks == "template" else pair.sketch.landmarks_px
         if landmarks == "sketch":
             sketch, size = pair.sketch, (side_px, side_px)
             drawn = np.asarray(cv2.warpAffine(sketch.rgb_u8, sketch.matrix, size, borderMode=cv2.BORDER_REPLICATE))
         else:
             drawn = self._second_pass(pair, pair.order.model_copy(update=change), shown)
         large = self.upscaler(drawn)
-        matrix = enlarged(template.matrix, len(large) / side_px)
+        matrix = enlarged(face.matrix, len(large) / side_px)
         measured = self._seen(large, pair, shown)
-        band_px = _BAND * face_width_px(template.landmarks_px) / scale_of(template.matrix)
-        mask = placed_mask(template.mask, template.matrix, hw_px)
+        band_px = _BAND * face_width_px(face.landmarks_px) / scale_of(face.matrix)
+        mask = placed_mask(face.mask, face.matrix, hw_px)
         measured["seam"] = seam_error(template.rgb_u8, placed(large, matrix, hw_px), mask, band_px)
-        made = self.editor.set_in(drawn, template, sitter)
+        made = self.editor.set_in(pair.order, drawn, template, sitter)
         if made.score.embedding is not None:
             measured["delivered"] = reference_distance_l2(made.score.embedding, sitter.references_ND)
         return warp(made.rgb_u8, matrix, len(large)), measured
@@ -169,11 +172,11 @@ class Bench:
     def _second_pass(self, pair: Pair, order: EditOrder, landmarks_px: NDArray[np.float64]) -> RgbU8:
         wanted = second_pass(
             order,
-            pair.template,
+            pair.template.face,
             pair.sitter.subject,
             pair.sitter.face_lora,
             landmarks_px,
-            self.engine.encode(pair.template.crop_rgb_u8),
+            self.engine.encode(pair.template.face.crop_rgb_u8),
             count=1,
             first_index=0,
             fits=self.engine.fits,
@@ -183,13 +186,13 @@ class Bench:
     def _seen(self, large: RgbU8, pair: Pair, shown: NDArray[np.float64]) -> dict[str, float]:
         """Likeness and landmarks of a drawn crop, enlarged; nothing where it has no face."""
         for face in self.suite.detector(large, SEEING.detector_score)[:1]:
-            factor = len(large) / len(pair.template.mask)
+            factor = len(large) / len(pair.template.face.mask)
             points = landmarks_of(self.suite.mesher(large, face.landmarks_px).points_px)
             points = (points - (factor - 1) / 2) / factor
             embedding = self.suite.embedder(large, [face.landmarks_px])[0]
             return {
                 "distance": reference_distance_l2(embedding, pair.sitter.references_ND),
-                "template": landmark_distance(points, pair.template.landmarks_px),
+                "template": landmark_distance(points, pair.template.face.landmarks_px),
                 "target": landmark_distance(points, shown),
             }
         return {}
@@ -278,7 +281,7 @@ def _write_sheet(path: Path, pairs: Sequence[Pair], rows: Sequence[Drawn]) -> No
     """A row for each pair: the template, a photo of the sitter, the first pass, and the crop of each variant."""
     lines = []
     for pair, row in zip(pairs, rows, strict=True):
-        before = [pair.template.crop_rgb_u8, pair.sitter.faces[0].rgb_u8, pair.sketch.rgb_u8]
+        before = [pair.template.face.crop_rgb_u8, pair.sitter.faces[0].rgb_u8, pair.sketch.rgb_u8]
         lines.append(SheetRow("", [Tile(rgb_u8) for rgb_u8 in (*before, *(row[name][0] for name in VARIANTS))]))
     sheet = contact_sheet(lines, ["template", "sitter", "first pass", *VARIANTS], tile_px=176)
     content = cv2.imencode(path.suffix, sheet[..., ::-1])[1].tobytes()

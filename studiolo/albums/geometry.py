@@ -15,6 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 FACE_RATIO_MIN, FACE_RATIO_MAX = 0.35, 0.45
 """The paper's range of the face's side as a share of the crop's side."""
 
+FACE_CENTRE = (0.5, 0.54)
+"""Where the middle of the face lies in the views that a base learns from, as a share of their side: a little low, for
+the hair above it."""
+
 TEMPLATE_N2 = np.array(
     [[30.2946, 51.6963], [65.5318, 51.5014], [48.0252, 71.7366], [33.5493, 92.3655], [62.7299, 92.2041]]
 )

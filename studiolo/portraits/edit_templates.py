@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from studiolo.albums.geometry import align_and_crop, crop_matrix, inside_mask, invert, map_points
+from studiolo.albums.geometry import FACE_CENTRE, align_and_crop, crop_matrix, inside_mask, invert, map_points
 from studiolo.albums.records import Reason
 from studiolo.errors import PhotoError
 from studiolo.perception.chips import scale_of
@@ -21,7 +21,6 @@ from studiolo.perception.regions import paint_regions
 from studiolo.perception.suite import Suite
 from studiolo.portraits.blending import feathered, placed_mask
 from studiolo.settings import PerceptionSettings, SelectionSettings
-from studiolo.training.cache import FACE_CENTRE
 
 RgbU8 = NDArray[np.uint8]
 
@@ -30,15 +29,14 @@ MAX_YAW_DEG, MAX_PITCH_DEG = 40.0, 35.0
 
 _REACH = 0.12  # of the face's width: the mask reaches so far beyond the face, for a face of another shape
 _FEATHER = 0.1  # of the face's width, within the mask
+_NEAR = 0.75  # of the face's box, either way from its middle: a point there means this face
 _RIM = 1 / 32  # of the crop's side: the mask keeps so far away from its border
 
 
 @dataclass(frozen=True, eq=False)
-class EditTemplate:
-    """A picture and where its face is. S is the side of the crop, the base's own."""
+class TemplateFace:
+    """The face of a template, as the base is shown it. S is the side of the crop, the base's own."""
 
-    rgb_u8: RgbU8
-    """[H, W, 3]: the whole picture."""
     matrix: NDArray[np.float64]
     """[2, 3]: from the picture to the crop."""
     crop_rgb_u8: RgbU8
@@ -50,6 +48,15 @@ class EditTemplate:
     pose: Pose
     mask: NDArray[np.bool_]
     """[S, S]: where the face is drawn anew."""
+
+
+@dataclass(frozen=True, eq=False)
+class EditTemplate:
+    """A picture and where in it a face is drawn anew."""
+
+    rgb_u8: RgbU8
+    """[H, W, 3]: the whole picture."""
+    face: TemplateFace
     seen: NDArray[np.float32]
     """[H, W] in 0..1: how much of what is drawn is seen; 0 outside the mask."""
 
@@ -61,15 +68,19 @@ def see_template(
     face_ratio: float,
     settings: PerceptionSettings,
     unsafe_above: float,
+    face_xy: tuple[float, float] | None = None,
 ) -> EditTemplate:
     """The template of a picture [H, W, 3] for a base of `side_px`, the face `face_ratio` of the crop's side.
 
+    `face_xy`, shares of width and height in 0..1, is a point of the face that is meant, where there are several.
     Raises `PhotoError` with the reason for which a picture is no template: `unsafe`, `no_face`, `several_faces` (when
-    none dominates), `face_too_small`, `turned_away`.
+    none is named and none dominates), `no_face_there`, `face_too_small`, `turned_away`.
     """
     if suite.safety.score(rgb_u8) > unsafe_above:
         raise PhotoError(Reason.UNSAFE, "template")
-    face = _only_face(suite.detector(rgb_u8, settings.detector_score), settings.min_face_px)
+    hw_px = (rgb_u8.shape[0], rgb_u8.shape[1])
+    face = _one_face(suite.detector(rgb_u8, settings.detector_score), hw_px, face_xy)
+    _check_size(face, settings.min_face_px)
     mesh = suite.mesher(rgb_u8, face.landmarks_px)
     if mesh.score < settings.mesh_score:
         raise PhotoError(Reason.NO_FACE, f"template: got a face mesh with a score of {mesh.score:.2f}")
@@ -81,10 +92,9 @@ def see_template(
     landmarks = landmarks_of(points)
     width_px = face_width_px(landmarks)
     regions = paint_regions(Mesh(points.astype(np.float32), mesh.score), suite.person_mask(crop))
-    hw_px = (rgb_u8.shape[0], rgb_u8.shape[1])
     mask = face_mask(regions, _REACH * width_px) & inside_mask(hw_px, matrix, side_px) & _within_rim(side_px)
     seen = feathered(placed_mask(mask, matrix, hw_px), _FEATHER * width_px / scale_of(matrix))
-    return EditTemplate(rgb_u8, matrix, crop, joints_of(points), landmarks, pose, mask, seen)
+    return EditTemplate(rgb_u8, TemplateFace(matrix, crop, joints_of(points), landmarks, pose, mask), seen)
 
 
 def check_pose(pose: Pose) -> None:
@@ -93,16 +103,38 @@ def check_pose(pose: Pose) -> None:
         raise PhotoError(Reason.TURNED_AWAY, f"template: yaw {pose.yaw_deg:.0f}, pitch {pose.pitch_deg:.0f} degrees")
 
 
-def _only_face(faces: list[Detection], min_face_px: int) -> Detection:
-    """The one face, or the one that dominates as in an album."""
+def _one_face(faces: list[Detection], hw_px: tuple[int, int], face_xy: tuple[float, float] | None) -> Detection:
+    """The face at `face_xy`; without it the only one, or the one that dominates as in an album."""
+    if face_xy is not None:
+        point_px = np.array(face_xy) * (hw_px[1], hw_px[0])
+        faces = sorted(filter(lambda face: _reaches(face, point_px), faces), key=lambda face: _away(face, point_px))[:1]
+        if not faces:
+            raise PhotoError(Reason.NO_FACE_THERE, f"template: none at {face_xy}")
     if not faces:
         raise PhotoError(Reason.NO_FACE, "template")
-    sides_px = [float((face.bbox_xyxy_px[2:] - face.bbox_xyxy_px[:2]).min()) for face in faces]
-    if sides_px[0] < min_face_px:
-        raise PhotoError(Reason.FACE_TOO_SMALL, f"template: got {sides_px[0]:.0f} px, wanted {min_face_px}")
     if len(faces) > 1 and faces[0].area_px2 < SelectionSettings().dominant_face_ratio * faces[1].area_px2:
         raise PhotoError(Reason.SEVERAL_FACES, f"template: got {len(faces)} faces")
     return faces[0]
+
+
+def _reaches(face: Detection, point_px: NDArray[np.float64]) -> bool:
+    """Whether a point is in the face's box or as near to it as hair and chin are."""
+    half_px = (face.bbox_xyxy_px[2:] - face.bbox_xyxy_px[:2]) * _NEAR
+    return bool((np.abs(point_px - _middle(face)) <= half_px).all())
+
+
+def _away(face: Detection, point_px: NDArray[np.float64]) -> float:
+    return float(np.hypot(*(point_px - _middle(face))))
+
+
+def _middle(face: Detection) -> NDArray[np.float64]:
+    return np.asarray((face.bbox_xyxy_px[:2] + face.bbox_xyxy_px[2:]) / 2, np.float64)
+
+
+def _check_size(face: Detection, min_face_px: int) -> None:
+    side_px = float((face.bbox_xyxy_px[2:] - face.bbox_xyxy_px[:2]).min())
+    if side_px < min_face_px:
+        raise PhotoError(Reason.FACE_TOO_SMALL, f"template: got {side_px:.0f} px, wanted {min_face_px}")
 
 
 def _cut(rgb_u8: RgbU8, face: Detection, side_px: int, face_ratio: float) -> tuple[RgbU8, NDArray[np.float64]]:

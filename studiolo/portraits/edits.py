@@ -1,4 +1,4 @@
-"""Edits: a person's face in a template, as an order and as what it asks of the engine (FaceChain, section 2.5).
+"""Edits: a person's face in a template, as an order and as what a sampler is asked for (FaceChain, section 2.5).
 
 Two passes. The first draws the person as the template's head is turned, from nothing and shown no more than bones, so
 that only the face-LoRA says what the face is like. Its landmarks, warped onto the template's, are what the second
@@ -6,27 +6,23 @@ shows, which draws the template's face anew from its own noisy latents, the edge
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pydantic
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from numpy.typing import NDArray
 
-from studiolo.generation.controlnets import EDGES, POSE
-from studiolo.generation.order import Control
-from studiolo.generation.order import Order as EngineOrder
 from studiolo.keys import unit_key
-from studiolo.perception.conditions import edge_picture, pose_picture
-from studiolo.portraits.edit_templates import EditTemplate
+from studiolo.portraits.edit_templates import TemplateFace
 from studiolo.portraits.orders import Order, order_seed
-from studiolo.portraits.prompts import portrait_prompt
-from studiolo.portraits.rounds import Subject
+from studiolo.portraits.styles import Style
 from studiolo.settings import GenerationSettings, Section
 
 EDIT = "edit"
 """What stands in the place of a style."""
+EDITED = {"strength", "pose_scale", "edge_scale", "face_ratio"}
+"""Fields of an order that its pictures' files name, beside those of all portraits."""
 
 
 class EditOrder(Section):
@@ -35,7 +31,10 @@ class EditOrder(Section):
     identity_id: str
     """Whose face."""
     template_sha256: str = pydantic.Field(pattern="^[0-9a-f]{64}$")
-    """Of the template's pixels, see `template_sha256`."""
+    """Of the template's pixels, see `template_sha256`, or of its file."""
+    face_xy: tuple[float, float] | None = None
+    """A point of the face that is meant, in shares of the template's width and height; None: the only one, or the one
+    that dominates."""
     count: int = pydantic.Field(1, ge=1)
     """Pictures wanted; more candidates than this may be made."""
     seed: int = pydantic.Field(0, ge=0, lt=2**63)
@@ -78,84 +77,22 @@ class EditOrder(Section):
             unsafe_above=self.unsafe_above,
         )
 
+    @property
+    def style(self) -> Style:
+        """What stands in the place of a style."""
+        return Style(name=EDIT, title="In a template", negative_prompt=self.negative_prompt)
+
+
+@dataclass(frozen=True, eq=False)
+class EditPass:
+    """What a sampler has to know of an edit, beside whose it is and how many pictures are wanted."""
+
+    order: EditOrder
+    face: TemplateFace
+    landmarks_px: NDArray[np.float64] | None = None
+    """[68, 2]: those that the second pass shows, in the template's crop; None: it is the first pass."""
+
 
 def template_sha256(rgb_u8: NDArray[np.uint8]) -> str:
     """Hash (64 hex digits) of a template's pixels [H, W, 3]."""
     return hashlib.sha256(f"{rgb_u8.shape}\0".encode() + np.ascontiguousarray(rgb_u8).tobytes()).hexdigest()
-
-
-def first_pass(
-    order: EditOrder,
-    template: EditTemplate,
-    subject: Subject,
-    face_lora: str | None,
-    fits: Callable[[str], bool] = lambda text: True,
-) -> EngineOrder:
-    """The person, turned as the template's head is (FaceChain, section 2.5.1)."""
-    side_px = len(template.mask)
-    return EngineOrder(
-        seed=order_seed(order.seed, EDIT, like="first"),
-        count=order.generation.candidates_per_portrait,
-        controls={POSE: Control(pose_picture(template.joints_px, side_px), order.pose_scale)},
-        **_shared(order, template, subject, face_lora, fits),
-    )
-
-
-def second_pass(
-    order: EditOrder,
-    template: EditTemplate,
-    subject: Subject,
-    face_lora: str | None,
-    landmarks_px: ArrayLike,
-    latents_Chw: Tensor,
-    *,
-    count: int,
-    first_index: int,
-    fits: Callable[[str], bool] = lambda text: True,
-) -> EngineOrder:
-    """The template's face drawn anew (FaceChain, section 2.5.2): `landmarks_px` [68, 2] are those to draw, in the
-    template's crop, and `latents_Chw` its latents.
-
-    A control with a scale of 0 is left out.
-    """
-    side_px = len(template.mask)
-    pose = pose_picture(template.joints_px, side_px, landmarks_px)
-    edges = edge_picture(template.crop_rgb_u8, template.mask)
-    controls = {POSE: Control(pose, order.pose_scale), EDGES: Control(edges, order.edge_scale)}
-    return EngineOrder(
-        seed=order.portraits.seed,
-        count=count,
-        first_index=first_index,
-        latents=latents_Chw,
-        strength=order.strength,
-        mask=whole_blocks(template.mask, side_px // latents_Chw.shape[-1]),
-        controls={name: control for name, control in controls.items() if control.scale > 0},
-        **_shared(order, template, subject, face_lora, fits),
-    )
-
-
-def whole_blocks(mask: NDArray[np.bool_], block_px: int) -> NDArray[np.bool_]:
-    """`mask` [S, S] with each square of `block_px` that it touches: those of the latents that are drawn anew."""
-    side = len(mask) // block_px
-    touched = mask.reshape(side, block_px, side, block_px).any(axis=(1, 3))
-    return np.asarray(touched.repeat(block_px, axis=0).repeat(block_px, axis=1))
-
-
-def _shared(
-    order: EditOrder,
-    template: EditTemplate,
-    subject: Subject,
-    face_lora: str | None,
-    fits: Callable[[str], bool],
-) -> dict[str, Any]:
-    settings = order.generation
-    return {
-        "identity_id": order.identity_id,
-        "prompt": portrait_prompt(subject.trigger, subject.common_tags, order.prompt, fits),
-        "negative_prompt": order.negative_prompt,
-        "steps": settings.steps,
-        "guidance_scale": settings.guidance_scale,
-        "eta": settings.eta,
-        "size_px": len(template.mask),
-        "face_lora": None if face_lora is None else (face_lora, settings.face_weight),
-    }

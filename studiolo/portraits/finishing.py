@@ -35,6 +35,8 @@ class Finished:
     similarity_unfused: float
     """0..1, before a photo's face was set in."""
     fusion: Fusion
+    outline_px: NDArray[np.float64] | None = None
+    """[68, 2]: the landmarks of its face, where they were asked for and there is one."""
 
 
 class Finisher:
