@@ -85,6 +85,7 @@ def _train(
     budget = Budget(minutes=wanted.minutes)
     trainer = ControlNetTrainer(base, examples, settings, budget, seed=wanted.seed, device=wanted.device)
     curve: list[tuple[int, float]] = []
+    gains: dict[str, list[tuple[int, float]]] = {}
 
     def on_metric(step: int, loss: float) -> None:
         curve.append((step, loss))
@@ -96,7 +97,10 @@ def _train(
         content = cv2.imencode(".png", sheet[..., ::-1])[1].tobytes()
         Store(wanted.out).write_bytes(f"sheets/{step:07d}.png", content)
         tracker.log_artifact(run_id, f"sheets/{step:07d}.png", content)
-        tracker.log_metrics(run_id, {"loss": curve})
+        for name, share in trainer.gains().items():
+            say(f"step {step}, loss lower by {100 * share:.2f}% where {name} is shown")
+            gains.setdefault(f"gain_{name}", []).append((step, share))
+        tracker.log_metrics(run_id, {"loss": curve, **gains})
         save_controlnets(networks, wanted.out / "controlnets")
 
     train_until_spent(

@@ -15,7 +15,7 @@ from studiolo.training.loop import train_until_spent
 from studiolo.training.sights import Examples, Sight
 
 SIDE_PX, VIEWS = 64, 12
-SETTINGS = ControlNetSettings(batch_size=8, warmup_steps=2)
+SETTINGS = ControlNetSettings(batch_size=8, warmup_steps=2, held_out=2)
 
 
 def examples() -> Examples:
@@ -65,10 +65,26 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_it_learns_what_is_shown(dtype: torch.dtype) -> None:
     """Against the same samples with nothing shown, which a fresh ControlNet equals."""
-    settings = ControlNetSettings(batch_size=16, learning_rate=3e-3, warmup_steps=5)
+    settings = ControlNetSettings(batch_size=16, learning_rate=3e-3, warmup_steps=5, held_out=2)
     training = trainer(60, settings, dtype=dtype)
     losses = [training.step() for _ in range(60)]
     assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
+
+
+def test_gains_begin_at_nothing_and_change_nothing() -> None:
+    training, alone = trainer(steps=4), trainer(steps=4)
+    assert training.gains() == pytest.approx({POSE: 0.0, EDGES: 0.0}, abs=1e-6)
+    for _ in range(3):
+        training.step()
+        alone.step()
+        assert training.gains() == training.gains()
+    assert training.gains()[POSE] != 0
+    assert all(map(torch.equal, weights(training), weights(alone)))
+
+
+def test_all_views_held_out_leave_nothing_to_learn() -> None:
+    with pytest.raises(TrainingError, match="got 12 views, wanted more than 12"):
+        trainer(1, ControlNetSettings(held_out=VIEWS))
 
 
 def test_the_base_stays_and_both_networks_are_trained() -> None:
@@ -89,11 +105,11 @@ def test_the_base_stays_and_both_networks_are_trained() -> None:
 
 
 def test_each_sample_shows_something_and_hidden_edges_stay_hidden() -> None:
-    settings = ControlNetSettings(batch_size=8, whole_edges_share=0.0)
+    settings = ControlNetSettings(batch_size=8, whole_edges_share=0.0, held_out=2)
     training = trainer(1, settings)
     for sight in training._examples.sights:
         sight.face[:32] = True
-    shown = training._shown([index % VIEWS for index in range(200)])
+    shown = training._shown([index % VIEWS for index in range(200)], torch.Generator().manual_seed(3))
     scales = torch.cat([shown[name][1].flatten(1) for name in (POSE, EDGES)], dim=1)
     assert set(scales.unique().tolist()) == {0.0, 1.0}
     assert (scales.sum(1) >= 1).all()
@@ -104,7 +120,9 @@ def test_each_sample_shows_something_and_hidden_edges_stay_hidden() -> None:
 
 
 def test_a_loss_that_is_no_number_stops_the_run() -> None:
-    training = trainer(100, ControlNetSettings(batch_size=4, learning_rate=1e30, warmup_steps=0, gradient_clip=1e30))
+    training = trainer(
+        100, ControlNetSettings(batch_size=4, learning_rate=1e30, warmup_steps=0, gradient_clip=1e30, held_out=2)
+    )
     with pytest.raises(TrainingError, match="wanted a number"):
         [training.step() for _ in range(100)]
 
