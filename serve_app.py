@@ -1,7 +1,8 @@
 """The online endpoint on Ray Serve, beside `python -m jobs trainer`: `serve run serve_app:app`, or `run`.
 
 Four deployments around a queue in SQL (docs/decisions/0011, 0014): `Ingress` speaks HTTP, `Dispatcher` leases jobs of
-portraits, `Sampler` draws their candidates, `Finisher` finishes and judges them. All state is in SQL and the store.
+portraits, edits among them, `Sampler` draws candidates, `Finisher` finishes and judges them. All state is in SQL and
+the store.
 The studio page is an application of its own (`page`, docs/decisions/0017): it asks the other one over HTTP.
 """
 
@@ -18,9 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from fastapi import FastAPI
-from numpy.typing import NDArray
 from ray import serve
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
@@ -29,9 +28,8 @@ from ray.serve.handle import DeploymentHandle
 from ray.util import metrics
 
 from actors.dispatcher import Dispatcher
-from actors.finisher import Finish, PortraitFinisher, Sitter
+from actors.finisher import PortraitFinisher
 from studiolo.errors import DatabaseError, WorkersAwayError
-from studiolo.portraits.finishing import Finished
 from studiolo.portraits.rounds import Draft, Drawing, Drawn
 from studiolo.service.database import Database
 from studiolo.service.endpoint import EndpointSettings
@@ -108,7 +106,9 @@ class SamplerReplica:
         configure()
         from actors.sampler import Sampler  # torch and diffusers, which the other replicas need not load
 
-        self._sampler = Sampler(Store(settings.store), settings.base, settings.generation, RayMeters())
+        self._sampler = Sampler(
+            Store(settings.store), settings.base, settings.generation, RayMeters(), settings.controlnets
+        )
         self._sampler.open("cuda" if settings.sampler.gpus > 0 else "cpu")
         database = Database(settings.database, patience_s=settings.database_patience_s)
         self._queue = JobQueue(database, settings.queue)
@@ -159,7 +159,7 @@ class FinisherReplica(PortraitFinisher):
 
     def __init__(self, settings: EndpointSettings) -> None:
         configure()
-        super().__init__(Store(settings.store), settings.suite, settings.generation)
+        super().__init__(Store(settings.store), settings.suite, settings.generation, perception=settings.perception)
         self.open()
 
     def check_health(self) -> None:
@@ -178,7 +178,8 @@ class DispatcherReplica:
             Service.open(settings, RayMeters()),
             settings,
             lambda draft: DrawingsFar(self._sampler, draft),
-            lambda rgb_u8, sitter, how: FinishingFar(self._finisher, rgb_u8, sitter, how),
+            lambda rgb_u8, sitter, how: FinishingFar(self._finisher.finish, rgb_u8, sitter, how),
+            lambda template, request_id: FinishingFar(self._finisher.look, template, request_id),
             jobs=settings.dispatcher.jobs,
             elsewhere=elsewhere(sampler, finisher),
         )
@@ -258,17 +259,17 @@ class DrawingsFar:
 
 
 class FinishingFar:
-    """A candidate that is being finished elsewhere."""
+    """A candidate that is being finished elsewhere, or a template that is looked at there, by a method of finishers."""
 
-    def __init__(self, finisher: DeploymentHandle, rgb_u8: NDArray[np.uint8], sitter: Sitter, how: Finish) -> None:
+    def __init__(self, method: DeploymentHandle, *what: Any) -> None:
         with _told():
-            self._response = finisher.finish.remote(rgb_u8, sitter, how)
+            self._response = method.remote(*what)
 
-    def result(self, wait_s: float) -> Finished | None:
+    def result(self, wait_s: float) -> Any:
         """As `Finishing` says."""
         with _told():
             try:
-                finished: Finished = self._response.result(timeout_s=wait_s)
+                finished = self._response.result(timeout_s=wait_s)
             except TimeoutError as error:
                 if isinstance(error, RayTaskError):  # the finisher raised it
                     raise

@@ -11,31 +11,31 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import replace
+from typing import Protocol, TypeVar
 
 import numpy as np
-import pydantic
 from numpy.typing import NDArray
 
-from actors.finisher import Finish, Sitter
+from actors.finisher import Finish, Sitter, TemplateFile
 from actors.hand import Hand, Stopped
 from actors.held import HeldStore
+from actors.plans import Plan, plan_of
 from studiolo.albums.records import Reason
 from studiolo.errors import (
     DatabaseError,
     LeaseLostError,
-    SettingsError,
     StoreError,
     StudioloError,
     UnacceptableError,
     WorkersAwayError,
 )
-from studiolo.identities.learned import LearnedVersion
+from studiolo.portraits.edit_rounds import work_off_edit
+from studiolo.portraits.edit_templates import TemplateFace
+from studiolo.portraits.edits import EDITED, EditOrder, EditPass
 from studiolo.portraits.files import encode_portrait, image_sha256
 from studiolo.portraits.finishing import Finished
-from studiolo.portraits.orders import Order
-from studiolo.portraits.requests import PortraitRequest, PortraitsResult, RejectedImages, ResultImage
+from studiolo.portraits.requests import PortraitsResult, RejectedImages, ResultImage
 from studiolo.portraits.rounds import (
     Draft,
     Drawing,
@@ -43,13 +43,10 @@ from studiolo.portraits.rounds import (
     Drawn,
     Judged,
     Outcome,
-    StoredLora,
-    Subject,
     acceptance_of,
     settings_inside,
     work_off,
 )
-from studiolo.portraits.styles import Style
 from studiolo.service.endpoint import EndpointSettings
 from studiolo.service.erasure import Elsewhere
 from studiolo.service.live import Candidate, LiveMemory, Progress
@@ -57,13 +54,9 @@ from studiolo.service.logs import working_on
 from studiolo.service.records import JobReason, Kind, Lease
 from studiolo.service.regularly import regularly
 from studiolo.service.service import Service
-from studiolo.service.styles import OwnStyle, style_path
 from studiolo.storage.store import Store
 
 log = logging.getLogger(__name__)
-
-TRIGGER = "a person"
-"""First words of the prompt for a person of the base."""
 
 _PREVIEW_S = 1.0
 _PAUSE_S = 1.0
@@ -80,14 +73,15 @@ _END_S = 10.0
 _SILENT_S = 120.0
 """Longer than any database is waited for."""
 
+Answer = TypeVar("Answer", covariant=True)
 DrawFar = Callable[[Draft], Drawings]
 """Has a draft drawn. Raises `WorkersAwayError` when there is no sampler, `Exception` when it died."""
 
 
-class Finishing(Protocol):
-    """A candidate that is being finished."""
+class Finishing(Protocol[Answer]):
+    """A candidate that is being finished, or a template that is looked at."""
 
-    def result(self, wait_s: float) -> Finished | None:
+    def result(self, wait_s: float) -> Answer | None:
         """The portrait, waited for so long; None when it is not there yet. Raises as `DrawFar` does."""
         ...
 
@@ -96,19 +90,10 @@ class Finishing(Protocol):
         ...
 
 
-FinishFar = Callable[[NDArray[np.uint8], Sitter, Finish], Finishing]
+FinishFar = Callable[[NDArray[np.uint8], Sitter, Finish], Finishing[Finished]]
 """Has a candidate finished; raises the same."""
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What a job's request comes to."""
-
-    order: Order
-    style: Style
-    subject: Subject
-    sitter: Sitter
-    style_lora: StoredLora | None
+LookFar = Callable[[TemplateFile, str | None], Finishing[TemplateFace]]
+"""Has a template looked at, for an HTTP request; raises the same."""
 
 
 class Dispatcher:
@@ -120,12 +105,14 @@ class Dispatcher:
         settings: EndpointSettings,
         draw: DrawFar,
         finish: FinishFar,
+        look: LookFar,
         *,
         jobs: int,
         elsewhere: Elsewhere | None = None,
     ) -> None:
         self.service, self.settings = service, settings
-        self.draw, self.finish, self.jobs, self.elsewhere = draw, finish, jobs, elsewhere
+        self.draw, self.finish, self.look = draw, finish, look
+        self.jobs, self.elsewhere = jobs, elsewhere
         self.name = f"dispatcher-{uuid.uuid4().hex[:12]}"
         self.live = LiveMemory()
         self._hands: set[Hand] = set()
@@ -247,7 +234,7 @@ class Dispatcher:
         """What is to be said to the queue of a job; raises for what another attempt might change."""
         queue, lease = self.service.queue, hand.lease
         try:
-            plan = self._plan(lease)
+            plan = plan_of(self.service, self.settings, lease.job)
             outcome = self._made(hand, plan)
             with hand.timed("store"):
                 result = self._result(hand, plan, outcome)
@@ -285,72 +272,60 @@ class Dispatcher:
                 if self._over.wait(_PAUSE_S):
                     return
 
-    def _plan(self, lease: Lease) -> _Plan:
-        """The bulk job's order of the same. Raises `UnacceptableError` for one there cannot be."""
-        job, settings = lease.job, self.settings
-        try:
-            wanted = PortraitRequest.model_validate(job.request)
-            own = self._own_style(job.tenant_id, wanted.style_id)
-            style = wanted.look(settings.style_folder, None if own is None else own.style())
-            order = wanted.order(job.id, settings.generation)
-        except pydantic.ValidationError:
-            raise UnacceptableError(
-                "request", "The request is not one that is understood here; send it anew."
-            ) from None
-        except SettingsError as error:
-            raise UnacceptableError("request", str(error)) from None
-        order = order.model_copy(update={"unsafe_above": settings.selection.unsafe_above})
-        style_lora = None if own is None else StoredLora(own.id, style_path(own.id), own.lora.sha256)
-        if wanted.identity_id is None:
-            return _Plan(order, style, Subject(TRIGGER), Sitter(order.identity_id), style_lora)
-        identity = self.service.identities.get(job.tenant_id, wanted.identity_id)
-        if identity is None or not identity.versions:
-            raise UnacceptableError("identity", "The person is not there any more, or was never learned.")
-        learned = LearnedVersion.model_validate(identity.versions[-1].record)
-        subject = Subject(learned.trigger, learned.common_tags, learned.lora_path, learned.lora_sha256)
-        sitter = Sitter(
-            wanted.identity_id,
-            tuple(one.crop_path for one in learned.references),
-            tuple(float(np.float32(one.quality_score)) for one in learned.references),
-            np.asarray([one.embedding for one in learned.references], np.float32).reshape(-1, 128),
-        )
-        return _Plan(order, style, subject, sitter, style_lora)
-
-    def _own_style(self, tenant_id: str, style_id: str | None) -> OwnStyle | None:
-        """The tenant's style of an order; None for one of ours. Raises `UnacceptableError` for one that is gone."""
-        own = None if style_id is None else self.service.styles.get(tenant_id, style_id)
-        if own is None and style_id is not None:
-            raise UnacceptableError("style", "The style is not there any more.")
-        return own
-
-    def _made(self, hand: Hand, plan: _Plan) -> Outcome:
-        order, style, job = plan.order, plan.style, hand.lease.job
-        generation = order.generation
-        how = Finish(style.words, style.greyscale, generation.upscale, generation.fusion, job.request_id)
-
-        def draw(count: int, first_index: int) -> Iterator[Drawing | Drawn]:
-            if hand.stopped:
-                raise Stopped
-            deadline_s = max(1.0, hand.left_s)
-            hand.steps_before = hand.steps_done
-            about = deadline_s, _PREVIEW_S, job.request_id, plan.style_lora
-            draft = Draft(order, style, plan.subject, count, first_index, *about)
-            yield from hand.hold(self.draw(draft))
-            if hand.stopped:  # what came is not all
-                raise Stopped
-
-        def finish(rgb_u8: NDArray[np.uint8]) -> Finished:
-            if hand.stopped:
-                raise Stopped
-            self._tell(hand, "finish", hand.steps_done)
-            with hand.timed("finish"):
-                return _awaited(hand, self.finish(rgb_u8, plan.sitter, how))
-
+    def _made(self, hand: Hand, plan: Plan) -> Outcome:
         began_s = time.monotonic()
-        acceptance = acceptance_of(order, likeness=plan.subject.lora_path is not None)
-        outcome = work_off(order, acceptance, draw, finish, watch=lambda news: self._hear(hand, news))
-        hand.seconds["sample"] += time.monotonic() - began_s - hand.seconds["finish"]
+        outcome = self._portraits(hand, plan) if plan.edit is None else self._edits(hand, plan, plan.edit)
+        elsewhere_s = hand.seconds["finish"] + hand.seconds.get("look", 0.0)
+        hand.seconds["sample"] += time.monotonic() - began_s - elsewhere_s
         return outcome
+
+    def _portraits(self, hand: Hand, plan: Plan) -> Outcome:
+        order, style = plan.order, plan.style
+        generation, request_id = order.generation, hand.lease.job.request_id
+        how = Finish(style.words, style.greyscale, generation.upscale, generation.fusion, request_id)
+        return work_off(
+            order,
+            acceptance_of(order, likeness=plan.subject.lora_path is not None),
+            lambda count, first_index: self._drawn(hand, plan, count, first_index),
+            lambda rgb_u8: self._finished(hand, plan, rgb_u8, how),
+            watch=lambda news: self._hear(hand, news),
+        )
+
+    def _edits(self, hand: Hand, plan: Plan, order: EditOrder) -> Outcome:
+        request_id, template = hand.lease.job.request_id, plan.template
+        assert template is not None  # an edit has one
+        self._tell(hand, "look", hand.steps_done)
+        with hand.timed("look"):
+            face = _awaited(hand, self.look(template, request_id))
+        plain = Finish("", False, order.generation.upscale, order.generation.fusion, request_id)
+        sketched, set_in = replace(plain, outline=True), replace(plain, template=template)
+        return work_off_edit(
+            order,
+            face,
+            lambda shown, count, first_index: self._drawn(hand, plan, count, first_index, shown),
+            lambda rgb_u8: self._finished(hand, plan, rgb_u8, sketched),
+            lambda rgb_u8: self._finished(hand, plan, rgb_u8, set_in),
+            watch=lambda news: self._hear(hand, news),
+        )
+
+    def _drawn(
+        self, hand: Hand, plan: Plan, count: int, first_index: int, shown: EditPass | None = None
+    ) -> Iterator[Drawing | Drawn]:
+        if hand.stopped:
+            raise Stopped
+        deadline_s = max(1.0, hand.left_s)
+        hand.steps_before = hand.steps_done
+        about = deadline_s, _PREVIEW_S, hand.lease.job.request_id, plan.style_lora, shown
+        yield from hand.hold(self.draw(Draft(plan.order, plan.style, plan.subject, count, first_index, *about)))
+        if hand.stopped:  # what came is not all
+            raise Stopped
+
+    def _finished(self, hand: Hand, plan: Plan, rgb_u8: NDArray[np.uint8], how: Finish) -> Finished:
+        if hand.stopped:
+            raise Stopped
+        self._tell(hand, "finish", hand.steps_done)
+        with hand.timed("finish"):
+            return _awaited(hand, self.finish(rgb_u8, plan.sitter, how))
 
     def _hear(self, hand: Hand, news: Drawing | Judged) -> None:
         if isinstance(news, Judged):
@@ -368,7 +343,7 @@ class Dispatcher:
         total = max(total, lease.job.steps)
         self.live.tell(lease.job.id, Progress(lease.attempt, stage, done, total, hand.preview, hand.candidates))
 
-    def _result(self, hand: Hand, plan: _Plan, outcome: Outcome) -> PortraitsResult:
+    def _result(self, hand: Hand, plan: Plan, outcome: Outcome) -> PortraitsResult:
         """Sign and store what was accepted, best first."""
         lease, images, likeness = hand.lease, [], plan.subject.lora_path is not None
         store = self._store_for(hand)
@@ -378,7 +353,9 @@ class Dispatcher:
             inside = settings_inside(plan.order, plan.style, made, index, self.settings.base, plan.subject.lora_sha256)
             if plan.style_lora is not None:
                 inside["style_lora_sha256"] = plan.style_lora.sha256
-            content = self.service.provenance.sign(encode_portrait(rgb_u8, inside))
+            if plan.edit is not None:
+                inside |= {"controlnets": self.settings.controlnets, **plan.edit.model_dump(include=EDITED)}
+            content = self.service.provenance.sign(encode_portrait(rgb_u8, inside), composite=plan.edit is not None)
             path = f"{lease.folder}/{index:03d}.png"
             store.write_bytes(path, content)
             images.append(
@@ -412,7 +389,7 @@ class Dispatcher:
 
         return HeldStore(self.service.store.url, guard, lambda pause_s: not self._over.wait(pause_s))
 
-    def _measure(self, hand: Hand, plan: _Plan, outcome: Outcome) -> None:
+    def _measure(self, hand: Hand, plan: Plan, outcome: Outcome) -> None:
         meters = self.service.meters
         for stage, seconds in hand.seconds.items():
             meters.observe("studiolo_job_seconds", seconds, kind=Kind.PORTRAITS, stage=stage)
@@ -431,7 +408,7 @@ class Dispatcher:
                 self.service.store.remove(path)
 
 
-def _awaited(hand: Hand, finishing: Finishing) -> Finished:
+def _awaited(hand: Hand, finishing: Finishing[Answer]) -> Answer:
     """Raises `Stopped` when nobody wants it any more."""
     while (finished := finishing.result(_LOOK_S)) is None:
         if hand.stopped:

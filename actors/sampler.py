@@ -12,21 +12,23 @@ import time
 import uuid
 import weakref
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from diffusers import StableDiffusionPipeline
+from diffusers import ControlNetModel, StableDiffusionPipeline
 from numpy.typing import NDArray
 from PIL import Image
 
 from studiolo.errors import DatabaseError, StudioloError, UnacceptableError, WeightsError
 from studiolo.generation.base import load_base
+from studiolo.generation.controlnets import load_controlnets
 from studiolo.generation.engine import Engine, Events, Portrait, Step, Work
 from studiolo.generation.engine import Order as EngineOrder
+from studiolo.portraits.edit_passes import engine_order
 from studiolo.portraits.orders import to_engine
 from studiolo.portraits.rounds import Draft, Drawing, Drawn, StoredLora
 from studiolo.portraits.styles import style_lora_path
@@ -120,10 +122,19 @@ class LoraFiles:
 
 
 class Sampler:
-    """Draws drafts with the base `base` (a card's id), their face-LoRAs taken from `store`."""
+    """Draws drafts with the base `base` (a card's id), their face-LoRAs taken from `store`; edits with `controlnets`,
+    another card's.
+    """
 
-    def __init__(self, store: Store, base: str, settings: GenerationSettings, meters: Meters | None = None) -> None:
-        self.store, self.base, self.settings = store, base, settings
+    def __init__(
+        self,
+        store: Store,
+        base: str,
+        settings: GenerationSettings,
+        meters: Meters | None = None,
+        controlnets: str | None = None,
+    ) -> None:
+        self.store, self.base, self.settings, self.controlnets = store, base, settings, controlnets
         self.meters = meters or NoMeters()
         self.name = f"sampler-{uuid.uuid4().hex[:12]}"
         self._faults = 0
@@ -132,12 +143,13 @@ class Sampler:
         """Turns of the engine, and when they were last seen to be others, or none was wanted."""
 
     def open(self, device: str = "cpu") -> None:
-        """Load the base on a device."""
-        self.use(load_base(pull(self.base), device=device))
+        """Load the base, and the ControlNets, on a device."""
+        networks = None if self.controlnets is None else load_controlnets(pull(self.controlnets), device=device)
+        self.use(load_base(pull(self.base), device=device), networks)
 
-    def use(self, pipeline: StableDiffusionPipeline) -> None:
-        """Draw with this base."""
-        self.engine = Engine.configured(pipeline, self.settings)
+    def use(self, pipeline: StableDiffusionPipeline, controlnets: Mapping[str, ControlNetModel] | None = None) -> None:
+        """Draw with this base, and these ControlNets."""
+        self.engine = Engine.configured(pipeline, self.settings, controlnets)
         self._loras, self._entering = LoraFiles(self.store), threading.Lock()
         self._forgotten: set[str] = set()
         self._inside: weakref.WeakKeyDictionary[Sampling, tuple[str, ...]] = weakref.WeakKeyDictionary()
@@ -151,10 +163,11 @@ class Sampler:
         """
         with answering(draft.request_id) if draft.request_id else nullcontext():
             log.info("a draft begins", extra={"candidates": draft.count, "worker": self.name})
-        loras, style_file = _loras_of(draft), style_lora_path(draft.style)
+        loras = _loras_of(draft)
         whose = (draft.order.identity_id, *(one.whose for one in loras.values()))
         files = {name: self._loras.get(*astuple(one)) for name, one in loras.items() if not self._is_forgotten(whose)}
-        paths = {name: str(file.path) for name, file in files.items()}
+        order = self._order(draft, {name: str(file.path) for name, file in files.items()})
+        order = replace(order, deadline_s=draft.deadline_s, previews=draft.preview_s > 0)
         with self._entering:
             if self._is_forgotten(whose):
                 for one in self._forgotten.intersection(whose):
@@ -162,20 +175,27 @@ class Sampler:
                 person = whose[0] in self._forgotten
                 reason, what = ("identity", "person") if person else ("style", "style")
                 raise UnacceptableError(reason, f"The {what} is not there any more.")
-            fields = to_engine(
-                draft.order,
-                draft.style,
-                {"trigger": draft.subject.trigger, "common_tags": draft.subject.common_tags},
-                face_lora_path=paths.get("face"),
-                style_lora_path=paths.get("style") or (str(style_file) if style_file else None),
-                count=draft.count,
-                first_index=draft.first_index,
-                fits=self.engine.fits,
-            )
-            order = EngineOrder(**fields, deadline_s=draft.deadline_s, previews=draft.preview_s > 0)
-            sampling = Sampling(self, self.engine.submit(order), fields["prompt"], draft)
+            sampling = Sampling(self, self.engine.submit(order), order.prompt, draft)
             self._inside[sampling] = whose
         return sampling
+
+    def _order(self, draft: Draft, loras: dict[str, str]) -> EngineOrder:
+        """What the engine is asked for; `loras` are paths on this disk."""
+        if draft.edit is not None:
+            who = draft.subject, loras.get("face")
+            return engine_order(self.engine, draft.edit, *who, draft.count, draft.first_index)
+        style_file = style_lora_path(draft.style)
+        fields = to_engine(
+            draft.order,
+            draft.style,
+            {"trigger": draft.subject.trigger, "common_tags": draft.subject.common_tags},
+            face_lora_path=loras.get("face"),
+            style_lora_path=loras.get("style") or (str(style_file) if style_file else None),
+            count=draft.count,
+            first_index=draft.first_index,
+            fits=self.engine.fits,
+        )
+        return EngineOrder(**fields)
 
     def forget(self, name: str) -> dict[str, int]:
         """Stop the drafts of a person or style, take no more, and drop what is kept of them; how much of what."""

@@ -25,8 +25,8 @@ from diffusers.utils import logging as diffusers_logging
 from fastapi import Body, FastAPI
 from numpy.typing import NDArray
 
-from actors.dispatcher import TRIGGER
 from actors.finisher import Finish, PortraitFinisher, Sitter
+from actors.plans import TRIGGER
 from benchmarks.people import SUITE
 from benchmarks.workloads import open_base
 from studiolo.generation.base import fits

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from jobs.base import base
+from jobs.controlnets import controlnets
 from jobs.dataset import dataset
 from jobs.deliver import deliver
 from jobs.keys import keys
@@ -35,6 +36,7 @@ app.add_typer(keys, name="keys")
 app.command()(serve)
 app.command()(trainer)
 app.command()(base)
+app.command()(controlnets)
 app.command()(samples)
 app.command()(style)
 app.command()(synthesise)

@@ -30,7 +30,8 @@ from studiolo.weights.fetch import pull
 HELD_OUT = 64
 """Pictures the autoencoder never sees; its figure is measured on them."""
 
-_SEEING = PerceptionSettings(min_side_px=64, min_face_px=24)
+SEEING = PerceptionSettings(min_side_px=64, min_face_px=24)
+"""How pictures to learn from are looked at: they are small."""
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -50,7 +51,7 @@ class Run:
 
 def run(wanted: Run) -> None:
     """Train and package. Raises `SettingsError` before any work, `TrainingError` when the loss diverges."""
-    _check(wanted)
+    check(wanted.data, wanted.init, wanted.captions, wanted.device)
     store = Store(wanted.out)
     with store.lock("base"):
         base = load_base(wanted.init or pull("embedded-base"))
@@ -63,16 +64,17 @@ def run(wanted: Run) -> None:
             _train_denoiser(wanted, base, faces, tracker, run_id)
 
 
-def _check(wanted: Run) -> None:
+def check(data: Path, init: Path | None, captions: Path | None, device: str) -> None:
+    """Raise `SettingsError` for a path or device that is not there."""
     found = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    if wanted.device not in (*found, *(["cuda"] if len(found) > 1 else [])):
-        raise SettingsError(f"device: got {wanted.device!r}, wanted one that torch finds: {', '.join(found)}")
-    require_path(wanted.data, "data", "a folder of pictures", folder=True)
-    if wanted.init is not None:
-        require_path(wanted.init, "init", "the folder of a base", folder=True)
-        require_path(wanted.init / "unet", "init", "the folder of a base, with its unet/", folder=True)
-    if wanted.captions is not None:
-        require_path(wanted.captions, "captions", "JSONL with file, trigger and tags")
+    if device not in (*found, *(["cuda"] if len(found) > 1 else [])):
+        raise SettingsError(f"device: got {device!r}, wanted one that torch finds: {', '.join(found)}")
+    require_path(data, "data", "a folder of pictures", folder=True)
+    if init is not None:
+        require_path(init, "init", "the folder of a base", folder=True)
+        require_path(init / "unet", "init", "the folder of a base, with its unet/", folder=True)
+    if captions is not None:
+        require_path(captions, "captions", "JSONL with file, trigger and tags")
 
 
 def _train_autoencoder(
@@ -111,7 +113,7 @@ def _train_denoiser(
 
     def on_metric(step: int, loss: float) -> None:
         curve.append((step, loss))
-        _say(f"step {step}, loss {loss:.4f}, {100 * budget.progress:.0f}% of {wanted.minutes:g} minutes")
+        say(f"step {step}, loss {loss:.4f}, {100 * budget.progress:.0f}% of {wanted.minutes:g} minutes")
 
     def on_checkpoint(step: int) -> None:
         content = cv2.imencode(".png", sample_sheet(trainer.averaged())[..., ::-1])[1].tobytes()
@@ -129,7 +131,8 @@ def _train_denoiser(
     )
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Tell whoever waits."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -144,9 +147,9 @@ def write_captions(data: Path, path: Path) -> Path:
     lines = []
     for picture in sorted(item for item in data.iterdir() if item.suffix.lower() in _SUFFIXES):
         try:
-            faces = perceive_photo(suite, decode(picture.read_bytes(), _SEEING), _SEEING).faces
+            faces = perceive_photo(suite, decode(picture.read_bytes(), SEEING), SEEING).faces
         except (OSError, PhotoError) as error:
-            _say(f"left out: {picture.name}: {error}")
+            say(f"left out: {picture.name}: {error}")
             continue
         if faces:
             row = {"file": picture.name, "trigger": trigger_phrase([faces[0]["attributes"]]), "tags": faces[0]["tags"]}

@@ -7,7 +7,7 @@ from studiolo.service.endpoint import EndpointSettings
 from studiolo.service.erasure import Elsewhere
 from studiolo.service.live import Live, LiveMemory
 from studiolo.service.service import Service
-from web import errors, events, identities, jobs, openai_images, portraits, provenance, service, styles
+from web import edits, errors, events, identities, jobs, openai_images, portraits, provenance, service, styles
 from web.document import describe
 from web.endpoint import Endpoint
 from web.errors import Problem
@@ -39,7 +39,7 @@ def create_app(
     app.state.endpoint = Endpoint(opened, settings, live or LiveMemory(), elsewhere)
     app.add_middleware(Gate, service=opened, settings=settings)
     errors.install(app)
-    for module in (service, jobs, events, styles, portraits, identities, openai_images, provenance):
+    for module in (service, jobs, events, styles, portraits, edits, identities, openai_images, provenance):
         app.include_router(module.router)
     describe(app)
     return app

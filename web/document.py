@@ -39,9 +39,10 @@ _REQUEST_ID_HEADER = {
 _TAGS = [
     {"name": "identities", "description": "People: learned from an album, with their consent, and erased."},
     {"name": "portraits", "description": "Portraits of people in styles or in words."},
+    {"name": "edits", "description": "People in the place of somebody in a picture that is sent."},
     {"name": "styles", "description": "Looks that portraits are made in: ours, and your own."},
     {"name": "jobs", "description": "What was accepted, and how it goes on."},
     {"name": "provenance", "description": "Whether a picture was made here."},
-    {"name": "openai", "description": "OpenAI's route for pictures."},
+    {"name": "openai", "description": "OpenAI's routes for pictures."},
     {"name": "service", "description": "The service itself."},
 ]

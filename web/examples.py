@@ -32,6 +32,8 @@ OPENAI: dict[str, Example] = {
         "value": {"prompt": "a portrait in a garden", "user": IDENTITY_ID, "response_format": "b64_json"}
     },
 }
+EDIT = {"identity_id": IDENTITY_ID, "face": "0.5,0.4", "count": 1, "seed": 7, "prompt": "smiling"}
+OPENAI_EDIT = {"prompt": "smiling", "identity_id": IDENTITY_ID, "n": 1}
 ALBUM = {
     "name": "Anna",
     "consent_given_by": "Anna",

@@ -57,6 +57,10 @@ class FormReader(ABC):
         self._part: Part | None = None
         self._ended = False
 
+    def is_file(self, name: str) -> bool:
+        """Whether a part of this name is a file. Raises `RefusedError`."""
+        return name == self.files
+
     @abstractmethod
     def begin(self) -> None:
         """Another file begins. Raises `RefusedError`."""
@@ -129,7 +133,7 @@ class FormReader(ABC):
     def _begun(self) -> Part:
         _, options = parse_options_header(self._headers.get(b"content-disposition"))
         name = options.get(b"name", b"").decode("utf-8", "replace")
-        if name == self.files:
+        if self.is_file(name):
             self.begin()
             return Part(name, tempfile.SpooledTemporaryFile(_IN_MEMORY))
         if self.many and name == self.many and len(self.listed) < _MOST_LISTED:

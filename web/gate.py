@@ -23,7 +23,7 @@ from web.strangers import Strangers
 
 log = logging.getLogger("studiolo.requests")
 
-STREAMED = frozenset({"/v1/identities", "/v1/provenance", "/v1/styles"})
+STREAMED = frozenset({"/v1/edits", "/v1/identities", "/v1/images/edits", "/v1/provenance", "/v1/styles"})
 """Paths whose routes read their bodies themselves."""
 _PROTECTED = "/v1/"
 _SOUND_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from studiolo.errors import NotFoundError
-from studiolo.portraits.requests import PortraitRequest, PortraitsResult
+from studiolo.portraits.requests import PortraitsResult, request_of
 from studiolo.service.records import Job, Kind, State
 from web.endpoint import Endpoint, Here, TheJob, Who, found_job
 from web.types import IDENTITY_PATTERN, CurvePoint, ImageView, JobPage, JobView
@@ -91,7 +91,7 @@ def job_view(here: Endpoint, request: Request, job: Job, position: int | None = 
         curve=[CurvePoint(step=step, loss=loss) for step, loss in job.curve or ()],
         expires_at=job.result_until,
         position=position,
-        seed=PortraitRequest.model_validate(job.request).job_seed(job.id) if portraits else None,
+        seed=request_of(job.request).job_seed(job.id) if portraits else None,
         images=[
             ImageView(
                 url=here.url(request, f"/v1/jobs/{job.id}/images/{number}"),

@@ -1,4 +1,4 @@
-"""The route of portraits."""
+"""The route of portraits, and how jobs of pictures are accepted and waited for."""
 
 import asyncio
 from typing import Annotated
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from studiolo.errors import ConflictError, NotFoundError, SettingsError, UnacceptableError
-from studiolo.portraits.requests import PortraitRequest
+from studiolo.portraits.requests import EditRequest, PortraitRequest
 from studiolo.service.identities import IdentityState
 from studiolo.service.keys import Caller
 from studiolo.service.logs import current_request
@@ -97,6 +97,23 @@ def accept(
         wanted.look(here.settings.style_folder, None if own is None else own.style())
     except SettingsError as error:
         raise UnacceptableError("style", str(error)) from None
+    return enqueue(here, who, wanted, deadline_s, idempotency_key, webhook_url)
+
+
+def enqueue(
+    here: Endpoint,
+    who: Caller,
+    wanted: PortraitRequest | EditRequest,
+    deadline_s: float | None,
+    idempotency_key: str | None,
+    webhook_url: str | None,
+    job_id: str | None = None,
+) -> Job:
+    """Put a job of pictures into the queue, or refuse it; `job_id` is that under which files lie there already.
+
+    Raises `RefusedError`.
+    """
+    service = here.service
     if webhook_url is not None:
         check_url(webhook_url, service.settings.webhooks)
     if wanted.identity_id is not None:
@@ -107,6 +124,7 @@ def accept(
             raise ConflictError("identity_not_ready", _NOT_READY[identity.state])
     new = NewJob(
         kind=Kind.PORTRAITS,
+        id=job_id,
         request=wanted.model_dump(mode="json", exclude_defaults=True),
         steps=wanted.steps(here.settings.generation),
         units=wanted.count,

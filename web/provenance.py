@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1", tags=["provenance"])
 
 _SNIFFED = 16
 _UPSCALE = 4
-"""The largest portrait has so many sides of the base's pictures."""
+"""The largest portrait has so many sides of the base's pictures; an edit is as large as its template."""
 _BINARY = {"schema": {"type": "string", "format": "binary"}, "example": "the file's bytes"}
 _BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": _BINARY}}}
 
@@ -34,7 +34,7 @@ async def look_up_provenance(here: Here, who: Who, request: Request) -> Provenan
     """
     with tempfile.TemporaryFile() as file:
         await _receive(request, here, file)
-        max_pixels = (_UPSCALE * here.settings.base_px) ** 2
+        max_pixels = max(_UPSCALE * here.settings.base_px, here.settings.perception.working_side_px) ** 2
         async with here.looks:
             verdict = await run_in_threadpool(here.service.provenance.judge, file, max_pixels)
     return ProvenanceView(

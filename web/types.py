@@ -131,6 +131,49 @@ class PortraitsBody(Body):
     """Told when the job has ended."""
 
 
+_SHARE = r"(0|1|0?\.[0-9]{1,9}|1\.0{1,9})"
+_POINT = rf"^{_SHARE},{_SHARE}$"
+
+
+class EditTexts(Body):
+    """The texts of the form of `POST /v1/edits`."""
+
+    identity_id: str = pydantic.Field(pattern=IDENTITY_PATTERN)
+    """Whose face."""
+    face: str | None = pydantic.Field(None, pattern=_POINT)
+    """`X,Y`: a point of the face that is drawn anew, where there are several; from 0,0, left above, to 1,1, right
+    below, in the picture as viewers show it. Without it the only face, or one with four times the area of any other."""
+    count: int = pydantic.Field(1, ge=1, le=64)
+    """Pictures wanted."""
+    seed: int | None = pydantic.Field(None, ge=0, lt=2**31)
+    """The same request with the same seed gives the same pictures; other ones each time when absent."""
+    prompt: str = pydantic.Field("", max_length=500)
+    """Words about the face, after the person's own."""
+    negative_prompt: str = pydantic.Field("", max_length=500)
+    """What it should not show."""
+    strength: float = pydantic.Field(0.65, gt=0, le=1, allow_inf_nan=False)
+    """How far the template's face is drawn anew: with less, more of it stays."""
+    deadline_s: float | None = pydantic.Field(None, gt=0, le=1e9, allow_inf_nan=False)
+    """Seconds from now within which it has to be done. Refused at once when that cannot be met."""
+    wait_s: float = pydantic.Field(0, ge=0, le=1e6, allow_inf_nan=False)
+    """Seconds to wait for the result in this request."""
+    webhook_url: str | None = pydantic.Field(None, pattern=r"^https?://[\x21-\x7e]{1,2000}$")
+    """Told when the job has ended."""
+
+    @property
+    def point(self) -> tuple[float, float] | None:
+        """`face` in numbers."""
+        return _point(self.face)
+
+
+def _point(text: str | None) -> tuple[float, float] | None:
+    """`X,Y` in numbers."""
+    if text is None:
+        return None
+    x, y = map(float, text.split(","))
+    return x, y
+
+
 class OwnStyleView(View):
     """What there is to say of a style of your own."""
 
@@ -249,8 +292,8 @@ class ErasureView(View):
     """Signed with Ed25519: what went, and when."""
 
 
-class OpenAIBody(pydantic.BaseModel):
-    """Body of `POST /v1/images/generations`; fields of OpenAI's that have no meaning here are passed over."""
+class OpenAIWanted(pydantic.BaseModel):
+    """What both of OpenAI's routes take; fields of OpenAI's that have no meaning here are passed over."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
@@ -260,8 +303,6 @@ class OpenAIBody(pydantic.BaseModel):
     """The base's card; may be absent, there is one."""
     n: int | None = pydantic.Field(1, ge=1, le=10)
     """Pictures wanted."""
-    size: str | None = pydantic.Field(None, pattern=r"^(auto|[1-9]\d{0,3}x[1-9]\d{0,3})$")
-    """`WIDTHxHEIGHT`, square."""
     response_format: str | None = pydantic.Field("url", pattern=r"^(url|b64_json)$")
     """`url`, fetched with the API key, or `b64_json`."""
     output_format: str | None = pydantic.Field("png", pattern=r"^png$")
@@ -272,10 +313,39 @@ class OpenAIBody(pydantic.BaseModel):
     """The identity; a person of the base's own when absent."""
     identity_id: str | None = pydantic.Field(None, max_length=100)
     """The identity, for callers whose `user` means something else."""
-    style_name: str | None = pydantic.Field(None, max_length=100)
-    """Name of a style (`GET /v1/styles`)."""
     seed: int | None = pydantic.Field(None, ge=0, lt=2**31)
     """The same request with the same seed gives the same pictures."""
+
+    @property
+    def who(self) -> str | None:
+        """The identity, however it is given."""
+        return self.identity_id or self.user or None
+
+
+class OpenAIBody(OpenAIWanted):
+    """Body of `POST /v1/images/generations`."""
+
+    size: str | None = pydantic.Field(None, pattern=r"^(auto|[1-9]\d{0,3}x[1-9]\d{0,3})$")
+    """`WIDTHxHEIGHT`, square."""
+    style_name: str | None = pydantic.Field(None, max_length=100)
+    """Name of a style (`GET /v1/styles`)."""
+
+
+class OpenAITexts(OpenAIWanted):
+    """The texts of the form of `POST /v1/images/edits`, beside its `image`. The person has to be named, as
+    `identity_id` (with OpenAI's client in `extra_body`) or as `user`."""
+
+    size: str | None = pydantic.Field(None, max_length=20)
+    """`auto`, or absent: a picture is as large as its template."""
+    face: str | None = pydantic.Field(None, pattern=_POINT)
+    """`X,Y`: see `POST /v1/edits`."""
+    strength: float = pydantic.Field(0.65, gt=0, le=1, allow_inf_nan=False)
+    """How far the template's face is drawn anew."""
+
+    @property
+    def point(self) -> tuple[float, float] | None:
+        """`face` in numbers."""
+        return _point(self.face)
 
 
 class OpenAIImage(View):
@@ -286,7 +356,7 @@ class OpenAIImage(View):
 
 
 class OpenAIImages(View):
-    """Answer of `POST /v1/images/generations`."""
+    """Answer of OpenAI's routes."""
 
     created: int
     data: list[OpenAIImage]

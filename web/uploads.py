@@ -115,10 +115,11 @@ class _AlbumReader(FormReader):
     async def _put(self, file: IO[bytes], sha256: str, size: int) -> None:
         number = len(self.album.photos) + 1
         async with self.here.writes:
-            await run_in_threadpool(_store, self.here.service.store, self.album.path(number), file)
+            await run_in_threadpool(store_file, self.here.service.store, self.album.path(number), file)
         self.album.photos.append({"sha256": sha256, "bytes": size})
 
 
-def _store(store: Store, path: str, file: IO[bytes]) -> None:
+def store_file(store: Store, path: str, file: IO[bytes]) -> None:
+    """Put the whole of an open file into the store."""
     file.seek(0)
     store.write_bytes(path, file.read())

@@ -15,6 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 FACE_RATIO_MIN, FACE_RATIO_MAX = 0.35, 0.45
 """The paper's range of the face's side as a share of the crop's side."""
 
+FACE_CENTRE = (0.5, 0.54)
+"""Where the middle of the face lies in the views that a base learns from, as a share of their side: a little low, for
+the hair above it."""
+
 TEMPLATE_N2 = np.array(
     [[30.2946, 51.6963], [65.5318, 51.5014], [48.0252, 71.7366], [33.5493, 92.3655], [62.7299, 92.2041]]
 )
@@ -57,6 +61,24 @@ def invert(matrix: ArrayLike) -> NDArray[np.float64]:
     m = np.asarray(matrix, np.float64)
     turn = np.linalg.inv(m[:, :2])
     return np.concatenate([turn, -(turn @ m[:, 2])[:, None]], axis=1)
+
+
+def affine_between(from_N2: ArrayLike, to_N2: ArrayLike) -> NDArray[np.float64]:
+    """The affine matrix M [2, 3] that carries `from_N2` closest to `to_N2`, both [N, 2]: it warps a generated face's
+    landmarks onto those of a template (FaceChain, section 2.5.1).
+
+    The paper wants M to align both "perfectly" and gives it no number. Six unknowns cannot do that for more than three
+    points, so M is the least-squares solution: argmin_M sum_i |M (x_i, y_i, 1) - x'_i|^2. What M leaves over is what
+    tells the two faces apart. Raises `ValueError` for points on one line, which have no solution.
+    """
+    source, target = (np.asarray(points, np.float64).reshape(-1, 2) for points in (from_N2, to_N2))
+    centre, spread = source.mean(axis=0), max(float(source.std()), 1e-12)
+    ones = np.concatenate([(source - centre) / spread, np.ones((len(source), 1))], axis=1)
+    if not (np.isfinite(ones).all() and np.isfinite(target).all()) or np.linalg.matrix_rank(ones, 1e-6) < 3:
+        raise ValueError("landmarks on one line or not finite; wanted at least three that span a plane")
+    solved = np.linalg.lstsq(ones, target, rcond=None)[0].T
+    turn = solved[:, :2] / spread
+    return np.concatenate([turn, (solved[:, 2] - turn @ centre)[:, None]], axis=1)
 
 
 def rotate(

@@ -58,6 +58,8 @@ class Reason(StrEnum):
     NOT_ONE_FACE = "not_one_face"
     FACE_SIZE = "face_size"
     CROP_CUTS_FACE = "crop_cuts_face"
+    TURNED_AWAY = "turned_away"
+    NO_FACE_THERE = "no_face_there"
 
     def sentence(self) -> str:
         """The reason in one plain sentence, empty for `NONE`."""
@@ -94,6 +96,8 @@ _SENTENCES: dict[Reason, str] = {
     Reason.NOT_ONE_FACE: "The portrait does not show exactly one clear face.",
     Reason.FACE_SIZE: "The face is too small or too large in the portrait.",
     Reason.CROP_CUTS_FACE: "The face fills too much of the portrait for a print of this shape.",
+    Reason.TURNED_AWAY: "The face is turned too far to the side, up or down for another to be drawn in its place.",
+    Reason.NO_FACE_THERE: "We found no face at this point of the picture.",
 }
 
 

@@ -77,9 +77,25 @@ class Engine:
         self._turns, self._busy_s = 0, 0.0
 
     @classmethod
-    def configured(cls, pipeline: StableDiffusionPipeline, settings: GenerationSettings) -> "Engine":
+    def configured(
+        cls,
+        pipeline: StableDiffusionPipeline,
+        settings: GenerationSettings,
+        controlnets: Mapping[str, ControlNetModel] | None = None,
+    ) -> "Engine":
         """An engine as the settings want it."""
-        return cls(pipeline, settings.slots, rank_budget=settings.rank_budget, precision=settings.precision)
+        return cls(
+            pipeline,
+            settings.slots,
+            rank_budget=settings.rank_budget,
+            precision=settings.precision,
+            controlnets=controlnets,
+        )
+
+    @property
+    def side_px(self) -> int:
+        """Side of the base's own pictures."""
+        return int(self._pipeline.unet.config.sample_size * self._pipeline.vae_scale_factor)
 
     def work(self) -> "Work":
         """What has been done so far; from any thread."""
@@ -168,7 +184,7 @@ class Engine:
             if name not in self._controlnets:
                 raise SettingsError(f"no ControlNet is called {name!r}; {nearest(name, self._controlnets)}")
         factor, config = self._pipeline.vae_scale_factor, self._pipeline.unet.config
-        side_px = config.sample_size * factor if order.size_px is None else order.size_px
+        side_px = self.side_px if order.size_px is None else order.size_px
         shape_CHW = (config.in_channels, side_px // factor, side_px // factor)
         check_shapes(order, side_px, shape_CHW, factor)
         return shape_CHW, tuple(sorted(order.controls))

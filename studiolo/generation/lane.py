@@ -13,6 +13,7 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 
+from studiolo.generation.controlnets import residuals
 from studiolo.generation.grouped import FactorBuffers
 from studiolo.generation.slot import Slot
 
@@ -95,7 +96,7 @@ class Lane:
                 timesteps_N,
                 self._prompts_NLD,
                 return_dict=False,
-                **self._residuals(latents_NCHW, timesteps_N),
+                **residuals(self._controlnets, self._controls, latents_NCHW, timesteps_N, self._prompts_NLD),
             )[0]
         for index, slot in active:
             try:
@@ -103,25 +104,6 @@ class Lane:
             except Exception as error:
                 failed[index] = error
         return failed
-
-    def _residuals(self, latents_NCHW: Tensor, timesteps_N: Tensor) -> dict[str, object]:
-        """What the ControlNets add to the UNet, all together."""
-        down: list[Tensor] = []
-        middle: Tensor | None = None
-        for name, (pictures_N3HW, scales_N111) in sorted(self._controls.items()):
-            more_down, more_middle = self._controlnets[name](
-                latents_NCHW,
-                timesteps_N,
-                encoder_hidden_states=self._prompts_NLD,
-                controlnet_cond=pictures_N3HW,
-                conditioning_scale=scales_N111,
-                return_dict=False,
-            )
-            down = [a + b for a, b in zip(down, more_down, strict=True)] if down else list(more_down)
-            middle = more_middle if middle is None else middle + more_middle
-        if middle is None:
-            return {}
-        return {"down_block_additional_residuals": tuple(down), "mid_block_additional_residual": middle}
 
     def _buffer(self, shape: torch.Size | tuple[int, ...]) -> Tensor:
         rows = _ROWS * len(self._slots)

@@ -3,7 +3,8 @@
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,8 @@ class Finished:
     similarity_unfused: float
     """0..1, before a photo's face was set in."""
     fusion: Fusion
+    outline_px: NDArray[np.float64] | None = None
+    """[68, 2]: the landmarks of its face, where they were asked for and there is one."""
 
 
 class Finisher:
@@ -119,6 +122,17 @@ class Finisher:
                 image = retouch(image, suite.regions(image, drawn.landmarks_px), settings.retouch)
             score = drawn if image is drawn_rgb_u8 else self._score(image, references_ND)
             return Finished(image, score, drawn.similarity, fused)
+
+    def judge(self, rgb_u8: RgbU8, references_ND: Floats) -> Score:
+        """The score of a picture [H, W, 3] against the embeddings [N, D] of its person's references."""
+        with self._lock:
+            return self._score(rgb_u8, references_ND)
+
+    @contextmanager
+    def models(self) -> Iterator[Suite]:
+        """The suite, for as long as nobody else needs it; nothing of the finisher may be called meanwhile."""
+        with self._lock:
+            yield self._suite
 
     def _upscaler(self, factor: int) -> Upscaler:
         if factor not in self._upscalers:

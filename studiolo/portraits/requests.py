@@ -1,11 +1,12 @@
-"""Portraits that were asked for over HTTP: the request as the queue keeps it, and the result as a worker leaves it.
+"""Portraits and edits that were asked for over HTTP: the request as the queue keeps it, the result as a worker leaves
+it.
 
 A request holds what a worker needs to make a bulk job's order of it, and nothing that would make two equal requests
 differ.
 """
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 
@@ -20,7 +21,26 @@ PROMPT_STYLE = "prompt"
 """Name of the style that is nothing but the caller's words."""
 
 
-class PortraitRequest(Section):
+class _Request(Section):
+    """What both kinds of requests have."""
+
+    prompt: str = ""
+    """Words, after those of the style when there is one."""
+    negative_prompt: str = ""
+    """What to keep away from, beside what the style keeps away from."""
+    count: int = pydantic.Field(1, ge=1)
+    """Pictures wanted."""
+    seed: int | None = pydantic.Field(None, ge=0, lt=2**31)
+    """Like the bulk job's seed; None: made of the job's id, so that every attempt makes the same pictures."""
+
+    def job_seed(self, job_id: str) -> int:
+        """The seed, or that of a job for which none was given; asked for again it gives the same pictures."""
+        if self.seed is not None:
+            return self.seed
+        return int.from_bytes(hashlib.sha256(job_id.encode()).digest()[:4], "big") >> 1
+
+
+class PortraitRequest(_Request):
     """`count` portraits of a person, in a style, in words, or both."""
 
     identity_id: str | None = None
@@ -29,14 +49,6 @@ class PortraitRequest(Section):
     """Name of a style."""
     style_id: str | None = None
     """The style, where it is one of the caller's own."""
-    prompt: str = ""
-    """Words, after those of the style when there is one."""
-    negative_prompt: str = ""
-    """What to keep away from, beside what the style keeps away from."""
-    count: int = pydantic.Field(1, ge=1)
-    """Portraits wanted."""
-    seed: int | None = pydantic.Field(None, ge=0, lt=2**31)
-    """Like the bulk job's seed; None: made of the job's id, so that every attempt makes the same pictures."""
     upscale: Literal[1, 2, 4] | None = None
     """Side of a portrait, in sides of the base's pictures; None: as the settings say."""
     accept_similarity: float | None = pydantic.Field(None, ge=0, le=1)
@@ -53,12 +65,6 @@ class PortraitRequest(Section):
         if self.style is None and not self.prompt.strip():
             raise ValueError("wanted a style, a prompt, or both")
         return self
-
-    def job_seed(self, job_id: str) -> int:
-        """The seed, or that of a job for which none was given; asked for again it gives the same pictures."""
-        if self.seed is not None:
-            return self.seed
-        return int.from_bytes(hashlib.sha256(job_id.encode()).digest()[:4], "big") >> 1
 
     def look(self, style_folder: str | None = None, own: Style | None = None) -> Style:
         """The style with the caller's words in it; `own` is it, where it is one of the caller's own.
@@ -109,6 +115,34 @@ class PortraitRequest(Section):
             seed=order_seed(self.job_seed(job_id), style),
             generation=self.settings(default),
         )
+
+
+class EditRequest(_Request):
+    """`count` pictures of a person in the place of a template's; the template lies in the store, with the job."""
+
+    identity_id: str
+    """Whose face."""
+    template_sha256: str = pydantic.Field(pattern="^[0-9a-f]{64}$")
+    """Of the template's file."""
+    face: tuple[float, float] | None = None
+    """A point of the face that is meant, in shares of the template's width and height."""
+    strength: float = pydantic.Field(0.65, gt=0, le=1)
+    """Share of the steps that are done on the template's face: with less, more of it stays."""
+
+    def steps_each(self, default: GenerationSettings) -> int:
+        """Denoising steps of one picture, its sketch apart; 0 when the strength leaves none."""
+        return int(default.steps * self.strength)
+
+    def steps(self, default: GenerationSettings) -> int:
+        """Denoising steps of the sketches and the first round: what the backlog is counted in."""
+        each = default.candidates_per_portrait
+        return each * default.steps + candidates_in_round(0, self.count, each) * self.steps_each(default)
+
+
+def request_of(kept: dict[str, Any]) -> PortraitRequest | EditRequest:
+    """The request of a job of portraits as the queue keeps it. Raises `pydantic.ValidationError`."""
+    kind = EditRequest if "template_sha256" in kept else PortraitRequest
+    return kind.model_validate(kept)
 
 
 class ResultImage(Section):

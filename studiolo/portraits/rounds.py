@@ -6,7 +6,7 @@ may be in another process: what passes between them is defined here.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from studiolo.portraits.ranking import (
     wants_retry,
 )
 from studiolo.portraits.styles import Style
+
+if TYPE_CHECKING:
+    from studiolo.portraits.edits import EditPass
 
 RgbU8 = NDArray[np.uint8]
 
@@ -69,6 +72,8 @@ class Draft:
     """Of the HTTP request it is for, for the log."""
     style_lora: StoredLora | None = None
     """Of a style whose LoRA is in the store; None where the style says itself where it is, or has none."""
+    edit: "EditPass | None" = None
+    """The pass of an edit, where it is one; `order` and `style` are then those of the edit."""
 
 
 @dataclass(frozen=True)

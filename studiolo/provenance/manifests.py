@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from studiolo.provenance.credentials import Credentials
 
 _MADE_BY_A_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+_MADE_IN_PART = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _APP11 = b"\xff\xeb"
 _OFFSET = struct.Struct(">Q")
@@ -73,8 +74,10 @@ class Signer:
     def __init__(self, credentials: "Credentials") -> None:
         self.credentials = credentials
 
-    def stamp(self, content: bytes) -> Stamp:
-        """A manifest for a PNG or JPEG file that has none. Raises `StudioloError` when it cannot be signed."""
+    def stamp(self, content: bytes, composite: bool = False) -> Stamp:
+        """A manifest for a PNG or JPEG file that has none; it says whether the model made all of the picture, or, of a
+        `composite`, a part. Raises `StudioloError` when it cannot be signed.
+        """
         import c2pa
 
         kind, given, signed = media_type(content), self.credentials, io.BytesIO()
@@ -85,7 +88,7 @@ class Signer:
             with (
                 c2pa.Context.from_dict(_SETTINGS) as context,
                 c2pa.Signer.from_info(c2pa.C2paSignerInfo(*info)) as signer,
-                c2pa.Builder(json.dumps(_claims()), context) as builder,
+                c2pa.Builder(json.dumps(_claims(composite)), context) as builder,
             ):
                 builder.sign(signer, kind, io.BytesIO(content), signed)
         except c2pa.C2paError as error:
@@ -95,9 +98,9 @@ class Signer:
             ) from None
         return _difference(content, signed.getvalue())
 
-    def sign(self, content: bytes) -> bytes:
+    def sign(self, content: bytes, composite: bool = False) -> bytes:
         """The file with a manifest in it. Raises as `stamp` does."""
-        return self.stamp(content).put_into(content)
+        return self.stamp(content, composite).put_into(content)
 
 
 def read_manifest(content: bytes, ours: Ours) -> ManifestState:
@@ -142,9 +145,10 @@ def media_type(content: bytes) -> str | None:
     return "image/jpeg" if content.startswith(_JPEG) else None
 
 
-def _claims() -> dict[str, Any]:
+def _claims(composite: bool) -> dict[str, Any]:
     program = {"name": "Studiolo", "version": studiolo.__version__}
-    made = {"action": "c2pa.created", "digitalSourceType": _MADE_BY_A_MODEL, "softwareAgent": program}
+    made = {"action": "c2pa.created", "softwareAgent": program}
+    made["digitalSourceType"] = _MADE_IN_PART if composite else _MADE_BY_A_MODEL
     return {
         "claim_generator_info": [program],
         "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [made]}}],

@@ -125,12 +125,14 @@ class EndpointSettings(ServiceSettings):
     """Model suite that looks at photos and portraits."""
     base: str = "embedded-base"
     """Card of the base; the `model` of the OpenAI-compatible route."""
+    controlnets: str | None = None
+    """Card of the ControlNets for the base, which edits are made with; null: edits are not made."""
     base_px: int = pydantic.Field(128, ge=8)
     """Side of the base's pictures; portraits have 1, 2 or 4 times as much."""
     style_folder: str | None = None
     """Folder with style files of one's own."""
     perception: PerceptionSettings = PerceptionSettings()
-    """Reading photos and seeing faces."""
+    """Reading photos and templates of edits, and seeing faces."""
     selection: SelectionSettings = SelectionSettings()
     """Choosing references, and what is unsafe."""
     face_lora: FaceLoraSettings = FaceLoraSettings()

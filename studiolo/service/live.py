@@ -26,7 +26,7 @@ class Progress:
     attempt: int
     """From 1."""
     stage: str
-    """What is being done: `denoise`, `finish`, `train`."""
+    """What is being done: `look` (at an edit's template), `denoise`, `finish`, `train`."""
     done: int
     """Steps done."""
     total: int

@@ -83,7 +83,7 @@ METRICS = {metric.name: metric for metric in TABLE}
 LABELS = {
     "kind": "|".join(Kind),
     "state": "|".join(State),
-    "stage": "queued|perceive|train|sample|finish|store|whole",
+    "stage": "queued|perceive|train|look|sample|finish|store|whole",
     "reason": "[a-z_]{1,64}",
     "worker": "[A-Za-z0-9_#.:-]{1,100}",
     "method": "GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|other",

@@ -57,9 +57,11 @@ class Provenance:
     def __init__(self, database: Database, signer: Signer) -> None:
         self.database, self.signer = database, signer
 
-    def sign(self, content: bytes) -> bytes:
-        """A picture's file with a signed manifest in it. Raises `StudioloError`."""
-        return self.signer.sign(content)
+    def sign(self, content: bytes, composite: bool = False) -> bytes:
+        """A picture's file with a signed manifest in it, `composite` one of which a part is a template's. Raises
+        `StudioloError`.
+        """
+        return self.signer.sign(content, composite)
 
     def remember(self, job_id: str, pixels_sha256: Iterable[str]) -> Callable[[Session], None]:
         """What `JobQueue.complete` does within its transaction: from then on these pictures are known."""

@@ -48,7 +48,7 @@ class JobQueue:
         another request under the key, `NotFoundError` for an identity that is not the tenant's, and what `check`
         raises.
         """
-        insert = partial(self._submit, new_id("job"), tenant_id, new, key_id, check)
+        insert = partial(self._submit, new.id or new_id("job"), tenant_id, new, key_id, check)
         try:
             return self.database.write(insert)
         except IntegrityError:  # another process was first with this idempotency key: now it is found
@@ -291,7 +291,7 @@ class JobQueue:
         deadline_at = now + (new.deadline_s or self.settings.deadline_s(new.kind))
         if check is not None:
             check(session, deadline_at)
-        fields = new.model_dump(mode="json", exclude={"deadline_s", "person"})
+        fields = new.model_dump(mode="json", exclude={"id", "deadline_s", "person"})
         row = JobRow(id=job_id, tenant_id=tenant_id, key_id=key_id, request_sha256=sha256, **fields)
         row.state, row.reason, row.sentence, row.attempts, row.steps_done = State.QUEUED, "", "", 0, 0
         row.created_at, row.ready_at, row.deadline_at = now, now, deadline_at

@@ -95,6 +95,8 @@ class NewJob(pydantic.BaseModel):
 
     kind: Kind
     """What to make."""
+    id: str | None = None
+    """A fresh `new_id("job")`, when files of it lie in the store already; None: one is made."""
     request: dict[str, Any]
     """The validated request as JSON; no picture and no key."""
     steps: int = pydantic.Field(ge=0)
@@ -116,6 +118,8 @@ class NewJob(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _fresh(self) -> "NewJob":
+        if self.id is not None and not is_id(self.id):
+            raise ValueError("an id of a job is one of new_id('job')")
         if self.person is not None and (self.kind != Kind.IDENTITY or not is_id(self.identity_id or "")):
             raise ValueError("a new person takes a job of kind identity, and an identity_id of new_id('id')")
         return self
@@ -208,6 +212,11 @@ class Page(Generic[Item]):
 def result_folder(job_id: str) -> str:
     """Where the files of all attempts at a job lie, relative to the store."""
     return f"results/{job_id}"
+
+
+def template_path(job_id: str) -> str:
+    """Where the template of an edit lies, relative to the store: it goes when the files of the result go."""
+    return f"{result_folder(job_id)}/template"
 
 
 def new_id(prefix: str) -> str:

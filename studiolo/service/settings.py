@@ -70,7 +70,7 @@ class AdmissionSettings(Section):
 
 
 class UploadSettings(Section):
-    """How much an album or a style may hold."""
+    """How much an album, a style or a template may hold."""
 
     max_photos: int = pydantic.Field(40, ge=1)
     """Photos of an album."""
@@ -78,6 +78,8 @@ class UploadSettings(Section):
     """Size of a photo's file."""
     max_album_mib: float = pydantic.Field(250.0, gt=0)
     """Size of all files of an album together."""
+    max_template_mib: float = pydantic.Field(25.0, gt=0)
+    """Size of an edit's template."""
     max_style_mib: float = pydantic.Field(64.0, gt=0)
     """Size of the LoRA of a tenant's own style; it is kept in float32, up to twice as large."""
     max_styles: int = pydantic.Field(50, ge=0)
@@ -180,7 +182,7 @@ class ServiceSettings(Settings):
     admission: AdmissionSettings = AdmissionSettings()
     """Accepting and refusing."""
     uploads: UploadSettings = UploadSettings()
-    """Albums and styles that are sent."""
+    """Albums, styles and templates that are sent."""
     photo_urls: PhotoUrlSettings = PhotoUrlSettings()
     """Photos given as URLs."""
     webhooks: WebhookSettings = WebhookSettings()

@@ -20,7 +20,8 @@ from studiolo.errors import TrainingError
 from studiolo.generation.autoencoder import SpaceToDepthAutoencoderKL
 from studiolo.settings import Section
 from studiolo.training.checkpoints import Budget
-from studiolo.training.precision import Ema, Masters, set_trainable
+from studiolo.training.loop import warmup_cosine
+from studiolo.training.precision import Descent, set_trainable
 
 
 class AutoencoderSettings(Section):
@@ -71,18 +72,12 @@ class AutoencoderTrainer:
         self._vae, self._pictures, self._settings, self.budget = vae, pictures, settings, budget
         self._generator = torch.Generator().manual_seed(seed)
         self._working = copy.deepcopy(vae).requires_grad_(True).train().to(device)
-        self._masters = Masters([self._working], dtype)
-        self._ema = Ema(self._masters.parameters, settings.ema_decay)
-        self._optimiser = torch.optim.AdamW(
-            self._masters.parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+        self._descent = Descent(
+            [self._working], dtype, weight_decay=0.0, gradient_clip=1.0, ema_decay=settings.ema_decay
         )
 
     def step(self) -> float:
         """One step; its loss. Raises `TrainingError` when that is no longer a number."""
-        share = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, self.budget.progress)))
-        warmup = min(1.0, (self.budget.spent_steps + 1) / 100)
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._settings.learning_rate * share * warmup
         image_B3SS = self._batch()
         given = image_B3SS.to(self._working.device, self._working.dtype, memory_format=torch.channels_last)
         posterior = self._working.encode(given).latent_dist
@@ -92,14 +87,8 @@ class AutoencoderTrainer:
         divergence = 0.5 * (mean.square() + variance - 1 - posterior.logvar.float()).mean()
         loss = reconstruction_loss(decoded_B3SS, image_B3SS.to(decoded_B3SS.device), self._settings)
         loss = loss + self._settings.kl_weight * divergence
-        loss.backward()
-        self._masters.take_gradients()
-        torch.nn.utils.clip_grad_norm_(self._masters.parameters, 1.0)
-        self._optimiser.step()
-        self._masters.give_weights()
-        self._ema.update(self._masters.parameters)
+        value = self._descent.step(loss, self._settings.learning_rate * warmup_cosine(self.budget, 100, 0.05))
         self.budget.spent_steps += 1
-        value = loss.item()
         if not math.isfinite(value):
             raise TrainingError(f"autoencoder: the loss is {value} after {self.budget.spent_steps} steps")
         return value
@@ -108,17 +97,14 @@ class AutoencoderTrainer:
         """`vae` with the moving average as its weights, frozen."""
         dtype = next(self._vae.parameters()).dtype
         self._vae.requires_grad_(True)
-        set_trainable([self._vae], [average.cpu().to(dtype) for average in self._ema.averages])
+        set_trainable([self._vae], [average.cpu().to(dtype) for average in self._descent.averages])
         self._vae.requires_grad_(False)
         return self._vae
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resume needs."""
         return {
-            "masters": self._masters.parameters,
-            "ema": self._ema.averages,
-            "ema_updates": self._ema.updates,
-            "optimiser": self._optimiser.state_dict(),
+            **self._descent.state_dict(),
             "generator": self._generator.get_state(),
             "steps": self.budget.spent_steps,
             "seconds": self.budget.elapsed_s,
@@ -126,11 +112,7 @@ class AutoencoderTrainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
-        self._masters.load(state["masters"])
-        for average, saved in zip(self._ema.averages, state["ema"], strict=True):
-            average.copy_(saved)
-        self._ema.updates = state["ema_updates"]
-        self._optimiser.load_state_dict(state["optimiser"])
+        self._descent.load_state_dict(state)
         self._generator.set_state(state["generator"])
         self.budget.resume(state["steps"], state["seconds"])
 

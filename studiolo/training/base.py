@@ -21,7 +21,8 @@ from studiolo.generation.base import tokenize
 from studiolo.settings import Section
 from studiolo.training.cache import encode_images
 from studiolo.training.checkpoints import Budget
-from studiolo.training.faces import View, compose_caption
+from studiolo.training.faces import CaptionShares, View, random_caption
+from studiolo.training.loop import warmup_cosine
 from studiolo.training.losses import training_losses
 from studiolo.training.precision import Ema, Masters, set_trainable
 
@@ -119,7 +120,8 @@ class BaseTrainer:
 
     def step(self) -> float:
         """One step on a random batch; its loss. Raises `TrainingError` when that is no longer a number."""
-        rate = self._settings.learning_rate * self._schedule()
+        settings = self._settings
+        rate = settings.learning_rate * warmup_cosine(self.budget, settings.warmup_steps, settings.final_rate)
         for group in self._optimiser.param_groups:
             group["lr"] = rate * group["share"]
         loss = self._loss()
@@ -187,13 +189,6 @@ class BaseTrainer:
         groups.setdefault(self._settings.text_rate, []).extend(self._masters[1].parameters)
         return [{"params": masters, "share": share} for share, masters in groups.items()]
 
-    def _schedule(self) -> float:
-        """Share of the peak learning rate: linear warm-up, then a cosine over the budget."""
-        settings = self._settings
-        warmup = min(1.0, (self.budget.spent_steps + 1) / max(1, settings.warmup_steps))
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.budget.progress)))
-        return warmup * (settings.final_rate + (1 - settings.final_rate) * cosine)
-
     def _loss(self) -> Tensor:
         settings, latents, generator = self._settings, self._latents, self._generator
         size = settings.batch_size
@@ -205,7 +200,9 @@ class BaseTrainer:
         offset_BC11 = torch.randn((*mean_BCHW.shape[:2], 1, 1), generator=generator)
         noise_BCHW = noise_BCHW + settings.offset_noise * offset_BC11
         timesteps_B = torch.randint(self._base.scheduler.config.num_train_timesteps, (size,), generator=generator)
-        tokens_BL = tokenize(self._base.tokenizer, [self._caption(latents.views[view]) for view in view_B.tolist()])
+        shares = CaptionShares(settings.caption_dropout, settings.tag_share, settings.style_share)
+        captions = [random_caption(latents.views[view], shares, generator) for view in view_B.tolist()]
+        tokens_BL = tokenize(self._base.tokenizer, captions)
         prompts_BLD = self._text(tokens_BL.to(self._text.device)).last_hidden_state
         return training_losses(
             self._unet,
@@ -217,16 +214,6 @@ class BaseTrainer:
             min_snr_gamma=settings.min_snr_gamma,
             memory_format=torch.channels_last,
         ).mean()
-
-    def _caption(self, view: View) -> str:
-        settings = self._settings
-        dropped, *draws = torch.rand(1 + len(view.tags) + len(view.style), generator=self._generator).tolist()
-        order = torch.randperm(len(draws), generator=self._generator).tolist()
-        if dropped < settings.caption_dropout:
-            return ""
-        keep_tag = [draw < settings.tag_share for draw in draws[: len(view.tags)]]
-        keep_style = [draw < settings.style_share for draw in draws[len(view.tags) :]]
-        return compose_caption(view, keep_tag, keep_style, order)
 
 
 SHEET_PROMPTS = (

@@ -18,14 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from studiolo.albums.geometry import FACE_CENTRE
 from studiolo.generation.base import fits, tokenize
 from studiolo.identities.captions import fit_phrases
 from studiolo.identities.references import CROP_FACE_RATIO
 from studiolo.training.looks import LOOKS, put_look, without_lost_colours
-
-FACE_CENTRE = (0.5, 0.54)
-"""Where the middle of the face lies in a view, as a share of its side: a little low, for the hair above it.
-"""
 
 _JITTER = 0.04  # of the view's side, either way
 

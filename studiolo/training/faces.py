@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -96,6 +97,27 @@ def compose_caption(view: View, keep_tag: Sequence[bool], keep_style: Sequence[b
     phrases = [*view.tags, *view.style]
     kept = [*keep_tag, *keep_style]
     return ", ".join([view.trigger, *(phrases[index] for index in order if kept[index])])
+
+
+@dataclass(frozen=True)
+class CaptionShares:
+    """How much of its words a caption says, each 0..1."""
+
+    dropped: float
+    """Captions that say nothing."""
+    tags: float
+    style: float
+
+
+def random_caption(view: View, shares: CaptionShares, generator: torch.Generator) -> str:
+    """A caption of `view` with a random part of its words, in a random order."""
+    dropped, *draws = torch.rand(1 + len(view.tags) + len(view.style), generator=generator).tolist()
+    order = torch.randperm(len(draws), generator=generator).tolist()
+    if dropped < shares.dropped:
+        return ""
+    keep_tag = [draw < shares.tags for draw in draws[: len(view.tags)]]
+    keep_style = [draw < shares.style for draw in draws[len(view.tags) :]]
+    return compose_caption(view, keep_tag, keep_style, order)
 
 
 def _view(face: Face, flipped: bool, side_px: int, rng: np.random.Generator) -> View:

@@ -1,5 +1,6 @@
 """The loop around a trainer of hours: steps until the budget is spent, checkpoints on the way, a curve."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +11,13 @@ from studiolo.training.checkpoints import Budget, load_checkpoint, save_checkpoi
 
 REPORT_EVERY = 50
 """Steps whose losses are averaged for one point of the curve."""
+
+
+def warmup_cosine(budget: Budget, warmup_steps: int, final_rate: float) -> float:
+    """Share of the peak learning rate: a linear warm-up, then a cosine over the budget down to `final_rate`."""
+    warmup = min(1.0, (budget.spent_steps + 1) / max(1, warmup_steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, budget.progress)))
+    return warmup * (final_rate + (1 - final_rate) * cosine)
 
 
 class Trainer(Protocol):

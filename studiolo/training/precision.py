@@ -5,6 +5,7 @@ float32), but small updates vanish in 8 bits of mantissa: the optimiser therefor
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,59 @@ class Ema:
         for average, parameter in zip(self.averages, parameters, strict=True):
             average.lerp_(parameter, 1 - decay)
         self.updates += 1
+
+
+class Descent:
+    """AdamW on the masters of `modules`, with clipped gradients and a moving average: what a step does to weights."""
+
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        dtype: torch.dtype,
+        *,
+        weight_decay: float,
+        gradient_clip: float,
+        ema_decay: float,
+    ) -> None:
+        self._masters, self._clip = Masters(modules, dtype), gradient_clip
+        self._ema = Ema(self._masters.parameters, ema_decay)
+        self._optimiser = torch.optim.AdamW(
+            self._masters.parameters, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
+        )
+
+    @property
+    def averages(self) -> list[Tensor]:
+        """The moving average, in the order of `Masters.parameters`."""
+        return self._ema.averages
+
+    def step(self, loss: Tensor, learning_rate: float) -> float:
+        """Go down the gradients of `loss`, a scalar; its value."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = learning_rate
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._masters.take_gradients()
+        torch.nn.utils.clip_grad_norm_(self._masters.parameters, self._clip)
+        self._optimiser.step()
+        self._masters.give_weights()
+        self._ema.update(self._masters.parameters)
+        return loss.item()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resume needs."""
+        return {
+            "masters": self._masters.parameters,
+            "ema": self._ema.averages,
+            "ema_updates": self._ema.updates,
+            "optimiser": self._optimiser.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self._masters.load(state["masters"])
+        for average, saved in zip(self._ema.averages, state["ema"], strict=True):
+            average.copy_(saved)
+        self._ema.updates = state["ema_updates"]
+        self._optimiser.load_state_dict(state["optimiser"])
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """A small house: a service, one sampler with the tiny base, one finisher, and dispatchers that come and go."""
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -11,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.dispatcher import Dispatcher
-from actors.finisher import Finish, PortraitFinisher, Sitter
+from actors.finisher import Finish, PortraitFinisher, Sitter, TemplateFile
 from actors.sampler import Sampler
 from studiolo.portraits.files import decode_portrait, image_sha256
-from studiolo.portraits.finishing import Finished
+from studiolo.portraits.requests import EditRequest
 from studiolo.portraits.rounds import Draft, Drawing, Drawn
 from studiolo.service.endpoint import DispatcherSettings, EndpointSettings
 from studiolo.service.metrics import MemoryMeters
-from studiolo.service.records import Job, Kind, NewJob
+from studiolo.service.records import Job, Kind, NewJob, new_id, template_path
 from studiolo.service.service import Service
 from studiolo.settings import GenerationSettings
 from tests.jobs.finished_job import empty_database
@@ -41,10 +42,10 @@ def small_service(folder: Path) -> Service:
 class Near:
     """A candidate that is being finished, in a thread."""
 
-    def __init__(self, future: Future[Finished]) -> None:
+    def __init__(self, future: Future[Any]) -> None:
         self.future = future
 
-    def result(self, wait_s: float) -> Finished | None:
+    def result(self, wait_s: float) -> Any:
         """As `Finishing` says."""
         try:
             return self.future.result(wait_s)
@@ -59,9 +60,12 @@ class Near:
 class House:
     """A service with one sampler and one finisher, and dispatchers that come and go."""
 
-    def __init__(self, service: Service, generation: GenerationSettings = TINY, base: str = "tiny-base") -> None:
+    def __init__(
+        self, service: Service, generation: GenerationSettings = TINY, base: str = "tiny-base", **settings: Any
+    ) -> None:
         self.service = service
-        self.settings = EndpointSettings(base=base, generation=generation, dispatcher=QUICK)
+        settings = {"dispatcher": QUICK, **settings}
+        self.settings = EndpointSettings(base=base, generation=generation, **settings)
         self.sampler = Sampler(service.store, base, generation)
         self.finisher = PortraitFinisher(service.store, "embedded", generation)
         self.finisher.open()
@@ -78,6 +82,10 @@ class House:
     def finish(self, rgb_u8: NDArray[np.uint8], sitter: Sitter, how: Finish) -> Near:
         """As the finisher does it."""
         return Near(self.threads.submit(self.finisher.finish, rgb_u8, sitter, how))
+
+    def look(self, template: TemplateFile, request_id: str | None) -> Near:
+        """As the finisher does it."""
+        return Near(self.threads.submit(self.finisher.look, template, request_id))
 
     def dispatcher(
         self, draw: Callable[[Draft], Any] | None = None, jobs: int = 3, finish: Callable[..., Any] | None = None
@@ -97,6 +105,7 @@ class House:
             self.settings,
             draw or self.sampler.sample,
             finish or self.finish,
+            self.look,
             jobs=jobs,
             elsewhere=lambda name: {**self.sampler.forget(name), **self.finisher.forget(name)},
         )
@@ -105,6 +114,14 @@ class House:
         """A job for the tenant."""
         new = NewJob(kind=Kind.PORTRAITS, request=request, steps=steps, **more)
         return self.service.queue.submit("ten_shop", new)
+
+    def edit(self, template: bytes, request: dict[str, Any]) -> Job:
+        """A job that draws an identity in a template."""
+        job_id, sha256 = new_id("job"), hashlib.sha256(template).hexdigest()
+        self.service.store.write_bytes(template_path(job_id), template)
+        wanted = EditRequest.model_validate({**request, "template_sha256": sha256})
+        kept, steps = wanted.model_dump(mode="json", exclude_defaults=True), wanted.steps(self.settings.generation)
+        return self.order(kept, steps, id=job_id, identity_id=wanted.identity_id)
 
     def job(self, job: Job) -> Job:
         """As it is now."""

@@ -2,13 +2,15 @@
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from actors.finisher import Finish, PortraitFinisher, Sitter
+from actors.finisher import Finish, PortraitFinisher, Sitter, TemplateFile
 from actors.perceiver import png_bytes
+from studiolo.albums.decode import decode
 from studiolo.errors import StoreError, UnacceptableError, WeightsError
 from studiolo.perception.suite import open_suite
 from studiolo.settings import GenerationSettings
@@ -101,3 +103,56 @@ def test_one_that_hangs_is_not_well(finisher: PortraitFinisher, monkeypatch: pyt
     go_on.set()
     hanging.join(30)
     finisher.check()
+
+
+@pytest.fixture
+def template(finisher: PortraitFinisher, people: Path) -> TemplateFile:
+    """A template in the store in which anna is to be drawn."""
+    finisher.store.write_bytes("template", (people / "P002" / "portrait.jpg").read_bytes())
+    return TemplateFile("anna", "template", 128, 0.66, None, 0.8)
+
+
+def test_a_template_is_opened_once_by_a_process_that_is_gone_then(
+    finisher: PortraitFinisher, people: Path, template: TemplateFile
+) -> None:
+    face = finisher.look(template)
+    assert face.crop_rgb_u8.shape == (128, 128, 3)
+    assert finisher._decode.pid is None
+    finisher.store.remove("template")
+    anna, set_in = sitter(finisher, people), replace(PLAIN, template=template)
+    drawn = np.full((128, 128, 3), 128, np.uint8)
+    finished = finisher.finish(drawn, anna, set_in)
+    rgb_u8 = decode((people / "P002" / "portrait.jpg").read_bytes(), finisher.perception)
+    changed = (finished.rgb_u8 != rgb_u8).any(axis=2)
+    assert 0 < changed.mean() < 0.5
+    with pytest.raises(StoreError):
+        finisher.look(replace(template, face_xy=(0.5, 0.5)))
+
+
+def test_of_a_person_who_is_forgotten_no_template_is_kept(finisher: PortraitFinisher, template: TemplateFile) -> None:
+    finisher.look(template)
+    assert finisher.forget("ben") == {"templates": 0}
+    assert finisher.forget("anna") == {"templates": 1}
+    with pytest.raises(UnacceptableError, match="not there any more"):
+        finisher.look(template)
+    assert not finisher._opened
+
+
+def test_no_more_templates_are_kept_than_a_few(
+    finisher: PortraitFinisher, template: TemplateFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.finisher._TEMPLATES", 1)
+    other = replace(template, identity_id="ben")
+    finisher.look(template)
+    finisher.look(other)
+    assert [*finisher._opened] == [other]
+
+
+def test_a_sketch_has_the_landmarks_of_its_face(finisher: PortraitFinisher, people: Path) -> None:
+    anna, outline = sitter(finisher, people), replace(PLAIN, outline=True)
+    assert finisher.finish(GREY, anna, outline).outline_px is None
+    drawn = crop_of(people / "P002" / "portrait.jpg", open_suite("embedded"), 0.6, 128)[0]
+    outline_px = finisher.finish(drawn, anna, outline).outline_px
+    assert outline_px is not None
+    assert outline_px.shape == (68, 2)
+    assert 0 < outline_px.min() < outline_px.max() < 128

@@ -15,9 +15,14 @@ from PIL import Image
 from actors.sampler import LoraFiles, Sampler
 from benchmarks.workloads import write_loras
 from studiolo.errors import SettingsError, UnacceptableError, WeightsError
+from studiolo.generation.controlnets import EDGES, POSE, controlnet_for
 from studiolo.generation.engine import Order as EngineOrder
 from studiolo.generation.engine import Portrait
 from studiolo.generation.tiny import tiny_base
+from studiolo.perception.pose import Pose
+from studiolo.portraits.edit_passes import engine_order
+from studiolo.portraits.edit_templates import TemplateFace
+from studiolo.portraits.edits import EditOrder, EditPass
 from studiolo.portraits.orders import Order, to_engine
 from studiolo.portraits.rounds import Draft, Drawing, Drawn, Subject
 from studiolo.portraits.styles import load_style
@@ -257,3 +262,44 @@ def test_it_is_not_well_when_a_step_hangs(sampler: Sampler, monkeypatch: pytest.
     go_on.set()
     assert [*sampling]
     sampler.check()
+
+
+def face(side_px: int = 64) -> TemplateFace:
+    """Of a template, as it comes from another process: nothing of it may be written to."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros((side_px, side_px), bool)
+    mask[20:45, 21:40] = True
+    crop, joints = rng.integers(0, 256, (side_px, side_px, 3), np.uint8), rng.uniform(20, 40, (5, 2))
+    parts = (np.eye(2, 3), crop, joints, rng.uniform(20, 40, (68, 2)))
+    for part in (*parts, mask):
+        part.setflags(write=False)
+    return TemplateFace(*parts, Pose(0, 0, 0), mask)
+
+
+def test_both_passes_of_an_edit_are_the_engines_orders(sampler: Sampler, store: Store, tmp_path: Path) -> None:
+    base = tiny_base()
+    networks = {name: controlnet_for(base.unet).requires_grad_(False).eval() for name in (POSE, EDGES)}
+    sampler.use(base, networks)
+    path, sha256 = put_lora(store, tmp_path)
+    subject = Subject("a woman", (), path, sha256)
+    order = EditOrder(identity_id="anna", template_sha256="0" * 64, count=2, seed=7, generation=SETTINGS)
+    passes = [EditPass(order, face()), EditPass(order, face(), face().landmarks_px)]
+    for shown, done in zip(passes, (3 * 4, 3 * 2), strict=True):
+        asked = Draft(order.portraits, order.style, subject, 3, 2, preview_s=1e-9, edit=shown)
+        events = [*sampler.sample(asked)]
+        drawn = [event for event in events if isinstance(event, Drawn)]
+        wanted = engine_order(sampler.engine, shown, subject, str(store.local_path(path)), 3, 2)
+        direct = [event for event in sampler.engine.submit(wanted) if isinstance(event, Portrait)]
+        assert [(one.index, one.seed) for one in drawn] == [(one.index, one.seed) for one in direct]
+        assert all(np.array_equal(a.rgb_u8, b.rgb_u8) for a, b in zip(drawn, direct, strict=True))
+        steps = [event for event in events if isinstance(event, Drawing)]
+        assert (steps[-1].done, steps[-1].total) == (done, done)
+        assert steps[0].preview is not None
+    assert sampler.forget("anna")["adapters"] == 1
+
+
+def test_without_controlnets_an_edit_is_refused(sampler: Sampler) -> None:
+    order = EditOrder(identity_id="anna", template_sha256="0" * 64, generation=SETTINGS)
+    asked = Draft(order.portraits, order.style, Subject("a woman"), 1, 0, edit=EditPass(order, face()))
+    with pytest.raises(SettingsError, match="pose"):
+        sampler.sample(asked)

@@ -9,6 +9,7 @@ from studiolo.albums.geometry import (
     FACE_RATIO_MAX,
     FACE_RATIO_MIN,
     TEMPLATE_N2,
+    affine_between,
     align_and_crop,
     alignment_deg,
     crop_matrix,
@@ -193,3 +194,34 @@ def test_the_default_lies_in_the_papers_range() -> None:
     matrix = align_and_crop(photo(), box_around(FACE_CENTRE, FACE_SIDE), UPRIGHT, 100)[1]
     share = np.sqrt(np.linalg.det(matrix[:, :2])) * FACE_SIDE / 100
     assert FACE_RATIO_MIN <= share <= FACE_RATIO_MAX
+
+
+POINTS = np.random.default_rng(3).uniform(0, 128, (68, 2))
+AFFINE = st.builds(
+    lambda values: np.array(values).reshape(2, 3),
+    st.lists(st.floats(-3, 3), min_size=6, max_size=6),
+).filter(lambda matrix: abs(np.linalg.det(matrix[:, :2])) > 1e-3)
+
+
+@given(matrix=AFFINE)
+@PROPERTY
+def test_the_affine_of_points_and_their_affine_image_is_found(matrix: NDArray[np.float64]) -> None:
+    np.testing.assert_allclose(affine_between(POINTS, map_points(matrix, POINTS)), matrix, atol=1e-6)
+
+
+@given(matrix=AFFINE, change=st.lists(st.floats(-0.05, 0.05), min_size=6, max_size=6))
+@PROPERTY
+def test_no_other_affine_is_nearer(matrix: NDArray[np.float64], change: list[float]) -> None:
+    target = map_points(matrix, POINTS) + np.random.default_rng(4).normal(0, 2, POINTS.shape)
+
+    def error(candidate: NDArray[np.float64]) -> float:
+        return float(np.square(map_points(candidate, POINTS) - target).sum())
+
+    best = affine_between(POINTS, target)
+    assert error(best) <= error(best + np.array(change).reshape(2, 3)) + 1e-6
+
+
+@pytest.mark.parametrize("points", [np.zeros((68, 2)), POINTS * [1, 0], POINTS[:2], np.full((5, 2), np.nan)])
+def test_points_on_one_line_have_no_affine(points: NDArray[np.float64]) -> None:
+    with pytest.raises(ValueError, match="span a plane"):
+        affine_between(points, points)

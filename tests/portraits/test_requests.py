@@ -3,8 +3,9 @@
 import pytest
 
 from studiolo.errors import SettingsError
+from studiolo.generation.slot import skipped_steps
 from studiolo.portraits.orders import Order, order_seed
-from studiolo.portraits.requests import NOBODY, PortraitRequest
+from studiolo.portraits.requests import NOBODY, EditRequest, PortraitRequest, request_of
 from studiolo.portraits.styles import load_style
 from studiolo.settings import GenerationSettings
 
@@ -49,6 +50,24 @@ def test_what_it_takes() -> None:
     nobodys = PortraitRequest(style="studio", count=3)
     assert nobodys.steps(settings) == 90
     assert nobodys.order("job_1", settings).identity_id == NOBODY
+
+
+def test_an_edit_takes_the_steps_that_its_passes_do() -> None:
+    for steps in range(1, 51):
+        for strength in (0.01, 0.3, 0.65, 0.66, 1.0):
+            settings = GenerationSettings(steps=steps, candidates_per_portrait=2)
+            wanted = EditRequest(identity_id="id_x", template_sha256="0" * 64, count=3, strength=strength)
+            each = steps - skipped_steps(steps, strength)
+            assert wanted.steps_each(settings) == each
+            assert wanted.steps(settings) == 2 * steps + 6 * each
+
+
+def test_of_what_kind_a_kept_request_is() -> None:
+    edit = EditRequest(identity_id="id_x", template_sha256="0" * 64, face=(0.25, 0.5))
+    portraits = PortraitRequest(identity_id="id_x", style="studio")
+    for wanted in (edit, portraits):
+        assert request_of(wanted.model_dump(mode="json", exclude_defaults=True)) == wanted
+    assert edit.job_seed("job_1") == portraits.job_seed("job_1")
 
 
 def test_its_own_settings_win() -> None:

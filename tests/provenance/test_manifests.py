@@ -105,6 +105,14 @@ def test_any_reader_that_trusts_the_authority_trusts_it_and_it_says_what_made_it
 
 
 @FILES
+def test_of_an_edit_it_says_that_a_part_was_made(signer: Signer, content: bytes):
+    signed = signer.sign(content, composite=True)
+    assert state(signer, signed) == "ours"
+    assert b"/compositeWithTrainedAlgorithmicMedia" in signed
+    assert b"/compositeWithTrainedAlgorithmicMedia" not in signer.sign(content)
+
+
+@FILES
 def test_no_word_of_the_order_is_in_a_manifest(signer: Signer, content: bytes):
     block = signer.stamp(content).block
     assert not [word for word in PROMPT.split() if len(word) > 3 and word.encode() in block]

@@ -11,7 +11,7 @@ from studiolo.service.expiry import BINDING, Expiry
 from studiolo.service.identities import album_folder
 from studiolo.service.provenance import Provenance
 from studiolo.service.queue import JobQueue
-from studiolo.service.records import Kind, new_id, result_folder
+from studiolo.service.records import Kind, new_id, result_folder, template_path
 from studiolo.storage.ledger import Ledger
 from studiolo.storage.store import Store
 from studiolo.storage.tracking import MlflowTracker
@@ -67,6 +67,27 @@ def test_results_are_thrown_away_in_time_with_those_of_lost_attempts(
     assert there is not None
     assert (over.state, over.result, over.result_until) == ("succeeded", None, None)
     assert there.result is not None
+
+
+def test_a_template_goes_with_its_job_and_as_an_orphan_without_one(
+    queue: JobQueue, store: Store, expiry: Expiry, clock: Clock
+):
+    def begun() -> str:
+        job_id = new_id("job")
+        store.write_bytes(template_path(job_id), b"somebody")
+        return job_id
+
+    broken_off, waiting, ended = begun(), begun(), begun()
+    for job_id in (waiting, ended):
+        assert queue.submit("ten_a", portraits(id=job_id, deadline_s=30 * 86_400)).id == job_id
+    queue.cancel("ten_a", ended)
+    clock.move(3601)
+    assert expiry.remove_orphans() == 1
+    assert {path.split("/")[1] for path in store.list("results")} == {waiting, ended}
+    assert store.list(f"results/{broken_off}") == []
+    clock.move(7 * 86_400)
+    assert expiry.expire_results() == 1
+    assert store.list("results") == [template_path(waiting)]
 
 
 def test_pixels_are_known_as_long_as_a_result_with_them(queue: JobQueue, store: Store, expiry: Expiry, clock: Clock):

@@ -8,13 +8,13 @@ from diffusers import StableDiffusionPipeline
 from hypothesis import given
 from hypothesis import strategies as st
 
+from studiolo.albums.geometry import FACE_CENTRE
 from studiolo.errors import SettingsError
 from studiolo.generation.base import fits
 from studiolo.generation.tiny import tiny_base
 from studiolo.identities.references import CROP_FACE_RATIO, CROP_SIDE_PX
 from studiolo.settings import StudioSettings
 from studiolo.training.cache import (
-    FACE_CENTRE,
     TrainingPhoto,
     build_cache,
     encode_images,

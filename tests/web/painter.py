@@ -1,19 +1,22 @@
 """A worker that makes portraits for real, with the tiny base: what the endpoint's dispatcher does, in one thread."""
 
 import hashlib
+import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 
 from studiolo.generation.engine import Engine, Portrait
 from studiolo.generation.engine import Order as EngineOrder
 from studiolo.portraits.files import encode_portrait
 from studiolo.portraits.orders import to_engine
-from studiolo.portraits.requests import PortraitRequest, PortraitsResult, ResultImage
+from studiolo.portraits.requests import EditRequest, PortraitRequest, PortraitsResult, ResultImage, request_of
 from studiolo.portraits.upscaling import open_upscaler
-from studiolo.service.records import Kind, Lease
+from studiolo.service.records import Kind, Lease, template_path
 from studiolo.service.service import Service
 from studiolo.settings import GenerationSettings
 
@@ -46,15 +49,14 @@ class Painter:
 
     def paint(self, lease: Lease) -> PortraitsResult:
         """The pictures of one job, in the store."""
-        wanted = PortraitRequest.model_validate(lease.job.request)
-        order = wanted.order(lease.job.id, self.settings)
-        nobody = {"trigger": "a person", "common_tags": []}
-        fields = to_engine(order, wanted.look(), nobody, fits=self.engine.fits)
-        upscale, images = open_upscaler(order.generation.upscale), {}
-        for event in self.engine.submit(EngineOrder(**fields)):
+        wanted = request_of(lease.job.request)
+        order = self._edit(lease, wanted) if isinstance(wanted, EditRequest) else self._portraits(lease, wanted)
+        size = (wanted.upscale if isinstance(wanted, PortraitRequest) else None) or self.settings.upscale
+        upscale, images = open_upscaler(size), {}
+        for event in self.engine.submit(order):
             if isinstance(event, Portrait):
                 rgb_u8 = upscale(event.rgb_u8)
-                content = encode_portrait(rgb_u8, {"prompt": fields["prompt"], "seed": event.seed})
+                content = encode_portrait(rgb_u8, {"prompt": order.prompt, "seed": event.seed})
                 path = f"{lease.folder}/{event.index:03d}.png"
                 self.service.store.write_bytes(path, content)
                 sha256 = hashlib.sha256(content).hexdigest()
@@ -63,3 +65,22 @@ class Painter:
                     path=path, sha256=sha256, seed=event.seed, width_px=width, height_px=height
                 )
         return PortraitsResult(images=tuple(images[index] for index in sorted(images)))
+
+    def _portraits(self, lease: Lease, wanted: PortraitRequest) -> EngineOrder:
+        nobody = {"trigger": "a person", "common_tags": []}
+        order = wanted.order(lease.job.id, self.settings)
+        return EngineOrder(**to_engine(order, wanted.look(), nobody, fits=self.engine.fits))
+
+    def _edit(self, lease: Lease, wanted: EditRequest) -> EngineOrder:
+        """The whole template drawn anew: no face is looked for."""
+        content, side_px = self.service.store.read_bytes(template_path(lease.job.id)), self.engine.side_px
+        template = Image.open(io.BytesIO(content)).convert("RGB").resize((side_px, side_px))
+        return EngineOrder(
+            seed=wanted.job_seed(lease.job.id),
+            identity_id=wanted.identity_id,
+            prompt=wanted.prompt,
+            count=wanted.count,
+            steps=self.settings.steps,
+            latents=self.engine.encode(np.asarray(template)),
+            strength=wanted.strength,
+        )

@@ -23,6 +23,8 @@ class Hidden:
     path: str
     body: dict[str, Any] | None = None
     status: int = 404
+    file: str = ""
+    """With a form: what the file in it is called."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Nameless:
 
 
 DOCUMENT = create_app(None, SETTINGS).openapi()  # type: ignore[arg-type]  # who only reads it needs no service
+TEMPLATE = {"template": photo()}
 SAME_KEY = {"Idempotency-Key": "annas-key"}
 TRIED: dict[str, list[Hidden | Listed | Own | Nameless]] = {
     "GET /healthz": [Nameless("it says that the process lives")],
@@ -72,6 +75,14 @@ TRIED: dict[str, list[Hidden | Listed | Own | Nameless]] = {
         Hidden("/v1/portraits", {"style": "{look}"}, 422),
         Hidden("/v1/portraits", {"style": "{style}"}, 422),
         Own("/v1/portraits", {"json": {"style": "studio"}, "headers": SAME_KEY}),
+    ],
+    "POST /v1/edits": [
+        Hidden("/v1/edits", {"identity_id": "{identity}"}, file="template"),
+        Own("/v1/edits", {"data": {"identity_id": "{berts}"}, "files": TEMPLATE, "headers": SAME_KEY}),
+    ],
+    "POST /v1/images/edits": [
+        Hidden("/v1/images/edits", {"prompt": "x", "user": "{identity}"}, file="image"),
+        Hidden("/v1/images/edits", {"prompt": "x", "identity_id": "{identity}"}, file="image"),
     ],
     "GET /v1/identities": [Listed("/v1/identities"), Listed("/v1/identities?before={identity}")],
     "POST /v1/identities": [Own("/v1/identities", {"data": TEXTS, "files": files(photo()), "headers": SAME_KEY})],
@@ -117,11 +128,13 @@ def test_another_tenant_sees_nothing_and_changes_nothing(world: World, annas: di
     def seen_by_anna() -> list[Any]:
         return [world.ask("GET", path).json() for path in ("/v1/jobs", "/v1/identities", "/v1/styles")]
 
-    method, before = route.partition(" ")[0], seen_by_anna()
+    method, before, berts = route.partition(" ")[0], seen_by_anna(), world.identity(by="bert")
     for one in TRIED[route]:
         match one:
-            case Hidden(path, body, status):
+            case Hidden(path, body, status, file):
                 real, more = filled(path, annas), {} if body is None else {"json": filled(body, annas)}
+                if file:
+                    more = {"data": more["json"], "files": {file: photo()}}
                 answer = world.ask(method, real, by="bert", **more)
                 assert (answer.status_code, answer.json()["status"]) == (status, status), answer.text
             case Listed(path):
@@ -129,7 +142,8 @@ def test_another_tenant_sees_nothing_and_changes_nothing(world: World, annas: di
                 assert answer.status_code == 200
                 assert not any(name in answer.text for name in (*annas.values(), world.tokens["anna"].split("_")[1]))
             case Own(path, more, status):
-                made = world.ask(method, path, by="bert", **more)
+                form = {"data": filled(more["data"], {"berts": berts})} if "data" in more else {}
+                made = world.ask(method, path, by="bert", **more | form)
                 assert made.status_code == status, made.text
                 assert not any(annas[name] in made.text for name in ("job", "identity", "style"))
         assert seen_by_anna() == before

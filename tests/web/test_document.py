@@ -31,7 +31,7 @@ OPERATIONS = [
     for method, operation in operations.items()
 ]
 OPEN = {"/healthz", "/readyz"}
-FILES = {"photos": photo(), "lora": LORA}
+FILES = {"photos": photo(), "lora": LORA, "template": photo(), "image": photo()}
 FREE = {"request", "receipt", "erased"}
 """Objects whose fields differ from one answer to the next."""
 

@@ -29,7 +29,7 @@ def test_below_a_prefix_the_gate_is_as_shut_as_without(world: World, root: str) 
     async def unread() -> Message:
         raise AssertionError("the body was read")
 
-    for path in ("/v1/portraits", "/v1/identities", "/v1/provenance", "/v1/nothing"):
+    for path in ("/v1/portraits", "/v1/identities", "/v1/edits", "/v1/images/edits", "/v1/provenance", "/v1/nothing"):
         start, *_ = asyncio.run(spoken(below, {"Content-Type": "application/json"}, unread, path))  # type: ignore[arg-type]
         assert start["status"] == 401
 

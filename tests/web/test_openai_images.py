@@ -1,20 +1,25 @@
 """OpenAI's own client against a real server and a worker that makes real pictures."""
 
 import base64
+import hashlib
+import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import openai
 import pytest
 from diffusers import StableDiffusionPipeline
 
+from studiolo.albums.records import Reason
 from studiolo.generation.tiny import tiny_base
 from studiolo.portraits.files import decode_portrait
 from studiolo.service.records import JobReason, Kind
 from studiolo.service.service import Service
 from tests.web.painter import Painter
 from tests.web.server import served
+from tests.web.test_identities import photo
 from tests.web.world import SETTINGS, World, settings_with
 from web.app import create_app
 
@@ -116,3 +121,81 @@ def test_pictures_that_come_too_late_are_an_error(world: World) -> None:
         with pytest.raises(openai.InternalServerError) as late:
             client.images.generate(prompt="x")
         assert late.value.code in ("too_slow", JobReason.DEADLINE)
+
+
+@pytest.fixture
+def _maker(world: World) -> Iterator[None]:
+    """Finishes whatever job of pictures there is, with small ones."""
+    stop = threading.Event()
+
+    def make() -> None:
+        while not stop.wait(0.02):
+            if world.service.queue.backlog(Kind.PORTRAITS).queued:
+                world.make(images=2)
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    yield
+    stop.set()
+    thread.join(20)
+
+
+@pytest.mark.usefixtures("_maker")
+def test_edits_as_base64_and_by_url(world: World, client: openai.OpenAI) -> None:
+    identity_id = world.identity()
+    passed_over: Any = {"quality": "high", "background": "opaque", "input_fidelity": "high"}
+    more: Any = {"prompt": "smiling", "n": 2, "size": "auto", **passed_over}
+    own = {"identity_id": identity_id, "face": "0.5,0.5", "seed": 7, "strength": 0.5}
+    inline = client.images.edit(image=photo(), response_format="b64_json", extra_body=own, model=MODEL, **more)
+    assert inline.data is not None
+    pictures = [base64.b64decode(image.b64_json or "") for image in inline.data]
+    assert [decode_portrait(picture)[0].shape for picture in pictures] == [(8, 8, 3)] * 2
+    linked = client.images.edit(image=[("me.jpg", photo(1))], user=identity_id, **more)
+    assert linked.data is not None
+    key = {"Authorization": f"Bearer {world.tokens['anna']}"}
+    assert [httpx.get(str(image.url), headers=key, timeout=20).content for image in linked.data] == pictures
+    by_user, by_name = world.ask("GET", "/v1/jobs?kind=portraits").json()["data"]
+    same = {"identity_id": identity_id, "prompt": "smiling", "count": 2}
+    ours = {"face": [0.5, 0.5], "seed": 7, "strength": 0.5, "template_sha256": hashlib.sha256(photo()).hexdigest()}
+    assert by_name["request"] == same | ours
+    assert by_user["request"] == same | {"template_sha256": hashlib.sha256(photo(1)).hexdigest()}
+
+
+def test_refused_edits_are_openais_errors_and_leave_nothing(world: World, client: openai.OpenAI) -> None:
+    plain: Any = {"image": photo(), "prompt": "x", "user": world.identity()}
+    for odd, code in (
+        ({"mask": photo()}, "mask"),
+        ({"image": [photo(), photo(1)]}, "form"),
+        ({"size": "1024x1024"}, "size"),
+        ({"user": openai.omit}, "identity"),
+        ({"stream": True}, "stream"),
+        ({"prompt": ""}, "invalid"),
+        ({"n": 11}, "invalid"),
+        ({"output_format": "webp"}, "invalid"),
+        ({"extra_body": {"strength": 0.1}}, "strength"),
+        ({"extra_body": {"face": "here"}}, "invalid"),
+    ):
+        with pytest.raises(openai.UnprocessableEntityError) as refused:
+            client.images.edit(**(plain | odd))
+        assert refused.value.code == code
+    with pytest.raises(openai.NotFoundError) as foreign:
+        client.images.edit(**(plain | {"user": world.identity("bert")}))
+    assert foreign.value.code == "identity"
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.images.edit(**(plain | {"model": "gpt-image-1"}))
+    assert missing.value.code == "model_not_found"
+    assert world.ask("GET", "/v1/jobs?kind=portraits").json()["data"] == []
+    assert world.service.store.list("results") == []
+
+
+def test_an_edit_that_fails_says_why(world: World, client: openai.OpenAI) -> None:
+    def fail() -> None:
+        reason = Reason.SEVERAL_FACES
+        world.service.queue.fail(world.lease(), reason.value, reason.sentence())
+
+    failing = threading.Timer(0.5, fail)
+    failing.start()
+    with pytest.raises(openai.UnprocessableEntityError, match="several people") as failed:
+        client.images.edit(image=photo(), prompt="x", user=world.identity())
+    failing.join()
+    assert failed.value.code == "several_faces"

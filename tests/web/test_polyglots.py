@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from PIL import Image
 
+from studiolo.service.records import template_path
 from tests.polyglots import MARK, polyglots
 from tests.web.test_identities import TEXTS, files, kept
 from tests.web.world import SETTINGS, World
@@ -40,6 +41,15 @@ def test_what_was_sent_is_never_given_back(world: World, what: str) -> None:
         answer = world.ask("GET", f"/{place.lstrip('/')}")
         assert MARK not in answer.content
         assert not answer.headers["content-type"].startswith(("text/html", "image/"))
+    edit = world.ask("POST", "/v1/edits", data={"identity_id": world.identity()}, files={"template": FILES[what]})
+    assert edit.status_code == 202
+    assert MARK not in edit.content
+    template = template_path(edit.json()["id"])
+    assert MARK in world.service.store.read_bytes(template)
+    world.make()
+    places = [template, f"v1/{template}", f"v1/jobs/../{template}"]
+    for place in (*reachable({**ids, "job_id": edit.json()["id"]}), *places):
+        assert MARK not in world.ask("GET", f"/{place.lstrip('/')}").content
     told = world.ask("POST", "/v1/provenance", content=FILES[what])
     assert (told.status_code, told.json()["made_here"]) == (200, False)
     assert MARK not in told.content

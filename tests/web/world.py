@@ -20,6 +20,7 @@ __all__ = ["SETTINGS", "LiveMemory", "World", "settings_with"]
 SETTINGS = EndpointSettings(
     base="tiny-base",
     base_px=64,
+    controlnets="tiny-controlnets",
     web=WebSettings(poll_s=0.02),
     generation=GenerationSettings(steps=4, slots=2, precision="float32"),
 )

@@ -1,0 +1,109 @@
+"""An edit worked off: a sketch of the person first, then its landmarks shown to as many candidates as are wanted.
+
+As `studiolo.portraits.rounds` for portraits, the one home of what edits depend on, whoever draws and finishes. What
+differs from FaceChain, section 2.5: the picture is cut out around the face for the base, as the paper does for several
+(2.5.3); nothing outside the mask is decoded into the result, so that no reconstruction error has to be added back; and
+the first pass is the nearest of a few.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studiolo.albums.geometry import affine_between, map_points
+from studiolo.errors import UsageError
+from studiolo.metrics.identity import Floats
+from studiolo.perception.chips import warp
+from studiolo.perception.conditions import landmarks_of
+from studiolo.portraits.blending import blend, enlarged, placed
+from studiolo.portraits.edit_templates import EditTemplate, TemplateFace
+from studiolo.portraits.edits import EditOrder, EditPass
+from studiolo.portraits.finishing import Finished, Finisher
+from studiolo.portraits.rounds import Drawing, Drawn, Finish, Judged, Outcome, acceptance_of, work_off
+
+RgbU8 = NDArray[np.uint8]
+
+DrawPass = Callable[[EditPass, int, int], Iterator[Drawing | Drawn]]
+"""Draws so many candidates of a pass from an index on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sketch:
+    """What the first pass drew, and how it lies over a template."""
+
+    rgb_u8: RgbU8
+    """[W, W, 3], finished."""
+    matrix: NDArray[np.float64]
+    """M [2, 3]: from the sketch to the template's crop."""
+    landmarks_px: NDArray[np.float64]
+    """[68, 2]: the sketch's landmarks where M carries them, in the template's crop."""
+
+
+def work_off_edit(
+    order: EditOrder,
+    face: TemplateFace,
+    draw: DrawPass,
+    outline: Finish,
+    set_in: Finish,
+    *,
+    watch: Callable[[Drawing | Judged], None] = lambda news: None,
+) -> Outcome:
+    """Make, judge and rank the pictures of `order`, with rounds and acceptance as portraits have them.
+
+    `outline` finishes what the first pass drew, see `outlined`; `set_in` what the second did, see `set_in`. Raises
+    `UsageError` when fewer candidates were drawn than asked for.
+    """
+    made = sketch(order, face, draw, outline, watch=watch)
+    shown = EditPass(order, face, face.landmarks_px if made is None else made.landmarks_px)
+    portraits = order.portraits
+    return work_off(portraits, acceptance_of(portraits), partial(draw, shown), set_in, watch=watch)
+
+
+def sketch(
+    order: EditOrder,
+    face: TemplateFace,
+    draw: DrawPass,
+    outline: Finish,
+    *,
+    watch: Callable[[Drawing | Judged], None] = lambda news: None,
+) -> Sketch | None:
+    """The first pass: the nearest of a few, its landmarks warped onto the template's; None when no face was drawn, and
+    then the template's own landmarks have to do.
+    """
+    made: list[Finished] = []
+    count = order.generation.candidates_per_portrait
+    for event in draw(EditPass(order, face), count, 0):
+        if isinstance(event, Drawn):
+            made.append(outline(event.rgb_u8))
+        else:
+            watch(event)
+    if len(made) < count:
+        raise UsageError(f"edit: its sampler ended after {len(made)} of {count} sketches; ask another")
+    faces = [(one, one.outline_px) for one in made if one.outline_px is not None]
+    if not faces:
+        return None
+    nearest, outline_px = max(faces, key=lambda one: one[0].score.similarity + one[0].similarity_unfused)
+    matrix = affine_between(outline_px, face.landmarks_px)
+    return Sketch(nearest.rgb_u8, matrix, map_points(matrix, outline_px))
+
+
+def outlined(finisher: Finisher, sketch: Finished) -> Finished:
+    """What the first pass drew, finished, with the 68 landmarks of its face where it has one."""
+    if sketch.score.landmarks_px is None:
+        return sketch
+    with finisher.models() as suite:
+        points = suite.mesher(sketch.rgb_u8, np.asarray(sketch.score.landmarks_px)).points_px
+    return replace(sketch, outline_px=landmarks_of(points))
+
+
+def set_in(finisher: Finisher, finished: Finished, template: EditTemplate, references_ND: Floats) -> Finished:
+    """What the second pass drew, finished, in the template [H, W, 3]; judged there, where it is seen."""
+    side_px = len(finished.rgb_u8)
+    matrix = enlarged(template.face.matrix, side_px / len(template.face.mask))
+    height, width = template.rgb_u8.shape[:2]
+    picture = blend(template.rgb_u8, placed(finished.rgb_u8, matrix, (height, width)), template.seen)
+    score = finisher.judge(warp(picture, matrix, side_px), references_ND)
+    return Finished(picture, score, finished.similarity_unfused, finished.fusion)
