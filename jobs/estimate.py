@@ -37,6 +37,9 @@ TRIES = 3
 STEPS = (4, 16)
 """Training steps of the two tries; their difference is the cost of a step."""
 
+PLAIN = "plain"
+"""Tried where pictures in templates are all that is ordered: a style that adds nothing."""
+
 _SECTIONS = {"perceive": "perception", "portraits": "generation"}
 Row = dict[str, Any]
 
@@ -69,6 +72,7 @@ def _work(settings: StudioSettings, request: Request) -> Work:
         people=sum(order.people for order in orders),
         photos=sum(len(source.photos) for source in request.sources),
         orders=[count for order in orders for _ in range(order.people) for count in order.styles.values()],
+        edits=sum(order.people * (name in request.templates) for order in orders for name in order.styles),
         prints=sum(order.people * len(order.prints) * sum(order.styles.values()) for order in orders),
         steps=settings.face_lora.steps,
         slots=_face_lora(settings).slots or 1,
@@ -146,7 +150,7 @@ def _perceive(settings: StudioSettings, request: Request, store: Store) -> tuple
 def _portray(settings: StudioSettings, request: Request, store: Store, album: Row, lora: Row) -> Probed:
     """One full batch of candidates, in the first style ordered."""
     once = settings.generation.model_copy(update={"retries": 0, "candidates_per_portrait": 1})
-    style = request.styles[0].name
+    style = next((style.name for style in request.styles if style.name not in request.templates), PLAIN)
     row = order_row(album, lora, style, once.slots, settings.seed)
     actor = Portraitist(
         store,

@@ -19,6 +19,9 @@ def studio(
     orders: Annotated[
         str | None, typer.Option(help="URL of an order file (YAML, CSV, JSONL): what each customer ordered.")
     ] = None,
+    templates: Annotated[
+        str | None, typer.Option(help="URL of a folder of pictures that an order file's `edits` name.")
+    ] = None,
     retention_days: Annotated[
         int | None, typer.Option(help="Days after an album's first job until `retain` erases it.")
     ] = None,
@@ -47,6 +50,7 @@ def studio(
         "styles": styles,
         "per_style": per_style,
         "orders": orders,
+        "templates": templates,
         "retention_days": retention_days,
         "suite": suite,
         "seed": seed,

@@ -125,7 +125,7 @@ class StudioJob:
         self, settings: StudioSettings, request: Request, store: Store, lock: Lock, progress: Progress
     ) -> None:
         self.settings = settings
-        self.sources, self.styles, self.orders = request
+        self.sources, self.styles, self.orders, self.templates = request
         self.store = store
         self.lock = lock
         self.progress = progress
@@ -226,6 +226,8 @@ class StudioJob:
             settings,
             self.settings.selection.unsafe_above,
             self.settings.style_folder,
+            self.settings.controlnets if self.templates else None,
+            self.settings.perception,
         )
         rows = portions(chain(self._orders(), more), ORDER_INPUT)
         made = Spool(PORTRAIT_SCHEMA, "identity_id", "style", "index")
@@ -267,7 +269,9 @@ class StudioJob:
         self.progress.stage("publish", total=1)
         self.identities.filled(self._people())
         styles = {style.name: style for style in self.styles}
-        ordered = Spool(ORDERED_SCHEMA, "album_id").filled(order.row(styles) for order in self.orders.values())
+        ordered = Spool(ORDERED_SCHEMA, "album_id").filled(
+            order.row(styles, self.templates) for order in self.orders.values()
+        )
         summary = publish(
             self.store,
             self.sources,
@@ -290,7 +294,7 @@ class StudioJob:
     def _people(self) -> Iterator[Row]:
         """Every identity with its final status: failed in selection, in training, or without an accepted portrait."""
         accepted = {row["identity_id"] for row in self.portraits if row["status"] == Status.OK}
-        crashed = {row["identity_id"]: row["detail"] for row in self.portraits if row["status"] == Status.FAILED}
+        failed = {row["identity_id"]: row for row in self.portraits if row["status"] == Status.FAILED}
         for album in self.albums:
             row = _pick(album, IDENTITY_SCHEMA)
             lora = self.loras.get(row["identity_id"])
@@ -298,8 +302,8 @@ class StudioJob:
                 row.update(status=Status.FAILED.value, stage="train", reason=lora["reason"], detail=lora["detail"])
             elif row["status"] == Status.OK and row["identity_id"] not in accepted:
                 row.update(status=Status.FAILED.value, stage="portraits", reason=Reason.NONE_ACCEPTED.value)
-                if row["identity_id"] in crashed:
-                    row.update(reason=Reason.CRASHED_WORKER.value, detail=crashed[row["identity_id"]])
+                if row["identity_id"] in failed:
+                    row.update({name: failed[row["identity_id"]][name] for name in ("reason", "detail")})
             yield row
 
     def _more(self) -> list[Row]:
@@ -326,7 +330,8 @@ class StudioJob:
             if lora is None or lora["status"] != Status.OK:
                 continue
             for style, count in self.orders[album["album_id"]].styles.items():
-                yield order_row(album, lora, style, count, self.settings.seed)
+                template = self.templates[style].row() if style in self.templates else None
+                yield order_row(album, lora, style, count, self.settings.seed, template)
 
 
 def _pick(row: Row, schema: pa.Schema) -> Row:

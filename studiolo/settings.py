@@ -295,8 +295,12 @@ class StudioSettings(Settings):
     per_style: int = pydantic.Field(4, ge=1)
     """Portraits wanted in each style."""
     orders: str | None = None
-    """URL of an order file (YAML, CSV or JSONL): styles, counts, prints and the last day kept, album by album. Where it
-    says nothing, `styles` and `per_style` hold."""
+    """URL of an order file (YAML, CSV or JSONL): styles, edits, counts, prints and the last day kept, album by album.
+    Where it says nothing, `styles` and `per_style` hold."""
+    templates: str | None = None
+    """URL of a folder of pictures in which people are drawn, where an order file's `edits` name them."""
+    controlnets: str | None = None
+    """Card of the ControlNets for the suite's base, which edits are made with."""
     retention_days: int | None = pydantic.Field(None, ge=1)
     """Days after an album's first job on which everything made of it falls due for `python -m jobs retain`; an order's
     `delete_after` wins. Absent: nothing falls due."""

@@ -55,6 +55,8 @@ class Delivery:
     album_id: str
     files: dict[str, str]
     """Name in the delivery -> path in the output."""
+    composites: frozenset[str]
+    """Paths in the output of those that were drawn into templates: a part of them was made by a model, not all."""
     texts: dict[str, str]
     """Name in the delivery -> its content."""
     short: tuple[str, ...]
@@ -77,6 +79,7 @@ def plan_delivery(
     people = sorted(people, key=lambda identity: identity_order(identity["identity_id"]))
     views = [_person(order, identity, portraits, prints, approvals, approved_only) for identity in people]
     files = {name: path for view in views for name, path in view["files"].items()}
+    composites = frozenset(path for view in views for path in view["composites"])
     several = len(views) > 1
     short = [
         f"{view['name'] + ', ' if several else ''}{style['title']}: {line}"
@@ -87,7 +90,7 @@ def plan_delivery(
     view = {"name": order["album_id"], "people": views, "several": several, "prints": order["prints"]}
     view["printed"] = sorted(name for name in files if name.endswith(".jpg"))
     texts = {"index.html": _page(view), "order.txt": _letter(view)}
-    return Delivery(order["album_id"], files, texts, tuple(short))
+    return Delivery(order["album_id"], files, composites, texts, tuple(short))
 
 
 def write_delivery(out: Store, to: Store, delivery: Delivery, zipped: bool, signer: Signer) -> None:
@@ -98,7 +101,7 @@ def write_delivery(out: Store, to: Store, delivery: Delivery, zipped: bool, sign
     """
     folder = safe_segment(delivery.album_id)
     contents = {name: text.encode(errors="replace") for name, text in delivery.texts.items()}
-    contents |= {name: _signed(out, delivery.album_id, path, signer) for name, path in delivery.files.items()}
+    contents |= {name: _signed(out, delivery, path, signer) for name, path in delivery.files.items()}
     files = {f"{folder}.zip": _zip(folder, contents)} if zipped else {f"{folder}/{n}": c for n, c in contents.items()}
     changed = [path for path, content in files.items() if not to.exists(path) or to.read_bytes(path) != content]
     known = set(delivered_files(out, to, delivery.album_id))
@@ -116,15 +119,15 @@ def write_delivery(out: Store, to: Store, delivery: Delivery, zipped: bool, sign
     _note(out, to, delivery.album_id, set(files))
 
 
-def _signed(out: Store, album_id: str, path: str, signer: Signer) -> bytes:
+def _signed(out: Store, delivery: Delivery, path: str, signer: Signer) -> bytes:
     """The picture at `path` with its manifest: the one that it was given before, else a new one."""
     content = out.read_bytes(path)
     name = f"{hashlib.sha256(content).hexdigest()[:32]}-{signer.credentials.key()}"
-    place = f"{identity_folder(album_id)}/{MANIFESTS}/{name}"
+    place = f"{identity_folder(delivery.album_id)}/{MANIFESTS}/{name}"
     if out.exists(place):
         stamp = Stamp.from_bytes(out.read_bytes(place))
     else:
-        stamp = signer.stamp(content)
+        stamp = signer.stamp(content, path in delivery.composites)
         out.write_bytes(place, stamp.to_bytes())
     return stamp.put_into(content)
 
@@ -184,11 +187,12 @@ def _person(
     approvals: Approvals,
     approved_only: bool,
 ) -> dict[str, Any]:
-    """What goes of one person: `files`, as in `Delivery`, and what the page and the letter say."""
+    """What goes of one person: `files` and `composites`, as in `Delivery`, and what the page and the letter say."""
     fit = {Decision.APPROVE, Decision.MORE} | (set() if approved_only else {Decision.OPEN})
     name = identity["identity_id"]
     folder = f"{part_of_album(name)}/".removeprefix("/")
     files: dict[str, str] = {}
+    composites: list[str] = []
     styles = []
     for item in order["styles"]:
         rows = [row for row in portraits if (row["identity_id"], row["style"]) == (name, item["style"])]
@@ -196,13 +200,15 @@ def _person(
         going = [row for row in accepted if approvals.decision(row) in fit]
         lacking = _lacking(len(accepted), len(going), item["count"], rows, approved_only)
         names = [f"{folder}portraits/{_name(row)}.png" for row in going]
-        files |= {file: row["path"] for file, row in zip(names, going, strict=True)}
         printed, unprinted = _prints(going, prints)
-        files |= {f"{folder}{file}": path for file, path in printed.items()}
+        new = {file: row["path"] for file, row in zip(names, going, strict=True)}
+        new |= {f"{folder}{file}": path for file, path in printed.items()}
+        files |= new
+        composites += new.values() if item["template"] else ()
         counts = {"wanted": item["count"], "going": len(going)}
         styles.append({"title": item["title"], **counts, "names": names, "lacking": lacking + unprinted})
     sentence = "" if identity["status"] == Status.OK else Reason(identity["reason"]).sentence()
-    return {"name": name, "sentence": sentence, "styles": styles, "files": files}
+    return {"name": name, "sentence": sentence, "styles": styles, "files": files, "composites": composites}
 
 
 def _name(row: Row) -> str:

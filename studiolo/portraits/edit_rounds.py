@@ -49,17 +49,19 @@ def work_off_edit(
     outline: Finish,
     set_in: Finish,
     *,
+    first_index: int = 0,
     watch: Callable[[Drawing | Judged], None] = lambda news: None,
 ) -> Outcome:
     """Make, judge and rank the pictures of `order`, with rounds and acceptance as portraits have them.
 
-    `outline` finishes what the first pass drew, see `outlined`; `set_in` what the second did, see `set_in`. Raises
-    `UsageError` when fewer candidates were drawn than asked for.
+    `first_index` is that of the first picture. `outline` finishes what the first pass drew, see `outlined`; `set_in`
+    what the second did, see `set_in`. Raises `UsageError` when fewer candidates were drawn than asked for.
     """
     made = sketch(order, face, draw, outline, watch=watch)
     shown = EditPass(order, face, face.landmarks_px if made is None else made.landmarks_px)
     portraits = order.portraits
-    return work_off(portraits, acceptance_of(portraits), partial(draw, shown), set_in, watch=watch)
+    limits = acceptance_of(portraits)
+    return work_off(portraits, limits, partial(draw, shown), set_in, first_index=first_index, watch=watch)
 
 
 def sketch(

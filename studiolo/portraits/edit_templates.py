@@ -76,16 +76,8 @@ def see_template(
     Raises `PhotoError` with the reason for which a picture is no template: `unsafe`, `no_face`, `several_faces` (when
     none is named and none dominates), `no_face_there`, `face_too_small`, `turned_away`.
     """
-    if suite.safety.score(rgb_u8) > unsafe_above:
-        raise PhotoError(Reason.UNSAFE, "template")
+    face, mesh, pose = check_template(rgb_u8, suite, settings, unsafe_above, face_xy)
     hw_px = (rgb_u8.shape[0], rgb_u8.shape[1])
-    face = _one_face(suite.detector(rgb_u8, settings.detector_score), hw_px, face_xy)
-    _check_size(face, settings.min_face_px)
-    mesh = suite.mesher(rgb_u8, face.landmarks_px)
-    if mesh.score < settings.mesh_score:
-        raise PhotoError(Reason.NO_FACE, f"template: got a face mesh with a score of {mesh.score:.2f}")
-    pose = pose_of(mesh.points_px)
-    check_pose(pose)
     crop, matrix = _cut(rgb_u8, face, side_px, face_ratio)
     points = mesh.points_px.astype(np.float64)
     points[:, :2] = map_points(matrix, points[:, :2])
@@ -95,6 +87,26 @@ def see_template(
     mask = face_mask(regions, _REACH * width_px) & inside_mask(hw_px, matrix, side_px) & _within_rim(side_px)
     seen = feathered(placed_mask(mask, matrix, hw_px), _FEATHER * width_px / scale_of(matrix))
     return EditTemplate(rgb_u8, TemplateFace(matrix, crop, joints_of(points), landmarks, pose, mask), seen)
+
+
+def check_template(
+    rgb_u8: RgbU8,
+    suite: Suite,
+    settings: PerceptionSettings,
+    unsafe_above: float,
+    face_xy: tuple[float, float] | None = None,
+) -> tuple[Detection, Mesh, Pose]:
+    """The face that is meant. Raises `PhotoError` as `see_template` does."""
+    if suite.safety.score(rgb_u8) > unsafe_above:
+        raise PhotoError(Reason.UNSAFE, "template")
+    face = _one_face(suite.detector(rgb_u8, settings.detector_score), (rgb_u8.shape[0], rgb_u8.shape[1]), face_xy)
+    _check_size(face, settings.min_face_px)
+    mesh = suite.mesher(rgb_u8, face.landmarks_px)
+    if mesh.score < settings.mesh_score:
+        raise PhotoError(Reason.NO_FACE, f"template: got a face mesh with a score of {mesh.score:.2f}")
+    pose = pose_of(mesh.points_px)
+    check_pose(pose)
+    return face, mesh, pose
 
 
 def check_pose(pose: Pose) -> None:

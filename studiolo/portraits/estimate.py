@@ -33,6 +33,8 @@ class Work:
     photos: int
     orders: Sequence[int]
     """Portraits wanted, one number an order (a person and a style)."""
+    edits: int
+    """Orders of them in templates: each begins with a sketch of `generation.candidates_per_portrait` candidates."""
     prints: int
     """Print files, if every order is filled."""
     steps: int
@@ -90,9 +92,11 @@ def estimate(work: Work, costs: Costs, workers: Mapping[str, int]) -> Estimate:
     people = math.ceil(work.people / workers["train"])
     packs = math.ceil(work.people / (workers["train"] * work.slots))
     train = GRAPH_S + costs.open_s["train"] + costs.person_s * people + costs.step_s * work.steps * packs
+    sketches = work.edits * work.generation.candidates_per_portrait / work.generation.slots
+    sketch_s = costs.batch_s * sketches / workers["portraits"]
     publish = costs.page_s * work.people
     seconds = {"start": (GRAPH_S, GRAPH_S), "perceive": (perceive, perceive), "train": (train, train)}
-    seconds["portraits"] = (portraits[0], portraits[1])
+    seconds["portraits"] = (portraits[0] + sketch_s, portraits[1] + sketch_s)
     if work.prints:
         prints = GRAPH_S + costs.open_s["perceive"] + costs.print_s * work.prints / workers["portraits"]
         seconds["prints"] = (prints, prints)

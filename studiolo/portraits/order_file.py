@@ -4,12 +4,14 @@
     albums:
       - album_id: anna
         styles: {studio: 3, warm-film: 1}       # or a list, or one line: studio:3, warm-film
+        edits: {wedding: 1}                     # in the picture wedding.jpg of the settings' `templates`
         prints: [4x5, 8x10@240]
         people: 2                               # the owner and the next person whom the album shows most
         delete_after: 2027-01-31
 
-A CSV or JSONL file holds the same fields as columns, `styles` and `prints` as one line; its row of the album `*` is the
-default. `styles: none` orders nothing. A style without a number gets the entry's `per_style`, else the settings'.
+A CSV or JSONL file holds the same fields as columns, `styles`, `edits` and `prints` as one line; its row of the album
+`*` is the default. `styles: none` orders no style, and an entry without edits then nothing. A style or template without
+a number gets the entry's `per_style`, else the settings'.
 """
 
 import csv
@@ -47,8 +49,10 @@ class OrderEntry(Section):
     """The album's name, as text."""
     styles: dict[str, int | None] | None = None
     """Portraits wanted by style; without a number `per_style`. Absent: the settings' styles."""
+    edits: dict[str, int | None] = pydantic.Field(default_factory=dict)
+    """Pictures wanted by template, see `studiolo.portraits.template_files`; without a number `per_style`."""
     per_style: int | None = pydantic.Field(None, ge=1)
-    """Portraits wanted in a style without a number of its own; the settings' when absent."""
+    """Portraits wanted in a style or template without a number of its own; the settings' when absent."""
     prints: tuple[PrintSize, ...] = ()
     """Print files made of every accepted portrait."""
     people: int = pydantic.Field(1, ge=1, le=MOST_PEOPLE)
@@ -56,23 +60,23 @@ class OrderEntry(Section):
     delete_after: datetime.date | None = None
     """Last day on which anything is kept; the settings' `retention_days` decide when absent."""
 
-    @pydantic.field_validator("styles", mode="before")
+    @pydantic.field_validator("styles", "edits", mode="before")
     @classmethod
-    def _styles(cls, value: Any) -> Any:
+    def _by_name(cls, value: Any) -> Any:
         if isinstance(value, str):
             value = [] if value.strip() == NOTHING else [part for part in _SEPARATORS.split(value) if part]
         if not isinstance(value, list):
             return value
         pairs = [str(part).partition(":")[::2] for part in value]
         if len({name for name, _ in pairs}) < len(pairs):
-            raise ValueError("wanted each style once, with its number: studio:3")
+            raise ValueError("wanted each name once, with its number: studio:3")
         return {name: number or None for name, number in pairs}
 
-    @pydantic.field_validator("styles")
+    @pydantic.field_validator("styles", "edits")
     @classmethod
     def _at_least_one(cls, value: dict[str, int | None] | None) -> dict[str, int | None] | None:
         if any(number is not None and number < 1 for number in (value or {}).values()):
-            raise ValueError("wanted at least 1 portrait in each style; leave out a style that is not ordered")
+            raise ValueError("wanted at least 1 portrait in each; leave out what is not ordered")
         return value
 
     @pydantic.field_validator("prints", mode="before")
@@ -95,7 +99,7 @@ class AlbumOrder(Section):
     album_id: str
     """Whose."""
     styles: dict[str, int]
-    """Portraits wanted of each person, by style."""
+    """Portraits wanted of each person, by style; those in templates by the template's name, behind the others."""
     prints: tuple[PrintSize, ...] = ()
     """Print files made of every accepted portrait."""
     people: int = 1
@@ -103,12 +107,18 @@ class AlbumOrder(Section):
     delete_after: datetime.date | None = None
     """Last day on which anything is kept, as ordered."""
 
-    def row(self, styles: Mapping[str, Style]) -> dict[str, Any]:
-        """This order as a row of `ORDERED_SCHEMA`; `styles` holds each one ordered."""
+    def row(self, styles: Mapping[str, Style], templates: Collection[str] = ()) -> dict[str, Any]:
+        """This order as a row of `ORDERED_SCHEMA`; `styles` holds each one ordered, and what stands for `templates`."""
         return {
             "album_id": self.album_id,
             "styles": [
-                {"style": name, "count": count, "title": styles[name].title, "description": styles[name].description}
+                {
+                    "style": name,
+                    "count": count,
+                    "title": styles[name].title,
+                    "description": styles[name].description,
+                    "template": name in templates,
+                }
                 for name, count in self.styles.items()
             ],
             "prints": [size.name for size in self.prints],
@@ -117,7 +127,13 @@ class AlbumOrder(Section):
 
 
 _ORDERED_STYLE = pa.struct(
-    [("style", pa.string()), ("count", pa.int32()), ("title", pa.string()), ("description", pa.string())]
+    [
+        ("style", pa.string()),
+        ("count", pa.int32()),
+        ("title", pa.string()),
+        ("description", pa.string()),
+        ("template", pa.bool_()),  # it is a picture in which people are drawn
+    ]
 )
 
 ORDERED_SCHEMA = pa.schema(
@@ -172,7 +188,8 @@ def resolve_orders(
 ) -> dict[str, AlbumOrder]:
     """What is made of each of `albums`, by album and in their order; albums of which nothing is ordered are left out.
 
-    Raises `SettingsError` for an entry whose album or style does not exist, with the nearest name.
+    Raises `SettingsError` for an entry whose album or style does not exist, with the nearest name, and for a template
+    that is called as a style is; whether a template exists is not looked at.
     """
     named = {entry.album_id: entry for entry in entries}
     for entry in [*named.values(), *([default] if default else [])]:
@@ -185,6 +202,10 @@ def resolve_orders(
             if style not in known_styles:
                 hint = nearest(style, known_styles)
                 raise SettingsError(f"order file, album {entry.album_id!r}: no style is called {style!r}; {hint}")
+        for name in {*known_styles}.intersection(entry.edits):
+            raise SettingsError(
+                f"order file, album {entry.album_id!r}: {name!r} is a style; rename the template's file"
+            )
     orders = {album: _order(album, named.get(album, default), settings) for album in albums}
     return {album: order for album, order in orders.items() if order.styles}
 
@@ -195,7 +216,7 @@ def _order(album: str, entry: OrderEntry | None, settings: StudioSettings) -> Al
     count = entry.per_style or settings.per_style
     return AlbumOrder(
         album_id=album,
-        styles={style: number or count for style, number in styles.items()},
+        styles={name: number or count for name, number in {**styles, **entry.edits}.items()},
         prints=entry.prints,
         people=entry.people,
         delete_after=entry.delete_after,

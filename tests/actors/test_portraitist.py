@@ -38,7 +38,7 @@ class Painter(Portraitist):
         self.made = 0
         store.write_bytes(CROP, b"a face")
 
-    def _make(self, order: Any, style: Any, row: Any, crops: Any) -> list[dict[str, Any]]:
+    def _make(self, order: Any, style: Any, row: Any, crops: Any, edit: Any) -> list[dict[str, Any]]:
         self.made += 1
         rows = []
         for index in range(2):

@@ -202,6 +202,24 @@ def test_what_goes_is_signed_and_says_nothing_of_the_customer(store: Store, tmp_
     assert {path: store.read_bytes(path) for path in before} == before
 
 
+def test_of_what_is_drawn_into_a_template_a_part_is_said_to_be_made(store: Store, tmp_path: Path):
+    order = next(iter(store.iter_rows("orders.parquet")))
+    order["styles"] = [{**item, "template": item["style"] == "warm-film"} for item in order["styles"]]
+    rows = {
+        name: [row for row in store.iter_rows(f"{name}.parquet") if row["identity_id"] == order["album_id"]]
+        for name in ("identities", "portraits", "prints")
+    }
+    plan, folder = plan_delivery(order, *rows.values(), Approvals(), False), safe_segment(order["album_id"])
+    signer = Signer(Credentials.open(ProvenanceSettings(development=str(tmp_path / "provenance"))))
+    write_delivery(store, Store(tmp_path / "to"), plan, False, signer)
+    in_part = {
+        name: b"/compositeWithTrainedAlgorithmicMedia" in (tmp_path / "to" / folder / name).read_bytes()
+        for name in plan.files
+    }
+    assert in_part == {name: name.partition("/")[2].startswith("warm-film") for name in plan.files}
+    assert set(in_part.values()) == {True, False}
+
+
 def test_with_another_certificate_they_are_signed_anew(store: Store, tmp_path: Path):
     deliver(store, tmp_path / "to")
     name = tmp_path / "to" / "anna" / "portraits" / "studio-01.png"

@@ -38,6 +38,8 @@ TABLE: list[tuple[str, Any, set[str]]] = [
     ("orders", "same.yaml", NOTHING),
     ("orders", "more.yaml", ORDER),
     ("orders", "people.yaml", ALBUM),  # units of the added people come on top
+    ("templates", "same", NOTHING),  # of orders without edits; tests/actors/test_portraitist_edits.py has those with
+    ("controlnets", "facechain-controlnets", NOTHING),
     ("retention_days", 30, NOTHING),
     ("max_failed_share", 0.5, NOTHING),
     ("suite", "modelscope", ALBUM | IDENTITY | ORDER),

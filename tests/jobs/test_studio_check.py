@@ -1,17 +1,20 @@
 """What the studio job refuses or says before any work, and what it measures at its end; no cluster."""
 
 import json
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from jobs import publish as publishing
 from jobs import studio_job
 from jobs.__main__ import app
-from jobs.studio_check import check_request
+from jobs.studio_check import check_request, check_templates, ordered
 from studiolo.errors import LicenceError, SettingsError
+from studiolo.portraits.template_files import Templates
 from studiolo.settings import StudioSettings
 from studiolo.storage.store import Store
 
@@ -93,6 +96,47 @@ def test_a_style_of_too_many_words_is_named(albums, own_styles, tmp_path, capsys
     assert capsys.readouterr().err == ""
     check_request(wanted(albums, tmp_path / "out", **style(own_styles, prompt=", ".join(["film"] * 8))))
     assert "style 'mine': its words are 31 tokens, of which the base reads the first 30" in capsys.readouterr().err
+
+
+@pytest.fixture
+def in_templates(albums, tmp_path, people) -> dict[str, object]:
+    """Settings that order a picture in a template, whose folder holds another that is none."""
+    (tmp_path / "templates").mkdir()
+    shutil.copy(people / "P001" / "portrait.jpg", tmp_path / "templates" / "wedding.jpg")
+    Image.new("RGB", (200, 200)).save(tmp_path / "templates" / "night.png")
+    (tmp_path / "orders.yaml").write_text("albums: [{album_id: anna, styles: none, edits: {wedding: 2}}]")
+    return {"orders": str(tmp_path / "orders.yaml"), "templates": str(tmp_path / "templates"), "controlnets": "any"}
+
+
+def test_edits_need_their_pictures_and_networks(albums, tmp_path, in_templates):
+    for setting in ("templates", "controlnets"):
+        with pytest.raises(SettingsError, match=rf"edits are ordered \('wedding'\) and `{setting}` is not set"):
+            check_request(wanted(albums, tmp_path / "out", **{**in_templates, setting: None}))
+    request = ordered(wanted(albums, tmp_path / "out", **in_templates))
+    assert [(style.name, style.title) for style in request.styles] == [("wedding", "In wedding")]
+    assert request.orders["anna"].row({style.name: style for style in request.styles}, request.templates)["styles"] == [
+        {
+            "style": "wedding",
+            "count": 2,
+            "title": "In wedding",
+            "description": "Drawn into the picture wedding.jpg.",
+            "template": True,
+        }
+    ]
+    (tmp_path / "orders.yaml").write_text("albums: [{album_id: anna, edits: weding}]")
+    with pytest.raises(SettingsError, match="no picture is called 'weding'; did you mean 'wedding'"):
+        check_request(wanted(albums, tmp_path / "out", **in_templates))
+
+
+def test_a_picture_in_which_nobody_can_be_drawn_is_refused_before_any_work(albums, tmp_path, in_templates):
+    settings, pictures = wanted(albums, tmp_path / "out"), Templates(str(in_templates["templates"]))
+    check_templates(settings, {"wedding": pictures.ordered("wedding")})
+    for name, says in (
+        ("night", r"template 'night': We found no face in this picture\.$"),
+        ("wedding@0.01x0.01", r"template 'wedding@0.01x0.01': .* \(none at \(0.01, 0.01\)\)"),
+    ):
+        with pytest.raises(SettingsError, match=says):
+            check_templates(settings, {name: pictures.ordered(name)})
 
 
 def test_the_summary_measures_the_gallery_too(tmp_path, monkeypatch):

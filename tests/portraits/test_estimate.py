@@ -26,6 +26,7 @@ WORK = Work(
     people=10,
     photos=100,
     orders=[4] * 10,
+    edits=0,
     prints=0,
     steps=100,
     slots=1,
@@ -41,6 +42,12 @@ def test_one_worker_does_all_one_after_another():
     assert result.seconds["portraits"] == pytest.approx((GRAPH_S + 2 + 20 * 3, GRAPH_S + 2 + 60 * 3))
     assert result.memory_bytes == BASE_BYTES + 300
     assert result.disk_bytes == tuple(BASE_DISK_BYTES + 10 * 1500 + candidates * 20 for candidates in (80, 240))
+
+
+def test_an_edit_begins_with_a_sketch():
+    least, most = estimate(replace(WORK, edits=10), COSTS, ONE).seconds["portraits"]
+    plain = estimate(WORK, COSTS, ONE).seconds["portraits"]
+    assert (least - plain[0], most - plain[1]) == pytest.approx((10 * 2 / 4 * 3,) * 2)
 
 
 def test_the_total_is_the_sum_of_the_stages():

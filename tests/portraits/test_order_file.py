@@ -15,6 +15,7 @@ default: none
 albums:
   - album_id: anna
     styles: {studio: 3, warm-film: }
+    edits: {wedding: , beach@0.3x0.5: 1}
     per_style: 5
     prints: [4x5, 8x10@240]
     people: 3
@@ -22,15 +23,15 @@ albums:
   - album_id: "zoë, the second"
 """
 CSV = """\
-album_id,styles,per_style,prints,people,delete_after
-anna,studio:3 warm-film,5,4x5;8x10@240,3,2027-01-31
-"zoë, the second",,,,,
-*,none,,,,
+album_id,styles,edits,per_style,prints,people,delete_after
+anna,studio:3 warm-film,wedding beach@0.3x0.5:1,5,4x5;8x10@240,3,2027-01-31
+"zoë, the second",,,,,,
+*,none,,,,,
 """
 JSONL = """\
 {"album_id": "*", "styles": "none"}
-{"album_id": "anna", "styles": {"studio": 3, "warm-film": 5}, "prints": "4x5 8x10@240", "people": 3, \
-"delete_after": "2027-01-31"}
+{"album_id": "anna", "styles": {"studio": 3, "warm-film": 5}, "edits": {"wedding": 5, "beach@0.3x0.5": 1}, \
+"prints": "4x5 8x10@240", "people": 3, "delete_after": "2027-01-31"}
 
 {"album_id": "zoë, the second"}
 """
@@ -46,12 +47,18 @@ def orders(content: str, name: str = "orders.yaml") -> dict[str, AlbumOrder]:
 def test_every_format_says_the_same(name: str, content: str):
     found = orders(content, name)
     assert list(found) == ["anna", "zoë, the second"]
-    assert found["anna"].styles == {"studio": 3, "warm-film": 5}
+    assert found["anna"].styles == {"studio": 3, "warm-film": 5, "wedding": 5, "beach@0.3x0.5": 1}
     assert [size.name for size in found["anna"].prints] == ["4x5", "8x10@240"]
     assert [order.people for order in found.values()] == [3, 1]
     assert found["anna"].delete_after == datetime.date(2027, 1, 31)
     assert found["zoë, the second"].styles == {"studio": 2, "plain": 2}
     assert found["zoë, the second"].delete_after is None
+
+
+def test_pictures_in_templates_may_be_all_that_is_ordered():
+    found = orders("albums: [{album_id: anna, styles: none, edits: wedding}, {album_id: ben, styles: none}]")
+    assert found["anna"].styles == {"wedding": 2}
+    assert "ben" not in found
 
 
 def test_albums_not_named_get_the_settings_or_the_default():
@@ -81,8 +88,10 @@ def test_albums_not_named_get_the_settings_or_the_default():
         ("albums: [{album_id: anna, prints: 4by5}]", "got the print '4by5', wanted inches such as 4x5"),
         ("albums: [{album_id: anna, prints: [4x5, 4x5@300]}]", "each print once"),
         ("albums: [{album_id: anna, styles: {studio: 0}}]", "at least 1 portrait"),
+        ("albums: [{album_id: anna, edits: 'wedding:0'}]", "edits of album 'anna'"),
+        ("albums: [{album_id: anna, edits: studio}]", "'studio' is a style; rename the template"),
         ("albums: [{album_id: anna, styles: {studio: 1, studio: 2}}]", "'studio' stands twice"),
-        ("albums: [{album_id: anna, styles: 'studio:1, studio:2'}]", "each style once"),
+        ("albums: [{album_id: anna, styles: 'studio:1, studio:2'}]", "each name once"),
         ("albums: [{album_id: anna, styles: 'studio:x'}]", "styles of album 'anna'"),
         ("albums: [{album_id: anna, delete_after: soon}]", "delete_after of album 'anna': got 'soon'"),
         ("albums: [{album_id: 7}]", "write it in quotes"),
