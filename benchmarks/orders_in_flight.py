@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
@@ -66,10 +66,11 @@ def main() -> None:
     ratios: dict[str, Any] = {}
     figures: dict[str, Any] = {"steps": steps, "slots": GenerationSettings().slots}
     with tempfile.TemporaryDirectory() as folder:
-        rows = _orders(Path(folder, "inputs"), max(case.orders for case in cases.values()))
+        rows = orders_of(Path(folder, "inputs"), max(case.orders for case in cases.values()))
         for name, case in cases.items():
             orders = [{**row, "count": case.per_style} for row in rows[: case.orders]]
-            sides = {count: _side(Path(folder), orders, case.actors, count, steps) for count in case.in_flight}
+            settings = [GenerationSettings(steps=steps, orders_in_flight=count) for count in case.in_flight]
+            sides = {one.orders_in_flight: side(Path(folder), orders, case.actors, one) for one in settings}
             if any(made != sides[1][1] for _, made in sides.values()):
                 raise AssertionError("the pictures differ")
             rates = {count: len(made) / seconds for count, (seconds, made) in sides.items()}
@@ -84,24 +85,36 @@ def main() -> None:
     write("orders_in_flight-quick" if arguments.quick else "orders_in_flight", ratios, figures)
 
 
-def _orders(folder: Path, count: int) -> list[Row]:
+def orders_of(folder: Path, count: int) -> list[Row]:
     """Rows of `count` orders, of people who are seen as the job sees them; what they need lies in `folder`."""
     people = sample_people(folder, Store(folder / "store"), -(-count // len(STYLES)))
     loras = [(person.row, {"path": person.lora_path, "sha256": person.lora_sha256}) for person in people]
     return [order_row(row, lora, style, 1, 0) for row, lora in loras for style in STYLES][:count]
 
 
-def _side(
-    folder: Path, orders: Sequence[Row], actors: int, in_flight: int, steps: int
+def portraitist(out: str, settings: GenerationSettings) -> Portraitist:
+    """The job's actor over an output, opened."""
+    actor = Portraitist(Store(out), SUITE, BASE, settings, unsafe_above=0.8)
+    actor.open()
+    return actor
+
+
+def side(
+    folder: Path,
+    orders: Sequence[Row],
+    actors: int,
+    settings: GenerationSettings,
+    make: Callable[[str, GenerationSettings], Portraitist] = portraitist,
 ) -> tuple[float, list[tuple[str, str]]]:
-    """Seconds of the slowest actor, and (id, sha256 of the pixels) of every picture; the output is made anew."""
+    """Seconds of the slowest actor, and (id, sha256 of the pixels) of every picture; the output is made anew of what
+    `orders_of` left in `folder/inputs`.
+    """
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(folder / "inputs" / "store", out)
-    settings = GenerationSettings(steps=steps, orders_in_flight=in_flight)
     context = multiprocessing.get_context("spawn")
     begin = context.Barrier(actors)
-    with context.Pool(actors, _open, (str(out), settings, begin)) as pool:
+    with context.Pool(actors, _open, (str(out), settings, begin, make)) as pool:
         results = pool.map(_work, [orders[number::actors] for number in range(actors)], chunksize=1)
     made = sorted((row["portrait_id"], row["image_sha256"]) for _, rows in results for row in rows)
     return max(seconds for seconds, _ in results), made
@@ -111,12 +124,13 @@ _actor: Portraitist
 _begin: Barrier
 
 
-def _open(out: str, settings: GenerationSettings, begin: Barrier) -> None:
+def _open(
+    out: str, settings: GenerationSettings, begin: Barrier, make: Callable[[str, GenerationSettings], Portraitist]
+) -> None:
     global _actor, _begin
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    _actor, _begin = Portraitist(Store(out), SUITE, BASE, settings, unsafe_above=0.8), begin
-    _actor.open()
+    _actor, _begin = make(out, settings), begin
 
 
 def _work(orders: Sequence[Row]) -> tuple[float, list[Row]]:
