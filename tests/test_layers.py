@@ -169,7 +169,7 @@ PAGE_MAY_IMPORT = {
     *("studiolo.albums.decode", "studiolo.albums.isolation", "studiolo.albums.records"),
     *("studiolo.errors", "studiolo.settings", "studiolo.service.endpoint"),
     *("studiolo.service.identities", "studiolo.service.records"),
-    *("web.errors", "web.page", "web.types"),
+    *("web.asgi", "web.errors", "web.page", "web.types"),
 }
 """Words and settings: what the page does, it asks `/v1` to do."""
 

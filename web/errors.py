@@ -11,9 +11,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import Scope
 
 from studiolo.errors import DatabaseError, RefusedError, StoreError
+from web.asgi import route_path
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +69,6 @@ class FailedError(RefusedError):
     def __init__(self, status: int, reason: str, sentence: str, retry_after_s: float | None = None) -> None:
         super().__init__(reason, sentence, retry_after_s)
         self.status = status
-
-
-def route_path(scope: Scope) -> str:
-    """The path that routes are found by: without that below which the application is mounted, empty for it alone."""
-    path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
-    return path[len(root) :] if path == root or path.startswith(f"{root}/") else path
 
 
 def answer(request: Request, error: Exception) -> Response:

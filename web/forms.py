@@ -14,9 +14,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from studiolo.errors import UnacceptableError, UnsupportedError
+from studiolo.service.uploads import SNIFFED_BYTES
 from web.gate import check_length, too_large
 
-_SNIFFED = 16
 _IN_MEMORY = 2**20
 _FIELD_BYTES = 32 * 1024
 _LISTED_BYTES = 2048
@@ -36,7 +36,7 @@ class Part:
     digest: Any = field(default_factory=hashlib.sha256)
     size: int = 0
     begins: bytes = b""
-    """The first 16 bytes."""
+    """The first `SNIFFED_BYTES`."""
 
 
 class FormReader(ABC):
@@ -71,7 +71,7 @@ class FormReader(ABC):
 
     @abstractmethod
     def sniff(self, begins: bytes) -> None:
-        """A file's first bytes, 16 of them if it has so many. Raises `RefusedError`."""
+        """A file's first bytes, `SNIFFED_BYTES` if it has so many. Raises `RefusedError`."""
 
     @abstractmethod
     async def keep(self, file: IO[bytes], part: Part) -> None:
@@ -155,9 +155,9 @@ class FormReader(ABC):
             part.text += data
             return
         self.take(len(data))
-        if len(part.begins) < _SNIFFED <= len(part.begins) + len(data):
-            self.sniff(part.begins + data[:_SNIFFED])
-        part.begins = (part.begins + data[:_SNIFFED])[:_SNIFFED]
+        if len(part.begins) < SNIFFED_BYTES <= len(part.begins) + len(data):
+            self.sniff(part.begins + data[:SNIFFED_BYTES])
+        part.begins = (part.begins + data[:SNIFFED_BYTES])[:SNIFFED_BYTES]
         part.digest.update(data)
         part.file.write(data)
 
@@ -176,6 +176,6 @@ class FormReader(ABC):
                 self.fields[part.name] = text
             return
         with part.file:
-            if part.size < _SNIFFED:
+            if part.size < SNIFFED_BYTES:
                 self.sniff(part.begins)
             await self.keep(part.file, part)

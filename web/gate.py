@@ -18,7 +18,8 @@ from studiolo.service.endpoint import EndpointSettings
 from studiolo.service.keys import Caller
 from studiolo.service.logs import answering
 from studiolo.service.service import Service
-from web.errors import REQUEST_ID, TooSlowError, answer, route_path
+from web.asgi import replayed, route_path
+from web.errors import REQUEST_ID, TooSlowError, answer
 from web.strangers import Strangers
 
 log = logging.getLogger("studiolo.requests")
@@ -97,7 +98,7 @@ class Gate:
         request.state.caller = await run_in_threadpool(self._knock, token.strip(), address)
         if request.method not in _WITH_BODY or path in STREAMED:
             return receive
-        return _replayed(await self._body(request), receive)
+        return replayed(await self._body(request), receive)
 
     def _knock(self, token: str, address: str) -> Caller:
         self.strangers.check(address, token)
@@ -139,13 +140,3 @@ def check_length(request: Request, limit: int) -> None:
 def too_large(limit: int) -> TooLargeError:
     """What is raised for a body of more than `limit` bytes."""
     return TooLargeError("body_too_large", f"The body has more than {limit} bytes.")
-
-
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """`body` as one message, then what `receive` still says: that the client is gone."""
-    waiting = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replay() -> Message:
-        return waiting.pop() if waiting else await receive()
-
-    return replay

@@ -10,7 +10,7 @@ from typing import IO
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
-from studiolo.service.uploads import AlbumMeter, check_photo
+from studiolo.service.uploads import SNIFFED_BYTES, AlbumMeter, check_photo
 from web.endpoint import Endpoint, Here, Who
 from web.errors import TooSlowError
 from web.gate import check_length
@@ -18,7 +18,6 @@ from web.types import ProvenanceView
 
 router = APIRouter(prefix="/v1", tags=["provenance"])
 
-_SNIFFED = 16
 _UPSCALE = 4
 """The largest portrait has so many sides of the base's pictures; an edit is as large as its template."""
 _BINARY = {"schema": {"type": "string", "format": "binary"}, "example": "the file's bytes"}
@@ -52,14 +51,14 @@ async def _receive(request: Request, here: Endpoint, file: IO[bytes]) -> None:
             async for chunk in request.stream():
                 meter.take(len(chunk))
                 size += len(chunk)
-                if len(begins) < _SNIFFED:
-                    begins = (begins + chunk[:_SNIFFED])[:_SNIFFED]
-                    if len(begins) == _SNIFFED:
+                if len(begins) < SNIFFED_BYTES:
+                    begins = (begins + chunk[:SNIFFED_BYTES])[:SNIFFED_BYTES]
+                    if len(begins) == SNIFFED_BYTES:
                         check_photo(begins)
                 file.write(chunk)
     except TimeoutError:
         raise TooSlowError("too_slow", f"The picture did not come in {time_s:g} s.") from None
-    if size < _SNIFFED:
+    if size < SNIFFED_BYTES:
         check_photo(begins)
     here.service.meters.count("studiolo_upload_bytes_total", size)
     file.flush()

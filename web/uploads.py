@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from studiolo.errors import StoreError
 from studiolo.service.identities import album_folder, photo_path
-from studiolo.service.uploads import AlbumMeter, check_photo
+from studiolo.service.uploads import SNIFFED_BYTES, AlbumMeter, check_photo
 from studiolo.storage.store import Store
 from web.endpoint import Endpoint
 from web.errors import TooSlowError
@@ -25,7 +25,6 @@ PHOTOS = "photos"
 """Name of the parts that are photos."""
 PHOTO_URLS = "photo_urls"
 """Name of the parts that are URLs of photos."""
-_SNIFFED = 16
 _IN_MEMORY = 2**20
 
 
@@ -109,7 +108,7 @@ class _AlbumReader(FormReader):
 
                 await fetcher.fetch(url, take)
                 file.seek(0)
-                check_photo(file.read(_SNIFFED))
+                check_photo(file.read(SNIFFED_BYTES))
                 await self._put(file, digest.hexdigest(), self.meter.photo_bytes)
 
     async def _put(self, file: IO[bytes], sha256: str, size: int) -> None:

@@ -5,6 +5,8 @@ from studiolo.albums.records import Reason
 from studiolo.errors import TooLargeError, UnsupportedError
 from studiolo.service.settings import UploadSettings
 
+SNIFFED_BYTES = 16
+"""Of a file's beginning: enough to tell what calls itself a picture from all else."""
 _MIB = 2**20
 
 
@@ -42,7 +44,7 @@ class AlbumMeter:
 
 
 def check_photo(begins: bytes) -> None:
-    """Raises `UnsupportedError` for a file that does not begin (16 bytes will do) like any picture we open.
+    """Raises `UnsupportedError` for a file that does not begin (`SNIFFED_BYTES` will do) like any picture we open.
 
     Nothing is decoded here. What a picture holds, and whether it has too many pixels, is found out where a decoder
     may die of it, and is the photo's verdict beside those of its album.

@@ -19,7 +19,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import StreamingResponse
 
 from studiolo.service.endpoint import EndpointSettings
-from web.errors import route_path
+from web.asgi import route_path
 from web.page import views
 from web.page.cache import Cache, keep_swept
 from web.page.client import NO_KEY, AnswerError, Client

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from web.errors import route_path
+from web.asgi import replayed, route_path
 from web.page import views
 from web.page.client import AnswerError
 
@@ -112,7 +112,7 @@ class Gate:
                 receive = self._metered(request)
             else:
                 body = await whole(receive, _BODY_BYTES)
-                receive = _again(body, receive)
+                receive = replayed(body, receive)
         if OPEN.fullmatch(path):
             return receive
         key = request.cookies.get(COOKIE)
@@ -180,15 +180,6 @@ def metered(receive: Receive, limit: int) -> Receive:
         message = await receive()
         came += len(message.get("body", b""))
         return message if came <= limit else {"type": "http.disconnect"}
-
-    return take
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    waiting = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def take() -> Message:
-        return waiting.pop() if waiting else await receive()
 
     return take
 
