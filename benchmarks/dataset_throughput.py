@@ -4,8 +4,9 @@ Two questions. First, rows a second of the pool against a plain loop of the same
 on both sides: a process a core, parts taken one by one, no Ray. Second, whole jobs of more and more rows, each in a
 process of its own: seconds of their stages, and the peak memory of the driver, watched ten times a second.
 
-The pictures are those of `--faces`, or random faces that are made beforehand. Hours for `FGID_ROWS` follow from the
-pool's rate and the number of cores, as if they were as many of these.
+The pictures are those of `--faces`, or random faces that are made beforehand. Hours for `FGID_ROWS` are
+rows / (the pool's rate / its cores x the cores there are), as if they were as many of these; no GPU takes part, so what
+stands beside them for GPUs is the published rate over their number.
 
     python -m benchmarks.dataset_throughput [--faces FOLDER] [--quick]
 """
@@ -78,7 +79,7 @@ def main() -> None:
         "rounds": [{name: round(rate, 3) for name, rate in turn.items()} for turn in turns],
         "jobs": jobs,
         "hours_for_fgid": {f"{cores} cores": round(FGID_ROWS * a_core_s / cores / 3600, 1) for cores in (CORES, 64)},
-        "published_hours_for_masks_alone": round(PUBLISHED_MASK_HOURS, 1),
+        "published_hours_for_masks_alone": {f"{gpus} GPUs": round(PUBLISHED_MASK_HOURS / gpus, 1) for gpus in (1, 8)},
     }
     ratios = {
         "pool_over_plain": round(rates["pool"] / rates["plain"], 3),
