@@ -67,7 +67,8 @@ def main() -> None:
             "pictures": len(labels),
             "of_people": sum(not label.picture.startswith(_SYNTHETIC) for label in labels),
             "parts": parts,
-            "mask_of_labelled": shares(pairs),
+            "mask_of_labelled": shares((truth, mask) for _, truth, mask in pairs),
+            "labelled_of_mask": shares((mask, truth) for _, truth, mask in pairs),
         },
     )
 
@@ -115,18 +116,18 @@ def part_figures(scores: list[Score]) -> dict[str, Any]:
     }
 
 
-def shares(pairs: Iterable[tuple[Label, Ids, Ids]]) -> dict[str, dict[str, float]]:
-    """What the masks call the pixels of each labelled region: shares over all pictures, those below 0.01 left out."""
+def shares(pairs: Iterable[tuple[Ids, Ids]]) -> dict[str, dict[str, float]]:
+    """What the second of each pair calls the pixels of each region of the first: shares over all pictures, those below
+    0.01 left out.
+    """
     counts = np.zeros((len(Region), len(Region)))
-    for _, truth, mask in pairs:
-        np.add.at(counts, (truth.ravel(), mask.ravel()), 1)
-    of_row = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    for one, other in pairs:
+        np.add.at(counts, (one.ravel(), other.ravel()), 1)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return {
-        true.name.lower(): {
-            found.name.lower(): _rounded(of_row[true, found]) for found in Region if of_row[true, found] >= 0.01
-        }
-        for true in Region
-        if counts[true].any()
+        of.name.lower(): {by.name.lower(): _rounded(share[of, by]) for by in Region if share[of, by] >= 0.01}
+        for of in Region
+        if counts[of].any()
     }
 
 

@@ -56,7 +56,7 @@ def test_a_fringe_that_the_mask_takes_for_skin_costs_skin_and_hair_and_brows_are
     assert scores["eyes"]["iou"] == 1
     assert not scores["brows"]["seen"]
     assert scores["brows"]["drawn"]
-    shared = shares([(_label(), truth, _face())])
+    shared = shares([(truth, _face())])
     assert shared["hair"]["skin"] > 0.05
     assert shared["hair"]["brows"] > 0.01
     assert sum(shared["hair"].values()) == pytest.approx(1, abs=0.01)
