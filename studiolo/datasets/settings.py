@@ -138,9 +138,9 @@ class ReleaseSettings(Section):
     """Most bits of 64 in which the perceptual hashes of near duplicates differ."""
     duplicate_cosine: float = pydantic.Field(0.9, ge=-1, le=1)
     """Least cosine of the image embeddings of near duplicates, around the mean of all."""
-    cluster_distance: float = pydantic.Field(0.35, gt=0, lt=2)
-    """Faces without a name that are nearer than this are one person. Stricter than the 0.46 of an album, because many
-    people make many more pairs that look alike; see docs/LOG.md."""
+    cluster_distance: float = pydantic.Field(0.28, gt=0, lt=2)
+    """Faces without a name that are nearer than this are one person. Far stricter than the 0.46 of an album, because
+    thousands of people make millions of pairs, and some look alike; see docs/LOG.md."""
     wrong_label_distance: float = pydantic.Field(0.62, gt=0, lt=2)
     """A face that is further than this from the middle one of those with its label (three at least) is not theirs."""
     validation_share: float = pydantic.Field(0.02, ge=0, lt=1)
