@@ -14,7 +14,7 @@ from studiolo.portraits.requests import EditRequest
 from studiolo.service.live import LiveMemory, Progress
 from studiolo.service.records import Kind, State, template_path
 from tests.web.page.conftest import Front
-from tests.web.page.pictures import group
+from tests.web.page.pictures import PAIR, group
 from tests.web.server import served
 from tests.web.test_identities import photo
 from tests.web.world import SETTINGS
@@ -49,7 +49,9 @@ def dropped(tmp_path: Path) -> Template:
 def test_a_picture_is_looked_at_and_its_faces_are_offered(front: Front, people: Path, tmp_path: Path) -> None:
     tasks = edit._Tasks(front.studio())
     paths = [tmp_path / name for name in ("two.jpg", "one.jpg", "none.jpg", "notes.txt")]
-    for path, content in zip(paths, (*(group(people, count) for count in (2, 1, 0)), b"no picture"), strict=True):
+    for path, content in zip(
+        paths, (*(group(people, PAIR[:count]) for count in (2, 1, 0)), b"no picture"), strict=True
+    ):
         path.write_bytes(content)
 
     async def drop() -> list[Any]:
@@ -223,7 +225,7 @@ def test_who_is_quicker_than_the_look_at_a_picture_is_not_asked_for_it_again(
     tasks, fields = edit._Tasks(front.studio()), USUAL | {"person": person, "face": "2"}
 
     async def press(faces: int) -> Any:
-        path.write_bytes(group(people, faces))
+        path.write_bytes(group(people, PAIR[:faces]))
         async for shown in tasks.make(front.request(), str(path), None, {}, *fields.values()):
             return shown
 

@@ -110,14 +110,14 @@ def test_the_faces_of_a_picture_are_found_where_the_workers_find_them(
     assert max(size) == 1024
 
 
-@pytest.mark.parametrize(("sides", "why"), [((), Reason.NO_FACE), ((True,), Reason.FACE_TOO_SMALL)])
+@pytest.mark.parametrize(("small", "why"), [(False, Reason.NO_FACE), (True, Reason.FACE_TOO_SMALL)])
 def test_a_picture_without_a_face_to_draw_says_so(
-    sharp: Looker, people: Path, tmp_path: Path, sides: tuple[bool, ...], why: Reason
+    sharp: Looker, people: Path, tmp_path: Path, small: bool, why: Reason
 ) -> None:
     path = tmp_path / "picture.jpg"
-    path.write_bytes(group(people, shown=0, small=bool(sides)))
+    path.write_bytes(group(people, (), small))
     template = sharp.template(path)
-    assert (template.sentence, template.faces, len(template.too_small)) == (why.sentence(), (), len(sides))
+    assert (template.sentence, template.faces, len(template.too_small)) == (why.sentence(), (), small)
     assert template.file.picture
 
 
