@@ -3,6 +3,7 @@
 import io
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,21 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visitor(browser: Browser, studio: Running) -> Iterator[Visitor]:
-    visitor = visiting(browser, studio.url, studio.token)
+    with calm(browser, studio.url, studio.token) as visitor:
+        yield visitor
+
+
+@pytest.fixture
+def other(browser: Browser, studio: Running) -> Iterator[Visitor]:
+    """Somebody of another studio, whose people nobody else meets."""
+    with calm(browser, studio.url, studio.service.keys.create("other").token) as visitor:
+        yield visitor
+
+
+@contextmanager
+def calm(browser: Browser, url: str, token: str) -> Iterator[Visitor]:
+    """A visitor whose browser complains of nothing."""
+    visitor = visiting(browser, url, token)
     yield visitor
     visitor.context.close()
     assert visitor.elsewhere == []
@@ -94,25 +109,25 @@ def test_from_an_album_to_a_portrait_that_was_downloaded_and_erased(visitor: Vis
 
 
 def test_a_face_in_a_picture_is_drawn_anew_and_shown_beside_what_was_there(
-    visitor: Visitor, studio: Running, people: Path, tmp_path: Path
+    other: Visitor, studio: Running, people: Path, tmp_path: Path
 ) -> None:
-    page, path = visitor.page, tmp_path / "group.jpg"
+    page, path = other.page, tmp_path / "group.jpg"
     path.write_bytes(group(people))
-    visitor.sign_in()
-    visitor.drop(photos_of(people, "P002")[:4])
-    visitor.consent("Berta")
-    visitor.send()
+    other.sign_in()
+    other.drop(photos_of(people, "P002")[:4])
+    other.consent("Berta")
+    other.send()
     expect(page.locator("#person h3")).to_have_text("Berta", timeout=SOON_MS)
-    visitor.learned()
+    other.learned()
 
-    visitor.open("Edit")
+    other.open("Edit")
     expect(page.get_by_label("As whom").first).to_have_value("Berta", timeout=SOON_MS)
     page.get_by_role("button", name="Make pictures").click()
     expect(page.locator("#editing [role=alert]")).to_contain_text("Drop a picture to edit.", timeout=SOON_MS)
-    visitor.drop_template(path, faces=2)
+    other.drop_template(path, faces=2)
     page.get_by_role("button", name="Make pictures").click()
     expect(page.locator("#editing [role=alert]")).to_contain_text("Choose which face", timeout=SOON_MS)
-    visitor.edit("Face 1 (left)", count=1)
+    other.edit("Face 1 (left)", count=1)
     expect(page.locator("#template-seen span.face").first).to_have_css("border-color", "rgb(47, 111, 106)")
     expect(page.locator("#editing [role=progressbar]")).to_be_visible(timeout=LONG_MS)
     expect(page.locator("#edits .edits img")).to_have_count(1, timeout=LONG_MS)
@@ -136,7 +151,7 @@ def test_a_face_in_a_picture_is_drawn_anew_and_shown_beside_what_was_there(
     assert page.evaluate(f"{seen}.clipPath") == "inset(0px 0% 0px 0px)"
     for size in (PHONE, DESK):
         page.set_viewport_size({"width": size[0], "height": size[1]})
-        assert visitor.narrow()
+        assert other.narrow()
     with page.expect_download() as download:
         page.get_by_role("link", name="Download all").click()
     with zipfile.ZipFile(io.BytesIO(Path(download.value.path()).read_bytes())) as archive:

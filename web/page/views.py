@@ -233,7 +233,13 @@ def jobs(found: Sequence[JobView], names: Mapping[str, str], styles: Mapping[str
     if not found:
         return empty("No jobs yet", "What you order in the other tabs is listed here, with its place in the queue.")
     rows = [
-        {"job": job, "title": title(job, names, styles), "state": _STATES[job.state], "left": left(job, now_s)}
+        {
+            "job": job,
+            "title": title(job, names, styles),
+            "state": _STATES[job.state],
+            "left": left(job, now_s),
+            "edit": is_edit(job),
+        }
         for job in found
     ]
     return _shown("jobs.html.j2", rows=rows)

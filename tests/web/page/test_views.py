@@ -256,6 +256,8 @@ def test_only_jobs_that_go_on_can_be_cancelled() -> None:
     states = [job(id=f"job_{state}", state=state, images=[]) for state in State]
     html = views.jobs(states, {}, {}, 0.0)
     assert [one["data-job"] for one in attributes(html, "button")] == ["job_queued", "job_running"]
+    assert "uncut" in views.jobs([edited(job())], {}, {}, 0.0)
+    assert "uncut" not in views.jobs([job()], {}, {}, 0.0)
     assert "No jobs yet" in views.jobs([], {}, {}, 0.0)
 
 
