@@ -127,8 +127,10 @@ def working(service: Service, controlnets: Path) -> Iterator[None]:
     """Orders are worked off by the embedded models."""
     house = EmbeddedHouse(service, settings_of(service), load_controlnets(controlnets))
     house.dispatcher()
-    yield
-    house.close()
+    try:
+        yield
+    finally:
+        house.close()
 
 
 @contextmanager
