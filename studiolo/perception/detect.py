@@ -33,6 +33,11 @@ class Detection:
         return float(np.prod(self.bbox_xyxy_px[2:] - self.bbox_xyxy_px[:2]))
 
     @property
+    def short_side_px(self) -> float:
+        """Shorter side of the box."""
+        return float((self.bbox_xyxy_px[2:] - self.bbox_xyxy_px[:2]).min())
+
+    @property
     def roll_deg(self) -> float:
         """Angle of the face in the picture, -180..180, 0 = upright, positive = turned clockwise as seen."""
         down = self.landmarks_px[3:].mean(axis=0) - self.landmarks_px[:2].mean(axis=0)

@@ -48,8 +48,8 @@ def perceive_photo(suite: Suite, rgb_u8: RgbU8, settings: PerceptionSettings) ->
     """
     upright = make_upright(np.ascontiguousarray(rgb_u8), suite.detector, settings.detector_score)
     found = [face for face in upright.faces if _has_extent(face)]
-    seen = [face for face in found if _short_side_px(face) >= settings.min_face_px]
-    too_small_px = max((side for side in map(_short_side_px, found) if side < settings.min_face_px), default=0.0)
+    seen = [face for face in found if face.short_side_px >= settings.min_face_px]
+    too_small_px = max((face.short_side_px for face in found if face.short_side_px < settings.min_face_px), default=0.0)
     meshes = [suite.mesher(upright.rgb_u8, face.landmarks_px) for face in seen]
     kept = [pair for pair in zip(seen, meshes, strict=True) if pair[1].score >= settings.mesh_score]
     embeddings = suite.embedder(upright.rgb_u8, [face.landmarks_px for face, _ in kept])
@@ -66,7 +66,7 @@ def _face_row(
     pose, expression = pose_of(mesh.points_px), expression_of(mesh.points_px)
     matrix = chips.dlib_chip_matrix(face.landmarks_px, FACE_SIDE_PX, _QUALITY_PADDING)
     chip = chips.warp(rgb_u8, matrix, FACE_SIDE_PX)
-    quality = quality_of(chip, _short_side_px(face), pose, expression.eye_openness)
+    quality = quality_of(chip, face.short_side_px, pose, expression.eye_openness)
     return {
         "face_id": face_id,
         "bbox_xyxy_px": face.bbox_xyxy_px.tolist(),
@@ -93,10 +93,6 @@ def crop_around(suite: Suite, rgb_u8: RgbU8, face: Detection, mesh: Mesh) -> Cro
     return Crop(
         crop, paint_regions(Mesh(points, mesh.score), person), person, chips.inside(hw_px, matrix, _CROP_SIDE_PX)
     )
-
-
-def _short_side_px(face: Detection) -> float:
-    return float((face.bbox_xyxy_px[2:] - face.bbox_xyxy_px[:2]).min())
 
 
 def _has_extent(face: Detection) -> bool:

@@ -40,10 +40,8 @@ def open_suite(name: str, threads: int = 1) -> Suite:
     installed,
     `WeightsError` for a model that cannot be had.
     """
-    if name not in PERCEPTION_CARDS:
-        raise SettingsError(f"no perception suite is called {name!r}; {nearest(name, PERCEPTION_CARDS)}")
+    folders = {card_id: pull(card_id) for card_id in _cards(name)}
     cv2.setNumThreads(threads)
-    folders = {card_id: pull(card_id) for card_id in PERCEPTION_CARDS[name]}
     mesher = EmbeddedMesher.open(folders["face-mesh"], threads)
     person_mask = EmbeddedPersonMask.open(folders["selfie-segmentation"], threads)
     return Suite(
@@ -56,3 +54,16 @@ def open_suite(name: str, threads: int = 1) -> Suite:
         attributes=EmbeddedAttributes.open(folders["age-gender"], threads),
         safety=EmbeddedSafety.open(folders["nsfw"], threads),
     )
+
+
+def open_detector(name: str, threads: int = 1) -> Detector:
+    """The detector of suite `name` alone, else as `open_suite`."""
+    _cards(name)
+    cv2.setNumThreads(threads)
+    return EmbeddedDetector.open(pull("yunet"))
+
+
+def _cards(name: str) -> tuple[str, ...]:
+    if name not in PERCEPTION_CARDS:
+        raise SettingsError(f"no perception suite is called {name!r}; {nearest(name, PERCEPTION_CARDS)}")
+    return PERCEPTION_CARDS[name]

@@ -144,9 +144,8 @@ def _middle(face: Detection) -> NDArray[np.float64]:
 
 
 def _check_size(face: Detection, min_face_px: int) -> None:
-    side_px = float((face.bbox_xyxy_px[2:] - face.bbox_xyxy_px[:2]).min())
-    if side_px < min_face_px:
-        raise PhotoError(Reason.FACE_TOO_SMALL, f"template: got {side_px:.0f} px, wanted {min_face_px}")
+    if face.short_side_px < min_face_px:
+        raise PhotoError(Reason.FACE_TOO_SMALL, f"template: got {face.short_side_px:.0f} px, wanted {min_face_px}")
 
 
 def _cut(rgb_u8: RgbU8, face: Detection, side_px: int, face_ratio: float) -> tuple[RgbU8, NDArray[np.float64]]:

@@ -50,7 +50,7 @@ class PageSettings(Section):
     signed_in_s: float = pydantic.Field(43_200.0, gt=0)
     """Seconds after which a browser forgets the key that somebody signed in with."""
     cache_s: float = pydantic.Field(900.0, gt=0)
-    """Seconds for which photos that were dropped and not sent lie on this process's disk."""
+    """Seconds for which photos that were dropped and not sent, and pictures to edit, lie on this process's disk."""
     cpus: float = pydantic.Field(0.0, ge=0)
     """CPU slots; it waits for others nearly all the time."""
 

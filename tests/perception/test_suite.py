@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -5,16 +7,17 @@ from studiolo.albums.records import UNKNOWN
 from studiolo.errors import SettingsError
 from studiolo.perception.detect import RgbU8
 from studiolo.perception.perceive import PerceivedPhoto
-from studiolo.perception.suite import PERCEPTION_CARDS, Suite, open_suite
+from studiolo.perception.suite import PERCEPTION_CARDS, Suite, open_detector, open_suite
 from studiolo.weights.cards import card_ids
 
 Photos = dict[tuple[str, str], RgbU8]
 Perceived = dict[tuple[str, str], PerceivedPhoto]
 
 
-def test_a_misspelt_suite_gets_the_nearest_name():
+@pytest.mark.parametrize("open_models", [open_suite, open_detector])
+def test_a_misspelt_suite_gets_the_nearest_name(open_models: Callable[[str], object]):
     with pytest.raises(SettingsError, match="did you mean 'embedded'"):
-        open_suite("embeded")
+        open_models("embeded")
 
 
 def test_suites_name_cards_that_exist():

@@ -1,6 +1,7 @@
-"""Pictures of the studio page for docs/page.md, of what a studio job made: after `make demo`
+"""Pictures of the studio page for docs/page.md, of what a studio job made: after `make demo`, and with ControlNets as
+`python -m jobs controlnets` leaves them
 
-python -m tests.slow.page_pictures out/demo data/samples docs/images
+python -m tests.slow.page_pictures out/demo data/samples docs/images CONTROLNETS
 """
 
 import hashlib
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
+from studiolo.generation.controlnets import load_controlnets
 from studiolo.identities.learned import photo_verdicts
 from studiolo.service.endpoint import EndpointSettings
 from studiolo.service.live import LiveMemory, Progress
@@ -23,7 +25,9 @@ from studiolo.service.metrics import MemoryMeters
 from studiolo.service.records import Consent, Job, Kind, NewJob, Person, new_id
 from studiolo.service.service import Service
 from tests.service.test_service import settings as service_settings
-from tests.slow.visitor import PHONE, SOON_MS, Visitor, launched, visiting
+from tests.slow.studio_page import EmbeddedHouse
+from tests.slow.visitor import LONG_MS, PHONE, SOON_MS, Visitor, launched, visiting
+from tests.web.page.pictures import group
 from tests.web.server import served
 from web.app import create_app
 from web.page.app import create_page
@@ -62,7 +66,7 @@ class Made:
         return next(row for row in self.rows("face_loras") if row["identity_id"] == name)
 
     def finish(self, name: str) -> None:
-        """End the training that is next with what came of somebody's in the job."""
+        """End the training that is next with what came of somebody's in the job; its files go into the store."""
         (lease,) = self.service.queue.lease([Kind.IDENTITY], "trainer", 60)
         (album,) = [row for row in self.rows("albums") if row["album_id"] == name]
         numbered = [{**photo, "uri": str(number)} for number, photo in enumerate(album["photos"], 1)]
@@ -78,6 +82,8 @@ class Made:
             **{"lora_path": lora["path"], "lora_sha256": lora["sha256"], "steps": lora["steps"]},
             **{"trigger": album["trigger"], "references": references, "photos": photos, "curve": self.curve(name)},
         }
+        for path in (lora["path"], *(one["crop_path"] for one in references)):
+            self.service.store.write_bytes(path, (self.out / path).read_bytes())
         within = self.service.identities.learned(lease, record)
         self.service.queue.complete(lease, {"photos": photos}, within=within)
 
@@ -111,15 +117,31 @@ class Made:
         self.service.queue.complete(lease, {"images": images})
 
 
+def settings_of(service: Service) -> EndpointSettings:
+    """The usual ones, with edits."""
+    return EndpointSettings.model_validate({**service.settings.model_dump(), "controlnets": "controlnets"})
+
+
+@contextmanager
+def working(service: Service, controlnets: Path) -> Iterator[None]:
+    """Orders are worked off by the embedded models."""
+    house = EmbeddedHouse(service, settings_of(service), load_controlnets(controlnets))
+    house.dispatcher()
+    try:
+        yield
+    finally:
+        house.close()
+
+
 @contextmanager
 def page_over(service: Service, live: LiveMemory) -> Iterator[str]:
     """The page, over a service without workers."""
-    settings = EndpointSettings.model_validate(service.settings.model_dump())
+    settings = settings_of(service)
     with served(create_app(service, settings, live, lambda _: {})) as url, served(create_page(settings, url)) as page:
         yield page
 
 
-def main(out: str, albums: str, into: str) -> None:
+def main(out: str, albums: str, into: str, controlnets: str) -> None:
     """All pictures."""
     with tempfile.TemporaryDirectory() as place:
         service, live = Service.open(service_settings(Path(place)), MemoryMeters()), LiveMemory()
@@ -129,6 +151,8 @@ def main(out: str, albums: str, into: str) -> None:
             browser = launched(playwright)
             desk = visiting(browser, url, token)
             walk(desk, made, live, sorted((Path(albums) / "P002").glob("*.jpg")), Path(into))
+            with working(service, Path(controlnets)):
+                edit(desk, Path(albums), Path(place), Path(into))
             phones(visiting(browser, url, token, PHONE), Path(place), Path(into))
             browser.close()
             print("complaints:", desk.complaints, "elsewhere:", desk.elsewhere)
@@ -169,6 +193,23 @@ def walk(desk: Visitor, made: Made, live: LiveMemory, photos: list[Path], folder
     made.finish("P002")
     desk.open("Album")
     expect(page.locator("#person .badge.ready")).to_be_visible(timeout=SOON_MS)
+
+
+def edit(desk: Visitor, albums: Path, place: Path, folder: Path) -> None:
+    """Somebody drawn in a picture of two others."""
+    page, path = desk.page, place / "two friends.jpg"
+    path.write_bytes(group(albums, ("P002/selfie.jpg", "P003/selfie.jpg")))
+    desk.open("Edit")
+    desk.drop_template(path, faces=2)
+    page.get_by_label("As whom").first.click()
+    page.get_by_role("option", name="Anna").click()
+    desk.edit("Face 2 (right)", count=2)
+    expect(page.locator("#edits .edits img").first).to_be_visible(timeout=LONG_MS)
+    for number, slider in enumerate(page.locator("#edits input").all()):
+        slider.fill(str((70, 0)[number]))
+    page.mouse.move(0, 0)
+    page.evaluate("document.activeElement.blur()")
+    shot(desk, folder / "page-edit.png")
 
 
 def phones(phone: Visitor, place: Path, folder: Path) -> None:

@@ -3,19 +3,24 @@
 import io
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
+from studiolo.albums.decode import decode
 from studiolo.portraits.files import decode_portrait
+from studiolo.settings import PerceptionSettings
 from tests.slow.studio_page import Running, photos_of, running
 from tests.slow.visitor import DESK, LONG_MS, PHONE, SOON_MS, Visitor, launched, visiting
+from tests.web.page.pictures import group
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 HOSTILE = "<img src=x onerror=alert(1)>${alert(2)}{{7*7}}"
-TABS = ("Album", "Portraits", "Jobs", "My data")
+TABS = ("Album", "Portraits", "Edit", "Jobs", "My data")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +39,21 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visitor(browser: Browser, studio: Running) -> Iterator[Visitor]:
-    visitor = visiting(browser, studio.url, studio.token)
+    with calm(browser, studio.url, studio.token) as visitor:
+        yield visitor
+
+
+@pytest.fixture
+def other(browser: Browser, studio: Running) -> Iterator[Visitor]:
+    """Somebody of another studio, whose people nobody else meets."""
+    with calm(browser, studio.url, studio.service.keys.create("other").token) as visitor:
+        yield visitor
+
+
+@contextmanager
+def calm(browser: Browser, url: str, token: str) -> Iterator[Visitor]:
+    """A visitor whose browser complains of nothing."""
+    visitor = visiting(browser, url, token)
     yield visitor
     visitor.context.close()
     assert visitor.elsewhere == []
@@ -87,6 +106,56 @@ def test_from_an_album_to_a_portrait_that_was_downloaded_and_erased(visitor: Vis
         page.get_by_role("link", name="Download the signed receipt").click()
     assert '"signature"' in Path(receipt.value.path()).read_text()
     expect(page.locator("#kept")).to_contain_text("Nobody has been learned")
+
+
+def test_a_face_in_a_picture_is_drawn_anew_and_shown_beside_what_was_there(
+    other: Visitor, studio: Running, people: Path, tmp_path: Path
+) -> None:
+    page, path = other.page, tmp_path / "group.jpg"
+    path.write_bytes(group(people))
+    other.sign_in()
+    other.drop(photos_of(people, "P002")[:4])
+    other.consent("Berta")
+    other.send()
+    expect(page.locator("#person h3")).to_have_text("Berta", timeout=SOON_MS)
+    other.learned()
+
+    other.open("Edit")
+    expect(page.get_by_label("As whom").first).to_have_value("Berta", timeout=SOON_MS)
+    page.get_by_role("button", name="Make pictures").click()
+    expect(page.locator("#editing [role=alert]")).to_contain_text("Drop a picture to edit.", timeout=SOON_MS)
+    other.drop_template(path, faces=2)
+    page.get_by_role("button", name="Make pictures").click()
+    expect(page.locator("#editing [role=alert]")).to_contain_text("Choose which face", timeout=SOON_MS)
+    other.edit("Face 1 (left)", count=1)
+    expect(page.locator("#template-seen span.face").first).to_have_css("border-color", "rgb(47, 111, 106)")
+    expect(page.locator("#editing [role=progressbar]")).to_be_visible(timeout=LONG_MS)
+    expect(page.locator("#edits .edits img")).to_have_count(1, timeout=LONG_MS)
+    picture = page.locator("#edits .edits img")
+    assert "Berta" in str(picture.get_attribute("alt"))
+    page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=picture.element_handle())
+    made, _ = decode_portrait(page.request.get(f"{studio.url}/{picture.get_attribute('src')}").body())
+    template = decode(path.read_bytes(), PerceptionSettings())
+    middle = template.shape[1] // 2
+    assert np.array_equal(made[:, middle:], template[:, middle:])
+    assert not np.array_equal(made[:, :middle], template[:, :middle])
+
+    seen = "getComputedStyle(document.querySelector('#edits .before'))"
+    assert "data:image/jpeg" in page.evaluate(f"{seen}.backgroundImage")
+    slider = page.get_by_label("how much of it is shown as it was before")
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    expect(slider).to_have_value("51")
+    assert page.evaluate(f"{seen}.clipPath") == "inset(0px 49% 0px 0px)"
+    page.keyboard.press("End")
+    assert page.evaluate(f"{seen}.clipPath") == "inset(0px 0% 0px 0px)"
+    for size in (PHONE, DESK):
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        assert other.narrow()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download all").click()
+    with zipfile.ZipFile(io.BytesIO(Path(download.value.path()).read_bytes())) as archive:
+        assert archive.namelist() == ["portrait-01.png"]
 
 
 def test_words_of_people_stay_words(visitor: Visitor, people: Path, studio: Running) -> None:

@@ -49,6 +49,19 @@ class Visitor:
         self.page.locator("#photos input[type=file]").set_input_files([str(path) for path in photos])
         expect(self.page.locator("#dropped .photo")).to_have_count(len(photos), timeout=SOON_MS)
 
+    def drop_template(self, path: Path, faces: int) -> None:
+        """A picture to edit, with so many faces in it."""
+        self.page.locator("#template input[type=file]").set_input_files(str(path))
+        expect(self.page.locator("#template-seen span.face")).to_have_count(faces, timeout=SOON_MS)
+
+    def edit(self, face: str, count: int) -> None:
+        """Draw a face of the picture anew, as the first person."""
+        self.page.get_by_label(face).check()
+        number = self.page.get_by_label("number input for How many").last
+        number.fill(str(count))
+        number.press("Tab")
+        self.page.get_by_role("button", name="Make pictures").click()
+
     def consent(self, name: str) -> None:
         """The rest of the form."""
         self.page.get_by_label("Name", exact=True).fill(name)
@@ -67,7 +80,7 @@ class Visitor:
         """Portraits of the first person, of this name."""
         expect(self.page.get_by_label("Of whom").first).to_have_value(name, timeout=SOON_MS)
         self.page.locator(f"#styles input[value='{style}']").check()
-        number = self.page.get_by_label("number input for How many")
+        number = self.page.get_by_label("number input for How many").first
         number.fill(str(count))
         number.press("Tab")
         self.page.get_by_role("button", name="Make portraits").click()

@@ -13,7 +13,7 @@ from studiolo.service.records import Kind
 from web.page import views
 from web.page.client import AnswerError, Client
 from web.page.photos import Dropped
-from web.page.studio import QUIET, Studio, choices_of, now_s, offered, said
+from web.page.studio import KINDS, QUIET, Studio, choices_of, now_s, offered, said
 from web.types import IdentityView, JobView
 
 TITLE = "Album"
@@ -21,7 +21,6 @@ SHEET_STYLE = "plain"
 """Of sample sheets: the person as it was learned, no words added."""
 _SHEET = 4
 _LISTED = 50
-_KINDS = ["image", ".heic", ".heif", ".avif"]
 _CONSENT = "Portraits may be made of me from these photos."
 _GONE = "The photos lay here too long without being sent, and were removed: drop them again."
 _EVERY_S = 2.0
@@ -44,7 +43,7 @@ def build(studio: Studio, blocks: gr.Blocks, tab: gr.Tab) -> gr.Timer:
             name = gr.Textbox("", label="Name", placeholder="What you call the person", max_length=200)
             most = studio.settings.uploads.max_photos
             files = gr.File(
-                label=f"Photos, up to {most}", file_count="multiple", file_types=_KINDS, height=150, elem_id="photos"
+                label=f"Photos, up to {most}", file_count="multiple", file_types=KINDS, height=150, elem_id="photos"
             )
             verdicts = gr.HTML(elem_id="dropped")
             with gr.Group():

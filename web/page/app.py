@@ -43,7 +43,7 @@ def create_page(settings: EndpointSettings, endpoint_url: str) -> FastAPI:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_KEPT_ALIVE)
     http = httpx.AsyncClient(base_url=endpoint_url, timeout=_ANSWER_S, trust_env=False, limits=limits)
-    studio = Studio(settings, http, Looker(settings.perception))
+    studio = Studio(settings, http, Looker(settings.perception, settings.suite))
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:

@@ -4,12 +4,12 @@ from typing import Any
 
 import gradio as gr
 
-from web.page import album, data, jobs, portraits, views
+from web.page import album, data, edit, jobs, portraits, views
 from web.page.studio import Studio
 
-TABS = (album, portraits, jobs, data)
+TABS = (album, portraits, edit, jobs, data)
 """From left to right. Each has `TITLE` and `build(studio, blocks, tab)`, which may return a timer that runs while the
-tab is shown. Edits in a template will stand between Portraits and Jobs."""
+tab is shown."""
 
 
 def build_blocks(studio: Studio) -> gr.Blocks:

@@ -85,6 +85,23 @@ class Client:
         """Order portraits; under the same idempotency key `name` it is the same job."""
         return await self._view(JobView, "POST", "/v1/portraits", json=body, headers={"Idempotency-Key": name})
 
+    async def edit(self, template: Path, texts: dict[str, str], name: str) -> JobView:
+        """Order edits of a template with the texts of its form, else as `order`."""
+        with template.open("rb") as file:
+            request = {"data": texts, "files": {"template": ("template", file)}, "headers": {"Idempotency-Key": name}}
+            return await self._view(JobView, "POST", "/v1/edits", timeout=_TAKEN_S, **request)
+
+    async def no_edits(self) -> str:
+        """Why this service makes no edits; empty where it does. It is sent no form, and says so where it wants one."""
+        try:
+            await self._ask("POST", "/v1/edits")
+        except AnswerError as error:
+            if error.reason == "no_edits":
+                return error.sentence
+            if error.status != 415:
+                raise
+        return ""
+
     async def jobs(self, limit: int, **filters: str) -> JobPage:
         """The newest jobs, at most 100."""
         return await self._view(JobPage, "GET", "/v1/jobs", params={"limit": limit, **filters})

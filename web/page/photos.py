@@ -1,22 +1,33 @@
-"""Photos that were dropped on the page and not sent yet: whether they can be read, at once, and a small picture."""
+"""Pictures that were dropped on the page: whether they can be read, at once, and a small picture; the faces of those
+that are to be edited.
+"""
 
 import base64
+import hashlib
 import io
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import compress
+from operator import not_
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from studiolo.albums.decode import looks_like_an_image
 from studiolo.albums.isolation import IsolatedDecoder
 from studiolo.albums.records import Reason
 from studiolo.errors import PhotoError
+from studiolo.perception.detect import Detection, Detector
+from studiolo.perception.suite import open_detector
 from studiolo.settings import PerceptionSettings
 
 _SIDE_PX = 220
+_TEMPLATE_SIDE_PX = 1024
 _QUALITY = 78
 _DECODERS = 2
 GONE = "It lay here too long without being sent, and was removed: drop it again."
@@ -36,30 +47,93 @@ class Dropped:
     """Whether it goes with its album: what is no picture at all would have the whole album refused."""
 
 
-class Looker:
-    """Reads photos as the trainer reads them, in child processes that a bad photo may end."""
+@dataclass(frozen=True)
+class Face:
+    """A face of a picture: its box, in shares of the picture's width and height."""
 
-    def __init__(self, settings: PerceptionSettings) -> None:
+    left: float
+    top: float
+    width: float
+    height: float
+
+    @property
+    def point(self) -> str:
+        """Its middle, as `POST /v1/edits` is told which face is meant."""
+        return f"{self.left + self.width / 2:.4f},{self.top + self.height / 2:.4f}"
+
+
+@dataclass(frozen=True)
+class Template:
+    """A picture to be edited, looked at."""
+
+    file: Dropped
+    """Its picture is as large as one is shown."""
+    sha256: str = ""
+    """Of the file."""
+    faces: tuple[Face, ...] = ()
+    """From left to right."""
+    too_small: tuple[Face, ...] = ()
+    """Those that cannot be drawn anew."""
+
+    @property
+    def sentence(self) -> str:
+        """Why it cannot be edited; empty when it can."""
+        if self.file.sentence or self.faces:
+            return self.file.sentence
+        return (Reason.FACE_TOO_SMALL if self.too_small else Reason.NO_FACE).sentence()
+
+
+class Looker:
+    """Reads pictures as workers read them, in child processes that a bad one may end, and finds faces as they do."""
+
+    def __init__(self, settings: PerceptionSettings, suite: str = "embedded") -> None:
+        self._settings, self._suite = settings, suite
         self._decoders: SimpleQueue[IsolatedDecoder] = SimpleQueue()
         for _ in range(_DECODERS):
             self._decoders.put(IsolatedDecoder(settings))
+        self._finding = threading.Lock()
+        self._detector: Detector | None = None
+        """Opened for the first picture to be edited."""
 
     def __call__(self, path: Path) -> Dropped:
         """One photo; from any thread."""
+        found, _ = self._opened(path)
+        return found if isinstance(found, Dropped) else Dropped(path, _small(found, _SIDE_PX), "", sent=True)
+
+    def template(self, path: Path) -> Template:
+        """One picture to be edited; from any thread. Raises `WeightsError` where no faces can be looked for."""
+        found, sha256 = self._opened(path)
+        if isinstance(found, Dropped):
+            return Template(found)
+        height, width = found.shape[:2]
+        found_faces = sorted(self._found(found), key=lambda one: float(one.bbox_xyxy_px[[0, 2]].mean()))
+        large = [one.short_side_px >= self._settings.min_face_px for one in found_faces]
+        faces = [_face(one, width, height) for one in found_faces]
+        picture = Dropped(path, _small(found, _TEMPLATE_SIDE_PX), "", sent=True)
+        return Template(picture, sha256, tuple(compress(faces, large)), tuple(compress(faces, map(not_, large))))
+
+    def _opened(self, path: Path) -> tuple[NDArray[np.uint8] | Dropped, str]:
+        """A file's pixels [H, W, 3], or why there are none; and its sha256."""
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            return Dropped(path, "", GONE, sent=False)
+            return Dropped(path, "", GONE, sent=False), ""
         if not data:
-            return Dropped(path, "", Reason.EMPTY_FILE.sentence(), sent=False)
+            return Dropped(path, "", Reason.EMPTY_FILE.sentence(), sent=False), ""
         if not looks_like_an_image(data[:16]):
-            return Dropped(path, "", Reason.NOT_AN_IMAGE.sentence(), sent=False)
+            return Dropped(path, "", Reason.NOT_AN_IMAGE.sentence(), sent=False), ""
+        sha256 = hashlib.sha256(data).hexdigest()
         with self._decoder() as decode:
             try:
-                rgb_u8 = decode(data)
+                return decode(data), sha256
             except PhotoError as error:
-                return Dropped(path, "", Reason(error.reason).sentence(), sent=True)
-        return Dropped(path, _small(Image.fromarray(rgb_u8)), "", sent=True)
+                return Dropped(path, "", Reason(error.reason).sentence(), sent=True), sha256
+
+    def _found(self, rgb_u8: NDArray[np.uint8]) -> list[Detection]:
+        with self._finding:
+            if self._detector is None:
+                self._detector = open_detector(self._suite)
+            return self._detector(rgb_u8, self._settings.detector_score)
 
     def close(self) -> None:
         """End the children."""
@@ -78,8 +152,16 @@ class Looker:
             self._decoders.put(decoder)
 
 
-def _small(picture: Image.Image) -> str:
-    picture.thumbnail((_SIDE_PX, _SIDE_PX))
+def _face(found: Detection, width_px: int, height_px: int) -> Face:
+    """A face as far as it is in its picture."""
+    size = np.array((width_px, height_px))
+    first, last = (np.clip(corner / size, 0.0, 1.0) for corner in found.bbox_xyxy_px.reshape(2, 2))
+    return Face(*map(float, (*first, *(last - first))))
+
+
+def _small(rgb_u8: NDArray[np.uint8], side_px: int) -> str:
+    picture = Image.fromarray(rgb_u8)
+    picture.thumbnail((side_px, side_px))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,6 +1,5 @@
 """The tab *Portraits*: whom, in which style, in which words; how it goes on step by step; what came of it."""
 
-import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -8,18 +7,16 @@ from typing import Any
 import gradio as gr
 
 from studiolo.service.identities import IdentityState
-from studiolo.service.records import Kind, State
 from studiolo.settings import GenerationSettings
-from web.page import views
+from web.page import orders, views
 from web.page.client import AnswerError, Client
-from web.page.studio import NO_ONE, QUIET, Choices, Studio, choices_of, names_of, offered, said, titles_of
-from web.types import IdentityView, JobView, StyleView
+from web.page.studio import NO_ONE, QUIET, SEED, Choices, Studio, choices_of, offered, said
+from web.types import JobView
 
 TITLE = "Portraits"
 WORDS = "-"
 """Choice of no style."""
 _MOST = 16
-_RECENT = 30
 _EMPTY = views.empty("No portraits yet", "Choose a person and a style, and press Make portraits.")
 _NO_ONE = "Nobody in particular"
 _WHOM = f"Choose of whom, or “{_NO_ONE}”."
@@ -29,7 +26,6 @@ _LEAST = "Candidates below it are put aside."
 _FACE = "Weight of what was learned: less follows the style and the words more freely."
 _STYLE = "Of a style of your own."
 _FUSION = "How much of the best photo's face is set into a portrait."
-_SEED = "A whole number, for the same pictures again. Empty: new ones."
 
 
 def build(studio: Studio, blocks: gr.Blocks, tab: gr.Tab) -> None:
@@ -52,11 +48,11 @@ def build(studio: Studio, blocks: gr.Blocks, tab: gr.Tab) -> None:
                 fusion = gr.Slider(0, 1, value=usual.fusion, step=0.05, label="Photo's face", info=_FUSION)
                 size = gr.Radio(_sizes(studio), value=_USUAL, label="Size")
                 against = gr.Textbox("", label="Not in the picture", placeholder="glasses, hat", max_length=500)
-                seed = gr.Textbox("", label="Seed", info=_SEED, max_length=10)
+                seed = gr.Textbox("", label="Seed", info=SEED, max_length=10)
             with gr.Row():
                 make = gr.Button("Make portraits", variant="primary", size="lg", scale=3)
                 stop = gr.Button("Stop", variant="stop", size="lg", scale=1, interactive=False)
-        with gr.Column(scale=7, min_width=320, elem_id="outcome"):
+        with gr.Column(scale=7, min_width=320, elem_classes="outcome"):
             gr.HTML("<h2>Results</h2>")
             live = gr.HTML(elem_id="making")
             shown = gr.HTML(_EMPTY, elem_id="results")
@@ -105,11 +101,8 @@ class Order:
         body |= {name: value for name, (value, default) in weights.items() if value != default}
         if self.size != _USUAL:
             body["size_px"] = int(self.size)
-        if self.seed.strip():
-            if not (self.seed.strip().isascii() and self.seed.strip().isdigit()):
-                raise AnswerError(422, "seed", "A seed is a whole number.")
-            body["seed"] = int(self.seed)
-        return body
+        seed = orders.seed_of(self.seed)
+        return body if seed is None else {**body, "seed": seed}
 
 
 class _Tasks:
@@ -126,7 +119,7 @@ class _Tasks:
         try:
             client = self.studio.client(request.cookies)
             people, styles = await client.people(), await client.styles()
-            earlier = await _earlier(client, people, styles)
+            earlier = await orders.earlier(client, people, styles, _is_mine)
         except AnswerError as error:
             return *(gr.skip(),) * 4, views.notice(said(error), "bad")
         ready = choices_of([one for one in people if one.state == IdentityState.READY])
@@ -141,58 +134,24 @@ class _Tasks:
 
     async def make(self, request: gr.Request, *fields: Any) -> AsyncIterator[tuple[Any, ...]]:
         """Order, follow and show portraits; what is going on, results, job, both buttons, earlier orders."""
-        on, off = gr.Button(interactive=True), gr.Button(interactive=False)
-        busy, idle = (off, on), (on, off)
-        try:
-            client = self.studio.client(request.cookies)
-            body = Order(*fields).body(self.studio.settings.generation)
-            job = await client.order(body, uuid.uuid4().hex)
-            news = views.News(position=job.position)
-            yield views.making(news, body["count"]), "", job.id, *busy, gr.skip()
-            async for name, data in client.events(job.id):
-                news.take(name, data)
-                if name in ("progress", "preview", "candidate", "state"):
-                    yield views.making(news, body["count"]), *(gr.skip(),) * 5
-            job = await client.job(job.id)
-            people, styles = await client.people(), await client.styles()
-            html = views.results(job, names_of(people), titles_of(styles))
-            yield "", html, "", *idle, await _earlier(client, people, styles)
-        except AnswerError as error:
-            yield views.notice(said(error), "bad"), gr.skip(), "", *idle, gr.skip()
+
+        async def send(client: Client, name: str) -> JobView:
+            return await client.order(Order(*fields).body(self.studio.settings.generation), name)
+
+        async for shown in orders.made(self.studio, request, send, views.results, _is_mine):
+            yield shown
 
     async def stop(self, job_id: str, request: gr.Request) -> Any:
-        """Cancel what is being made; who follows it hears of it."""
-        if not job_id:
-            return gr.skip()
-        try:
-            await self.studio.client(request.cookies).cancel(job_id)
-        except AnswerError as error:
-            return views.notice(said(error), "bad")
-        return gr.skip()
+        """Cancel what is being made; what went wrong."""
+        return await orders.stopped(self.studio, job_id, request)
 
     async def earlier(self, job_id: str | None, request: gr.Request) -> tuple[Any, Any]:
         """The results of an earlier order, and what went wrong."""
-        if not job_id:
-            return gr.skip(), gr.skip()
-        try:
-            client = self.studio.client(request.cookies)
-            job = await client.job(job_id)
-            people, styles = await client.people(), await client.styles()
-        except AnswerError as error:
-            return gr.skip(), views.notice(said(error), "bad")
-        return views.results(job, names_of(people), titles_of(styles)), gr.skip()
+        return await orders.again(self.studio, job_id, request, views.results)
 
 
-async def _earlier(client: Client, people: list[IdentityView], styles: list[StyleView]) -> Any:
-    """The choice of earlier orders that have pictures."""
-    found = (await client.jobs(_RECENT, kind=Kind.PORTRAITS, state=State.SUCCEEDED)).data
-    names, titles = names_of(people), titles_of(styles)
-    choices = [(_called(job, names, titles), job.id) for job in found if job.images]
-    return gr.Dropdown(choices=choices, value=None, visible=bool(choices))
-
-
-def _called(job: JobView, names: dict[str, str], titles: dict[str, str]) -> str:
-    return f"{views.title(job, names, titles)} ({len(job.images)}), {views.moment(job.created_at)}"
+def _is_mine(job: JobView) -> bool:
+    return not views.is_edit(job)
 
 
 def _sizes(studio: Studio) -> Choices:

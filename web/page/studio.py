@@ -15,6 +15,9 @@ from web.types import IdentityView, StyleView
 
 NO_ONE = "-"
 """Choice of a person of the base's own."""
+KINDS = ["image", ".heic", ".heif", ".avif"]
+"""Of files that may be dropped."""
+SEED = "A whole number, for the same pictures again. Empty: new ones."
 AGAIN = "You are signed out: load the page again."
 QUIET: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
 """How events are listened to: nothing covers what is shown, none waits for another, none is an API."""

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from studiolo.service.identities import IdentityState
 from studiolo.service.records import Kind, State
-from web.page.photos import Dropped
+from web.page.photos import Dropped, Template
 from web.types import CurvePoint, ErasureView, IdentityView, JobView
 
 _CURVE_PX = (560, 150)
@@ -103,6 +103,12 @@ def header() -> str:
 def dropped(photos: Sequence[Dropped]) -> str:
     """The photos of an album that was not sent yet, each with its verdict."""
     return _shown("dropped.html.j2", photos=photos) if photos else ""
+
+
+def template(found: Template) -> str:
+    """A picture that is to be edited, its faces numbered, or why it cannot be."""
+    why = notice(found.sentence, "bad") if found.sentence else ""
+    return why + _shown("template.html.j2", found=found)
 
 
 def person(one: IdentityView, job: JobView | None, sheet: JobView | None, pictures: Sequence[str], now_s: float) -> str:
@@ -194,10 +200,25 @@ def results(job: JobView, names: Mapping[str, str], styles: Mapping[str, str]) -
     return _shown("results.html.j2", job=job, title=title(job, names, styles), whom=whom(job, names))
 
 
+def edits(job: JobView, names: Mapping[str, str], before: str) -> str:
+    """The edits of a job that has ended, best first, and why the others are not among them.
+
+    `before` is a data URL of the template, as far as this session has it: each edit is then shown beside it.
+    """
+    return _shown("edits.html.j2", job=job, title=title(job, names, {}), whom=whom(job, names), before=before)
+
+
+def is_edit(job: JobView) -> bool:
+    """Whether a job draws somebody in a template."""
+    return "template_sha256" in job.request
+
+
 def title(job: JobView, names: Mapping[str, str], styles: Mapping[str, str]) -> str:
     """What a job was asked for, in a few words."""
     if job.kind == Kind.IDENTITY:
         return f"Learning {whom(job, names)}"
+    if is_edit(job):
+        return f"An edit, {whom(job, names)}"
     style = job.request.get("style")
     return f"{styles.get(style, style) if style else _IN_WORDS}, {whom(job, names)}"
 
@@ -210,11 +231,15 @@ def whom(job: JobView, names: Mapping[str, str]) -> str:
 def jobs(found: Sequence[JobView], names: Mapping[str, str], styles: Mapping[str, str], now_s: float) -> str:
     """Jobs, newest first, each with where it stands; those that have not ended can be cancelled."""
     if not found:
-        return empty(
-            "No jobs yet", "What you order in Album and Portraits is listed here, with its place in the queue."
-        )
+        return empty("No jobs yet", "What you order in the other tabs is listed here, with its place in the queue.")
     rows = [
-        {"job": job, "title": title(job, names, styles), "state": _STATES[job.state], "left": left(job, now_s)}
+        {
+            "job": job,
+            "title": title(job, names, styles),
+            "state": _STATES[job.state],
+            "left": left(job, now_s),
+            "edit": is_edit(job),
+        }
         for job in found
     ]
     return _shown("jobs.html.j2", rows=rows)
@@ -226,7 +251,7 @@ def kept(
     """What is kept of whom, and until when. `photos` are the numbers of photos by identity."""
     names = {one.id: one.name for one in people}
     rows = [{"one": one, "state": _PEOPLE[one.state], "photos": photos.get(one.id)} for one in people]
-    results = [{"job": job, "whom": whom(job, names)} for job in portraits if job.images]
+    results = [{"job": job, "whom": whom(job, names), "edit": is_edit(job)} for job in portraits if job.images]
     return _shown("kept.html.j2", people=rows, results=results, minutes=max(1, round(cache_s / 60)))
 
 

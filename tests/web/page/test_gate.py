@@ -169,7 +169,7 @@ def test_no_file_is_taken_but_one_that_was_dropped(browser: TestClient, house: F
     dropped = client.post("/gradio_api/upload", files={"files": ("me.jpg", b"photo", "image/jpeg")}).json()[0]
     folder = str(Path(dropped).parents[1])
     config = client.get("/config").json()
-    (files,) = [one["id"] for one in config["components"] if one["type"] == "file"]
+    files, _ = [one["id"] for one in config["components"] if one["type"] == "file"]
     look = next(number for number, one in enumerate(config["dependencies"]) if one["targets"] == [[files, "change"]])
 
     def join(path: str) -> httpx.Response:

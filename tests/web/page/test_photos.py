@@ -1,17 +1,26 @@
-"""Photos that were dropped on the page: each is looked at, and none harms the page."""
+"""Pictures that were dropped on the page: each is looked at, its faces found, and none harms the page."""
 
 import base64
+import hashlib
 import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from studiolo.albums.decode import decode
 from studiolo.albums.records import Reason
+from studiolo.perception.suite import open_suite
+from studiolo.portraits.edit_templates import see_template
 from studiolo.settings import PerceptionSettings
-from web.page.photos import GONE, Looker
+from tests.web.page.pictures import group
+from web.page.photos import GONE, Face, Looker
+from web.types import EditTexts
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +80,56 @@ def test_many_are_looked_at_at_once(look: Looker, tmp_path: Path) -> None:
     for thread in threads:
         thread.join(50)
     assert found == [""] * 6
+
+
+@pytest.fixture(scope="module")
+def sharp(weights: Path) -> Iterator[Looker]:
+    """One that takes whole photos."""
+    looker = Looker(PerceptionSettings())
+    yield looker
+    looker.close()
+
+
+def test_the_faces_of_a_picture_are_found_where_the_workers_find_them(
+    sharp: Looker, people: Path, tmp_path: Path
+) -> None:
+    path, settings = tmp_path / "group.jpg", PerceptionSettings()
+    path.write_bytes(group(people, small=True))
+    template = sharp.template(path)
+    assert (template.sentence, template.sha256) == ("", hashlib.sha256(path.read_bytes()).hexdigest())
+    assert [len(template.faces), len(template.too_small)] == [2, 1]
+    left, right = template.faces
+    assert left.left + left.width < 0.5 < right.left
+    rgb_u8, suite = decode(path.read_bytes(), settings), open_suite("embedded")
+    for face in template.faces:
+        point = EditTexts(identity_id="id_" + "0" * 32, face=face.point).point
+        seen = see_template(rgb_u8, suite, 128, 0.5, settings, 1.0, point)
+        across = np.nonzero(seen.seen.any(axis=0))[0] / seen.seen.shape[1]
+        assert face.left - 0.1 < across[0] < across[-1] < face.left + face.width + 0.1
+    size = Image.open(io.BytesIO(base64.b64decode(template.file.picture.partition(",")[2]))).size
+    assert max(size) == 1024
+
+
+@pytest.mark.parametrize(("small", "why"), [(False, Reason.NO_FACE), (True, Reason.FACE_TOO_SMALL)])
+def test_a_picture_without_a_face_to_draw_says_so(
+    sharp: Looker, people: Path, tmp_path: Path, small: bool, why: Reason
+) -> None:
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(group(people, (), small))
+    template = sharp.template(path)
+    assert (template.sentence, template.faces, len(template.too_small)) == (why.sentence(), (), small)
+    assert template.file.picture
+
+
+def test_what_is_no_picture_is_no_template(look: Looker, tmp_path: Path) -> None:
+    path = tmp_path / "picture.jpg"
+    assert look.template(path).sentence == GONE
+    path.write_bytes(b"GIF8")
+    assert look.template(path).sentence == Reason.DAMAGED.sentence()
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_every_face_has_a_point_that_the_service_takes(left: float, top: float, width: float, height: float) -> None:
+    face = Face(left, top, width * (1 - left), height * (1 - top))
+    point = EditTexts(identity_id="id_" + "0" * 32, face=face.point).point
+    assert point == pytest.approx((face.left + face.width / 2, face.top + face.height / 2), abs=1e-4)

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from studiolo.albums.records import Reason
 from studiolo.identities.learned import PhotoVerdict
 from studiolo.portraits.requests import RejectedImages
 from studiolo.service.identities import IdentityState
 from studiolo.service.records import State
 from web import examples
 from web.page import views
-from web.page.photos import Dropped
+from web.page.photos import Dropped, Face, Template
 from web.types import CurvePoint, ErasureView, IdentityView, ImageView, JobView
 
 WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40)
@@ -39,6 +40,11 @@ def someone(**changes: Any) -> IdentityView:
     return IdentityView.model_validate(examples.IDENTITY | changes)
 
 
+def edited(one: JobView) -> JobView:
+    """The same as a job of edits."""
+    return one.model_copy(update={"request": one.request | {"template_sha256": "0" * 64}})
+
+
 def with_words(words: str) -> list[str]:
     """Everything that shows what somebody wrote, or what the service says of it."""
     verdict = PhotoVerdict(number=1, status="failed", stage="decode", reason="x", sentence=words)
@@ -58,6 +64,9 @@ def with_words(words: str) -> list[str]:
         views.person(person, failed, done, ["data:image/png;base64,"], 0.0),
         views.person(person, failed, done, [], 0.0),
         views.making(news, 1),
+        views.template(Template(Dropped(Path("x"), "data:image/png;base64,", words, sent=True))),
+        views.edits(edited(done), names, "data:image/png;base64,"),
+        views.edits(edited(failed), names, ""),
         views.results(done, names, styles),
         views.results(failed, names, styles),
         views.jobs([done, failed, job(state=State.RUNNING, identity_id=person.id)], names, styles, 0.0),
@@ -180,6 +189,55 @@ def test_results_are_in_order_with_a_download_and_what_was_put_aside() -> None:
     assert "Studio, Anna" in html
 
 
+FACES = (Face(0.1, 0.2, 0.25, 0.5), Face(0.6, 0.2, 0.25, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("faces", "small", "said"),
+    [
+        (FACES[:1], (), "One face was found; it is drawn anew."),
+        (FACES, (), "2 faces were found, numbered from left to right."),
+        (FACES, FACES[:1], "One more is too small to be drawn anew."),
+        (FACES, FACES, "2 more are too small to be drawn anew."),
+        ((), FACES[:1], Reason.FACE_TOO_SMALL.sentence()),
+        ((), (), Reason.NO_FACE.sentence()),
+    ],
+)
+def test_a_template_has_its_faces_numbered_where_they_are(
+    faces: tuple[Face, ...], small: tuple[Face, ...], said: str
+) -> None:
+    html = views.template(Template(Dropped(Path("x"), "data:image/png;base64,", "", sent=True), "", faces, small))
+    assert said in " ".join(Seen(html).text.split())
+    boxes = attributes(html, "span")
+    assert len(boxes) == len(faces)
+    for box, face in zip(boxes, faces, strict=True):
+        wanted = f"left: {100 * face.left:.2f}%; top: {100 * face.top:.2f}%; width: 25.00%; height: 50.00%"
+        assert box["style"] == wanted
+    assert [Seen(html).text.count(str(number)) >= 1 for number in range(1, len(faces) + 1)] == [True] * len(faces)
+    assert len(attributes(html, "i")) == len(small)
+
+
+def test_edits_are_in_order_each_with_a_slider_over_what_was_there() -> None:
+    image = examples.JOB["images"][0]
+    images = [ImageView.model_validate(image | {"similarity": one, "verdict": "same"}) for one in (0.9, 0.5)]
+    rejected = [RejectedImages(reason="no_face", sentence="No face was found.", count=3)]
+    done = edited(job(identity_id="id_1", images=images, rejected=rejected))
+    html = views.edits(done, {"id_1": "Anna"}, "data:image/jpeg;base64,AA==")
+    assert [one["alt"] for one in attributes(html, "img")] == [
+        "Picture 1, after: Anna in it, likeness 0.90",
+        "Picture 2, after: Anna in it, likeness 0.50",
+    ]
+    sliders = attributes(html, "input")
+    assert [one["type"] for one in sliders] == ["range", "range"]
+    assert all(one["aria-label"] for one in sliders)
+    assert attributes(html, "section")[0]["style"] == "--before: url(data:image/jpeg;base64,AA==)"
+    assert attributes(html, "a")[0]["href"] == f"portraits/{done.id}.zip"
+    assert "Why 3 candidates were put aside" in html
+    without = views.edits(done, {"id_1": "Anna"}, "")
+    assert attributes(without, "input") == []
+    assert "drop the picture again" in without
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -191,12 +249,15 @@ def test_results_are_in_order_with_a_download_and_what_was_put_aside() -> None:
 )
 def test_an_order_without_pictures_says_why(changes: dict[str, Any], said: str) -> None:
     assert said in views.results(job(**changes), {}, {})
+    assert said in views.edits(edited(job(**changes)), {}, "data:image/png;base64,")
 
 
 def test_only_jobs_that_go_on_can_be_cancelled() -> None:
     states = [job(id=f"job_{state}", state=state, images=[]) for state in State]
     html = views.jobs(states, {}, {}, 0.0)
     assert [one["data-job"] for one in attributes(html, "button")] == ["job_queued", "job_running"]
+    assert "uncut" in views.jobs([edited(job())], {}, {}, 0.0)
+    assert "uncut" not in views.jobs([job()], {}, {}, 0.0)
     assert "No jobs yet" in views.jobs([], {}, {}, 0.0)
 
 
@@ -235,6 +296,8 @@ def test_what_is_kept_names_everyone_and_until_when() -> None:
     assert "after 15 minutes" in text
     assert text.count(views.moment(examples.JOB["expires_at"])) == 1
     assert "Nobody has been learned." in views.kept([], [], {}, 900)
+    assert "and the picture they were made in" not in text
+    assert "and the picture they were made in" in Seen(views.kept(people, [edited(job())], {}, 900)).text
 
 
 def test_an_erasure_shows_its_receipt_or_that_it_goes_on() -> None:
