@@ -63,7 +63,7 @@ class ControlNetSettings(Section):
     views_per_face: int = pydantic.Field(2, ge=1)
     """Views of each face, seen and encoded once."""
     held_out: int = pydantic.Field(64, ge=1)
-    """Last views, which are never trained on: the sheet and the gains are of these."""
+    """Last views, a fifth of all at most, which are never trained on: the sheet and the gains are of these."""
     checkpoint_minutes: float = pydantic.Field(10.0, gt=0)
     """Minutes between checkpoints, each with a sample sheet."""
 
@@ -77,7 +77,7 @@ class ControlNetTrainer:
     All random numbers come from one CPU generator, whose state is part of the checkpoint: a resumed run equals an
     uninterrupted one.
 
-    Raises `TrainingError` when there are no more examples than are held out.
+    Raises `TrainingError` when there are too few examples to hold one out.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class ControlNetTrainer:
         dtype: torch.dtype = torch.bfloat16,
     ) -> None:
         self._base, self._examples, self._settings, self.budget = base, examples, settings, budget
-        self._learned = len(examples.views) - settings.held_out
+        self._learned = len(examples.views) - max(1, min(settings.held_out, len(examples.views) // 5))
         if self._learned < 1:
-            raise TrainingError(f"ControlNets: got {len(examples.views)} views, wanted more than {settings.held_out}")
+            raise TrainingError(f"ControlNets: got {len(examples.views)} views, wanted two at least")
         self._generator = torch.Generator().manual_seed(seed)
         unet = cast_weights(copy.deepcopy(base.unet).to(device), dtype)
         self._unet = unet.to(memory_format=torch.channels_last)

@@ -82,9 +82,15 @@ def test_gains_begin_at_nothing_and_change_nothing() -> None:
     assert all(map(torch.equal, weights(training), weights(alone)))
 
 
-def test_all_views_held_out_leave_nothing_to_learn() -> None:
-    with pytest.raises(TrainingError, match="got 12 views, wanted more than 12"):
-        trainer(1, ControlNetSettings(held_out=VIEWS))
+def test_a_fifth_is_held_out_at_most() -> None:
+    few = examples()
+    for count, learned in ((12, 10), (4, 3), (2, 1)):
+        some = Examples(few.mean_NChw[:count], few.std_NChw[:count], few.sights[:count], few.views[:count])
+        training = ControlNetTrainer(tiny_base(), some, ControlNetSettings(), Budget(steps=1), dtype=torch.float32)
+        assert training._learned == learned
+    alone = Examples(few.mean_NChw[:1], few.std_NChw[:1], few.sights[:1], few.views[:1])
+    with pytest.raises(TrainingError, match="got 1 views, wanted two at least"):
+        ControlNetTrainer(tiny_base(), alone, ControlNetSettings(), Budget(steps=1))
 
 
 def test_the_base_stays_and_both_networks_are_trained() -> None:

@@ -11,7 +11,7 @@ from studiolo.datasets.captions.settings import GrammarSettings
 from studiolo.datasets.captions.wording import Wording, part_sentence, whole_sentences
 from studiolo.datasets.records import PARTS, WHOLE
 
-_VERSION = 1
+_VERSION = 2
 """Counts up whenever the same findings get other words, or the same measurements other findings."""
 
 
