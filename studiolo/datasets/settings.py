@@ -104,9 +104,9 @@ class AnnotationSettings(Section):
     before gives the largest square it holds."""
     jpeg_quality: int = pydantic.Field(95, ge=50, le=100)
     """Of a row's picture; its colours are not subsampled."""
-    rows_per_shard: int = pydantic.Field(256, ge=1, le=4096)
-    """Pictures of one annotation shard: what is done again when a worker is lost. For sources that are listed from now
-    on; shards that are listed stay as they are."""
+    rows_per_shard: int = pydantic.Field(64, ge=1, le=4096)
+    """Pictures of one annotation shard: what is done again when a worker is lost, and what one worker does alone. For
+    sources that are listed from now on; shards that are listed stay as they are."""
     actors: int = pydantic.Field(2, ge=1)
     """Annotation actors."""
     cpus_per_actor: float = pydantic.Field(1.0, gt=0)
