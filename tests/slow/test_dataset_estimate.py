@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.dataset_estimate import dry_run
-from studiolo.datasets.settings import DatasetSettings
+from studiolo.datasets.settings import AnnotationSettings, DatasetSettings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -25,7 +25,7 @@ def test_a_dry_run_plans_from_a_few_pictures_and_writes_nothing(
     assert dry_run(DatasetSettings.load(None, values)) == 0
     plan = said(capsys)
     assert plan["pictures"] == "1000000"
-    assert plan["shards"] == str(-(-1_000_000 // 256))
+    assert plan["shards"] == str(-(-1_000_000 // AnnotationSettings().rows_per_shard))
     assert plan["slots"].startswith("2 actors x 1 CPUs = 2 of 2")
     seconds = float(plan["a picture"].partition(" s")[0])
     hours = float(plan["annotate"].removesuffix(" h"))
