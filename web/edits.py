@@ -9,9 +9,8 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, TypeVar
+from typing import IO
 
-import pydantic
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
@@ -25,14 +24,13 @@ from studiolo.storage.store import Store
 from web import examples
 from web.endpoint import Endpoint, Here, IdempotencyKey, Who
 from web.errors import TooSlowError
-from web.forms import FormReader, Part
+from web.forms import FormReader, Part, parsed
 from web.jobs import get_job
 from web.portraits import enqueue, waited
 from web.types import EditTexts, JobView
 from web.uploads import store_file
 
 router = APIRouter(prefix="/v1", tags=["edits"])
-Texts = TypeVar("Texts", bound=pydantic.BaseModel)
 
 TEMPLATE = "template"
 """Name of the part that is the template."""
@@ -159,14 +157,6 @@ def order_edit(
     if job.id != sent.job_id:  # it was sent before, and that template is there
         _remove(here.service.store, sent.job_id)
     return job
-
-
-def parsed(kind: type[Texts], fields: dict[str, str]) -> Texts:
-    """The texts of a form; raises `RequestValidationError`."""
-    try:
-        return kind.model_validate(fields)
-    except pydantic.ValidationError as error:
-        raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in error.errors()]) from None
 
 
 def _remove(store: Store, job_id: str) -> None:

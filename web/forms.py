@@ -7,8 +7,10 @@ import hashlib
 import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
+import pydantic
+from fastapi.exceptions import RequestValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
@@ -23,6 +25,9 @@ _LISTED_BYTES = 2048
 _MOST_LISTED = 500
 _ENVELOPE = 2**20
 """Bytes of a body beside its files: boundaries, headers, texts."""
+
+
+Texts = TypeVar("Texts", bound=pydantic.BaseModel)
 
 
 @dataclass
@@ -179,3 +184,11 @@ class FormReader(ABC):
             if part.size < SNIFFED_BYTES:
                 self.sniff(part.begins)
             await self.keep(part.file, part)
+
+
+def parsed(kind: type[Texts], fields: dict[str, str]) -> Texts:
+    """The texts of a form; raises `RequestValidationError`."""
+    try:
+        return kind.model_validate(fields)
+    except pydantic.ValidationError as error:
+        raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in error.errors()]) from None

@@ -15,9 +15,10 @@ from studiolo.portraits.requests import EditRequest
 from studiolo.service.keys import Caller
 from studiolo.service.records import Job, JobReason, State
 from web import examples
-from web.edits import Sent, gone_if_refused, order_edit, parsed, receive_template, require_edits
+from web.edits import Sent, gone_if_refused, order_edit, receive_template, require_edits
 from web.endpoint import Endpoint, Here, IdempotencyKey, Who
 from web.errors import OPENAI, FailedError
+from web.forms import parsed
 from web.jobs import result_of
 from web.portraits import accept, portrait_request, upscale_of, waited
 from web.types import OpenAIBody, OpenAIImage, OpenAIImages, OpenAITexts, OpenAIWanted

@@ -32,7 +32,7 @@ from studiolo.weights.fetch import pull
 from web import examples
 from web.endpoint import Endpoint, Here, StyleId, Who
 from web.errors import TooSlowError
-from web.forms import FormReader, Part
+from web.forms import FormReader, Part, parsed
 from web.types import OwnStyleView, StyleList, StyleView
 
 log = logging.getLogger(__name__)
@@ -109,10 +109,7 @@ async def add_style(here: Here, who: Who, request: Request) -> StyleView:
 
 
 def _add(here: Endpoint, who: Caller, reader: "_StyleReader") -> OwnStyle:
-    try:
-        texts = _Texts.model_validate(reader.fields)
-    except pydantic.ValidationError as error:
-        raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in error.errors()]) from None
+    texts = parsed(_Texts, reader.fields)
     if reader.lora is None:
         raise UnacceptableError("no_lora", f"Send the LoRA as a part called {LORA}.")
     if texts.name in (PROMPT_STYLE, *all_styles(here.settings.style_folder)):

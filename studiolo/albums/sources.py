@@ -36,7 +36,7 @@ _JUNK_NAMES = frozenset(
         *(".spotlight-v100", ".trashes", "desktop.ini", "ehthumbs.db", "icon\r", "picasa.ini", "thumbs.db"),
     )
 )
-PICTURE_SUFFIXES = frozenset(
+_PICTURE_SUFFIXES = frozenset(
     (".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 )
 """Ends of the names of pictures, in lower case."""
@@ -86,6 +86,11 @@ class AlbumSource:
         if self.people > 1:
             inputs.append({"people": self.people})
         return unit_key("album", inputs, settings, weights_sha256)
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is called as a picture is."""
+    return os.path.splitext(name)[1].lower() in _PICTURE_SUFFIXES
 
 
 def is_junk(name: str) -> bool:
@@ -301,7 +306,7 @@ def _nothing_at(
 
 def _refuse_strays(url: str, folders: Sequence[str], files: Iterable[str]) -> None:
     """Pictures beside the album folders belong to no album; saying nothing would lose them."""
-    strays = sorted(name for name in files if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES)
+    strays = sorted(filter(is_picture, files))
     if strays:
         what = "pictures beside the album folders" if folders else "pictures but no album folder"
         raise SettingsError(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from studiolo.albums.decode import decode
 from studiolo.albums.records import Reason
-from studiolo.albums.sources import PICTURE_SUFFIXES, is_junk, is_local, local_path, read_bytes, walk_local
+from studiolo.albums.sources import is_junk, is_local, is_picture, local_path, read_bytes, walk_local
 from studiolo.errors import PhotoError, SettingsError, nearest
 from studiolo.portraits.styles import Style
 from studiolo.settings import PerceptionSettings
@@ -95,7 +95,7 @@ def _local(url: str) -> Iterator[tuple[str, str]]:
     if not os.path.isdir(folder):
         raise SettingsError(f"templates {url!r}: wanted a folder with pictures")
     for path, uri in walk_local(folder, folder):
-        if os.path.dirname(path) == folder and _is_picture(path):
+        if os.path.dirname(path) == folder and is_picture(path):
             yield os.path.splitext(os.path.basename(path))[0], uri
 
 
@@ -104,9 +104,5 @@ def _remote(url: str) -> Iterator[tuple[str, str]]:
     fs, root = fsspec.core.url_to_fs(url)
     for path in fs.ls(root, detail=False):
         name = path.rpartition("/")[2]
-        if _is_picture(name) and not is_junk(name):
+        if is_picture(name) and not is_junk(name):
             yield os.path.splitext(name)[0], f"{fs.unstrip_protocol(path)}{chain}{rest}"
-
-
-def _is_picture(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES

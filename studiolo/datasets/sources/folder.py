@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from studiolo.albums.sources import is_picture
 from studiolo.datasets.settings import SourceSettings
-from studiolo.datasets.sources.listed import Listed, files_at, is_picture
+from studiolo.datasets.sources.listed import Listed, files_at
 
 
 def list_folder(source: SourceSettings) -> Iterator[Listed]:

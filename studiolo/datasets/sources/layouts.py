@@ -10,9 +10,9 @@ Folders that Kaggle doubles (`img_align_celeba/img_align_celeba/`) are as good.
 import re
 from collections.abc import Iterator, Sequence
 
-from studiolo.albums.sources import read_bytes
+from studiolo.albums.sources import is_picture, read_bytes
 from studiolo.datasets.settings import SourceSettings
-from studiolo.datasets.sources.listed import File, Listed, files_at, is_picture
+from studiolo.datasets.sources.listed import File, Listed, files_at
 from studiolo.errors import PhotoError, SettingsError
 from studiolo.weights.cards import CommercialUse
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import fsspec
 
-from studiolo.albums.sources import PICTURE_SUFFIXES, is_junk, is_local, local_path, printable, walk_local
+from studiolo.albums.sources import is_junk, is_local, local_path, printable, walk_local
 from studiolo.errors import SettingsError
 from studiolo.settings import require_path
 
@@ -58,11 +58,6 @@ def files_at(place: str, name: str) -> Iterator[File]:
     for file in sorted(found):
         if not any(map(is_junk, file.uri.split("/"))):
             yield file
-
-
-def is_picture(uri: str) -> bool:
-    """Whether a file is called as a picture is."""
-    return os.path.splitext(uri)[1].lower() in PICTURE_SUFFIXES
 
 
 def version_of_file(path: str) -> str:

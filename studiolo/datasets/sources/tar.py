@@ -12,10 +12,10 @@ from typing import Any, BinaryIO
 
 import fsspec
 
-from studiolo.albums.sources import is_local, local_path
+from studiolo.albums.sources import is_local, is_picture, local_path
 from studiolo.datasets.settings import SourceSettings
 from studiolo.datasets.sources.folder import folder_of
-from studiolo.datasets.sources.listed import File, Listed, files_at, is_picture
+from studiolo.datasets.sources.listed import File, Listed, files_at
 from studiolo.datasets.sources.reading import stretch
 from studiolo.errors import SettingsError
 
