@@ -37,13 +37,17 @@ test-weights: weights
 
 # One process waits a good part of its time, for Ray, for processes that start and for what is killed to come back, so the
 # tests run in several at once. The output of all but the first of them comes when they are done.
-PYTEST := $(BIN)/python -m pytest
+PYTEST := $(BIN)/python -m tests.to_the_end
 at_the_end = log=$$(mktemp); { $(1); } >$$log 2>&1; code=$$?; cat $$log; rm $$log; exit $$code
 
 JOBS := tests/jobs tests/test_serve_app.py
 PIPELINES := tests/pipelines
 # They send signals to their own process, which has ended with SIGSEGV when a cluster of Ray's was in it.
 SIGNALS := tests/jobs/test_serve.py tests/jobs/test_trainer.py
+
+# No test of theirs may take longer; of the slow ones some may, see pyproject.toml.
+tests-of-parts tests-of-jobs: PYTEST += -o faulthandler_timeout=1300
+tests-of-pipelines: PYTEST += -o faulthandler_timeout=660
 
 test: test-weights  ## the tests, offline
 	@$(MAKE) --no-print-directory -k -j3 tests-of-parts tests-of-jobs tests-of-pipelines

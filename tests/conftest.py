@@ -12,6 +12,8 @@ import fsspec
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.to_the_end import ENDED
+
 if TYPE_CHECKING:
     from tests.service.postgresql import Cluster
 
@@ -26,6 +28,12 @@ settings.register_profile(
     "studiolo", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("studiolo")
+
+
+def pytest_sessionfinish() -> None:
+    """Tells `tests.to_the_end` that the process has lived to its end."""
+    if ENDED in os.environ:
+        Path(os.environ[ENDED]).touch()
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import ray
 from ray import PlacementGroupID
+from ray._private.state import actors
 from ray.exceptions import RayActorError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
@@ -143,10 +144,19 @@ def test_workers_that_find_no_place_end_the_job(tmp_path: Path, monkeypatch: pyt
         ):
             run(Pupils(Store(tmp_path)), 5, group(2))
     finally:
-        for name, found in placement_group_table().items():  # its controller was killed; see decision 0009
-            if found["state"] != "REMOVED":
-                remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+        remove_placement_groups()
         ray.kill(other)
+
+
+def remove_placement_groups() -> None:
+    """Those of a controller that was killed, see decision 0009; until it is dead it may ask for another one."""
+    deadline_s = time.monotonic() + 60
+    while any(one["ActorClassName"] == "TrainController" and one["State"] != "DEAD" for one in actors().values()):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.2)
+    for name, found in placement_group_table().items():
+        if found["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
 
 
 def test_patience_outlasts_all_that_an_identity_may_hang(tmp_path: Path) -> None:
