@@ -159,7 +159,8 @@ class FinisherReplica(PortraitFinisher):
 
     def __init__(self, settings: EndpointSettings) -> None:
         configure()
-        super().__init__(Store(settings.store), settings.suite, settings.generation, perception=settings.perception)
+        seeing = settings.perception.of_templates(settings.template_side_px)
+        super().__init__(Store(settings.store), settings.suite, settings.generation, perception=seeing)
         self.open()
 
     def check_health(self) -> None:

@@ -288,6 +288,7 @@ class Dispatcher:
             acceptance_of(order, likeness=plan.subject.lora_path is not None),
             lambda count, first_index: self._drawn(hand, plan, count, first_index),
             lambda rgb_u8: self._finished(hand, plan, rgb_u8, how),
+            keep_rejected=False,
             watch=lambda news: self._hear(hand, news),
         )
 
@@ -305,6 +306,7 @@ class Dispatcher:
             lambda shown, count, first_index: self._drawn(hand, plan, count, first_index, shown),
             lambda rgb_u8: self._finished(hand, plan, rgb_u8, sketched),
             lambda rgb_u8: self._finished(hand, plan, rgb_u8, set_in),
+            keep_rejected=False,
             watch=lambda news: self._hear(hand, news),
         )
 

@@ -34,8 +34,9 @@ SEEING = PerceptionSettings(min_side_px=32, min_face_px=24)
 
 _STALL_S = 300.0
 """Longest that a candidate may take, those before it included."""
-_TEMPLATES = 4
-"""Of edits, kept for their other candidates; one of 1600 px takes 18 MB."""
+_TEMPLATES = 16
+"""Of edits, kept for their other candidates: as many as a dispatcher works on for two samplers; one of 1600 px takes
+18 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,11 +166,18 @@ class PortraitFinisher:
 
     def _finish(self, rgb_u8: NDArray[np.uint8], sitter: Sitter, how: Finish) -> Finished:
         templates = in_look(self._templates(sitter), how.style_words) if how.fusion else []
+        shown = None if how.template is None else self._template(how.template)
         finished = self._finisher(
-            rgb_u8, templates, sitter.embeddings_ND, grey=how.grey, upscale=how.upscale, fusion=how.fusion
+            rgb_u8,
+            templates,
+            sitter.embeddings_ND,
+            grey=how.grey if shown is None else shown.grey,
+            upscale=how.upscale,
+            fusion=how.fusion,
+            within=None if shown is None else shown.face.mask,
         )
-        if how.template is not None:
-            return set_in(self._finisher, finished, self._template(how.template), sitter.embeddings_ND)
+        if shown is not None:
+            return set_in(self._finisher, finished, shown, sitter.embeddings_ND)
         return outlined(self._finisher, finished) if how.outline else finished
 
     def _templates(self, sitter: Sitter) -> list[Template]:
@@ -182,17 +190,22 @@ class PortraitFinisher:
 
     def _template(self, wanted: TemplateFile) -> EditTemplate:
         """A template that was seen lately, or is now. Raises `UnacceptableError` when it is none."""
+        found = self._known(wanted)  # nobody waits for another's to be opened
+        if found is not None:
+            return found
         with self._opening:
-            with self._keeping:
-                found = self._opened.get(wanted)
-            if found is None:
-                found = self._seen(wanted)
+            found = self._known(wanted) or self._seen(wanted)
             with self._keeping:
                 self._opened[wanted] = found
-                self._opened.move_to_end(wanted)
                 while len(self._opened) > _TEMPLATES:
                     self._opened.popitem(last=False)
             return found
+
+    def _known(self, wanted: TemplateFile) -> EditTemplate | None:
+        with self._keeping:
+            if wanted in self._opened:
+                self._opened.move_to_end(wanted)
+            return self._opened.get(wanted)
 
     def _seen(self, wanted: TemplateFile) -> EditTemplate:
         content = self.store.read_bytes(wanted.path)

@@ -3,7 +3,7 @@ stored.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from studiolo.keys import unit_key
 from studiolo.perception.similarity import Similarity
 from studiolo.perception.suite import PERCEPTION_CARDS, open_suite
 from studiolo.portraits.edit_rounds import outlined, set_in, work_off_edit
-from studiolo.portraits.edit_templates import see_template
+from studiolo.portraits.edit_templates import EditTemplate, see_template
 from studiolo.portraits.edits import EDITED, EditOrder, EditPass
 from studiolo.portraits.files import encode_portrait, image_sha256
 from studiolo.portraits.finishing import Finished, Finisher
@@ -29,7 +29,6 @@ from studiolo.portraits.rounds import (
     Draft,
     Drawing,
     Drawn,
-    Finish,
     Made,
     Outcome,
     Subject,
@@ -162,8 +161,9 @@ class Portraitist:
         )
         templates = in_look(known, style.words)
 
-        def finish(rgb_u8: NDArray[np.uint8]) -> Finished:
-            return self.finish(rgb_u8, templates, references_ND, grey=style.greyscale)
+        def finish(rgb_u8: NDArray[np.uint8], shown: EditTemplate | None = None) -> Finished:
+            grey, within = (style.greyscale, None) if shown is None else (shown.grey, shown.face.mask)
+            return self.finish(rgb_u8, templates, references_ND, grey=grey, within=within)
 
         tags = tuple(row["common_tags"] or ())
         subject = Subject(row["trigger"], tags, row["lora_path"], row["lora_sha256"])
@@ -178,7 +178,7 @@ class Portraitist:
         rows = [(item, outcome.made[item.candidate.index]) for item in outcome.ranked]
         return [self._deliver(order, style, row, item, made, edit) for item, made in rows]
 
-    def _edited(self, edit: EditOrder, row: Row, subject: Subject, finish: Finish) -> Outcome:
+    def _edited(self, edit: EditOrder, row: Row, subject: Subject, finish: Callable[..., Finished]) -> Outcome:
         """The pictures of an order in a template."""
         rgb_u8 = read_template(row["template"]["uri"], row["template"]["sha256"], self.perception)
         with self.finish.models() as suite:
@@ -194,7 +194,7 @@ class Portraitist:
             template.face,
             draw,
             lambda drawn_rgb_u8: outlined(self.finish, finish(drawn_rgb_u8)),
-            lambda drawn_rgb_u8: set_in(self.finish, finish(drawn_rgb_u8), template, references_ND),
+            lambda drawn_rgb_u8: set_in(self.finish, finish(drawn_rgb_u8, template), template, references_ND),
             first_index=row["first_index"],
         )
 
@@ -229,6 +229,7 @@ class Portraitist:
             "embedding": None if score.embedding is None else score.embedding.tolist(),
             "path": path,
             "image_sha256": image_sha256(portrait.rgb_u8),
+            "face_xy": portrait.face_xy and list(portrait.face_xy),
         }
 
 

@@ -2,12 +2,16 @@
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from actors.finisher import SEEING
 from studiolo.albums.records import Reason, Status
 from studiolo.keys import unit_key
+from studiolo.perception.detect import Detection
 from studiolo.perception.suite import PERCEPTION_CARDS, open_suite
+from studiolo.portraits.edit_templates import faces_at
 from studiolo.portraits.files import decode_portrait
 from studiolo.portraits.prints import PRINT_SCHEMA, PrintSize, crop_around, encode_print, print_path
 from studiolo.storage.ledger import Ledger
@@ -24,6 +28,7 @@ PRINT_INPUT = pa.schema(
         ("index", pa.int32()),
         ("path", pa.string()),
         ("image_sha256", pa.string()),
+        ("face_xy", pa.list_(pa.float64())),  # as in `PORTRAIT_SCHEMA`
         ("prints", pa.list_(pa.string())),  # names of `PrintSize`
     ]
 )
@@ -33,8 +38,9 @@ PRINT_INPUT = pa.schema(
 class Printer:
     """Rows of `PRINT_INPUT` in, rows of `PRINT_SCHEMA` out; JPEGs go to the store.
 
-    The portrait's face is found anew, by the suite's detector. A print that would cut it, or a portrait without a face,
-    is a row with the reason. Prints that the ledger calls done are not made again.
+    The portrait's face is found anew, by the suite's detector; in a template it is the one at `face_xy`. A print that
+    would cut it, or a portrait without a face, is a row with the reason. Prints that the ledger calls done are not made
+    again.
     """
 
     def __init__(self, store: Store, suite: str) -> None:
@@ -61,7 +67,7 @@ class Printer:
         return pa.Table.from_pylist(prints, PRINT_SCHEMA)
 
     def _portrait(self, row: Row) -> list[Row]:
-        inputs = [row["path"], row["image_sha256"], row["prints"]]
+        inputs = [row["path"], row["image_sha256"], row["prints"], *filter(None, [row["face_xy"]])]
         key = unit_key("print", inputs, {"seeing": SEEING}, weights_sha256(PERCEPTION_CARDS[self.suite_name]))
         record = self.ledger.done("print", key)
         if record is None:
@@ -72,14 +78,14 @@ class Printer:
 
     def _make(self, row: Row) -> list[Row]:
         rgb_u8, _ = decode_portrait(self.store.read_bytes(row["path"]))
-        faces = self.suite.detector(rgb_u8, SEEING.detector_score)
+        face = _face(self.suite.detector(rgb_u8, SEEING.detector_score), rgb_u8, row["face_xy"])
         made = []
         for size in map(PrintSize.parse, row["prints"]):
             done = _names(row)
             height_px, width_px = rgb_u8.shape[:2]
-            crop = crop_around(faces[0].bbox_xyxy_px.tolist(), width_px, height_px, size) if faces else None
+            crop = None if face is None else crop_around(face.bbox_xyxy_px.tolist(), width_px, height_px, size)
             if crop is None:
-                reason = Reason.CROP_CUTS_FACE if faces else Reason.NOT_ONE_FACE
+                reason = Reason.NOT_ONE_FACE if face is None else Reason.CROP_CUTS_FACE
                 done.update(status=Status.DROPPED.value, reason=reason.value, path="")
             else:
                 path = print_path(row["identity_id"], row["style"], row["index"], size)
@@ -87,6 +93,13 @@ class Printer:
                 done.update(status=Status.OK.value, reason="", path=path)
             made.append({**done, "print": size.name})
         return made
+
+
+def _face(faces: list[Detection], rgb_u8: NDArray[np.uint8], face_xy: list[float] | None) -> Detection | None:
+    """The largest, or the one at a point; None where there is none."""
+    if face_xy is not None:
+        faces = faces_at(faces, (rgb_u8.shape[0], rgb_u8.shape[1]), (face_xy[0], face_xy[1]))
+    return faces[0] if faces else None
 
 
 def _names(row: Row) -> Row:

@@ -1,5 +1,6 @@
 """The job behind `python -m jobs controlnets`."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from jobs.base_job import SEEING, check, say, write_captions
 from jobs.machine import versions
 from studiolo.generation.base import load_base
 from studiolo.generation.controlnets import save_controlnets
+from studiolo.keys import unit_key
 from studiolo.perception.detect import EmbeddedDetector
 from studiolo.perception.mesh import EmbeddedMesher
 from studiolo.perception.regions import EmbeddedPersonMask
@@ -22,6 +24,7 @@ from studiolo.training.controlnet import ControlNetSettings, ControlNetTrainer, 
 from studiolo.training.faces import View, read_faces, views_of
 from studiolo.training.loop import train_until_spent
 from studiolo.training.sights import Examples, make_examples
+from studiolo.weights.cards import load_card
 from studiolo.weights.fetch import pull
 
 
@@ -54,14 +57,17 @@ def run(wanted: Run) -> None:
 
 
 def _examples(wanted: Run, base: StableDiffusionPipeline, settings: ControlNetSettings) -> Examples:
-    """Those of an earlier run into the same output, or new ones."""
+    """Those of an earlier run into the same output, made of the same, or new ones."""
     path = wanted.out / "examples.pt"
+    captions = wanted.captions or write_captions(wanted.data, wanted.out / "captions.jsonl")
+    base_files = str(wanted.init.resolve()) if wanted.init else load_card("embedded-base").key()
+    inputs = [str(wanted.data.resolve()), hashlib.sha256(captions.read_bytes()).hexdigest(), base_files, wanted.seed]
+    key = unit_key("examples", [*inputs, settings.views_per_face], {"seeing": SEEING}, {})
     state = load_checkpoint(path)
-    if state is not None:
+    if state is not None and state.get("key") == key:
         return Examples.from_state(state)
     side_px = base.unet.config.sample_size * base.vae_scale_factor
     rng = np.random.default_rng(wanted.seed)
-    captions = wanted.captions or write_captions(wanted.data, wanted.out / "captions.jsonl")
     faces = read_faces(wanted.data, captions, EmbeddedPersonMask.open(pull("selfie-segmentation")))
 
     def views() -> Iterator[View]:
@@ -70,7 +76,7 @@ def _examples(wanted: Run, base: StableDiffusionPipeline, settings: ControlNetSe
 
     detector, mesher = EmbeddedDetector.open(pull("yunet")), EmbeddedMesher.open(pull("face-mesh"))
     examples = make_examples(base, views(), detector, mesher, SEEING, np.random.default_rng(wanted.seed))
-    save_checkpoint(path, examples.state_dict())
+    save_checkpoint(path, {**examples.state_dict(), "key": key})
     return examples
 
 

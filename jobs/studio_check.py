@@ -1,6 +1,7 @@
 """What can be wrong with a request to the studio job, found before any work."""
 
 import datetime
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from studiolo.albums.records import Reason
 from studiolo.albums.sources import AlbumSource, is_local, list_albums, local_path, read_bytes
 from studiolo.errors import PhotoError, SettingsError, nearest
 from studiolo.generation.base import load_tokenizer
+from studiolo.generation.controlnets import load_controlnets, require_fitting
 from studiolo.perception.suite import PERCEPTION_CARDS, open_suite
 from studiolo.portraits.approvals import APPROVALS, Approvals
 from studiolo.portraits.edit_templates import check_template
@@ -56,7 +58,9 @@ def check_request(settings: StudioSettings) -> Request:
         pull(card.id)
     for style in request.styles:
         style_lora_path(style)
-    check_templates(settings, request.templates)
+    if request.templates:
+        _check_controlnets(settings)
+        check_templates(settings, request.templates)
     _warn_of_long(request.styles, pull(SUITE_BASE[settings.suite]) / "tokenizer")
     read_approvals(Store(settings.out))
     return request
@@ -125,11 +129,16 @@ def _check_apart(settings: StudioSettings) -> None:
         )
 
 
+def _check_controlnets(settings: StudioSettings) -> None:
+    """Refuses those of another base."""
+    config = (pull(SUITE_BASE[settings.suite]) / "unet" / "config.json").read_bytes()
+    require_fitting(load_controlnets(pull(str(settings.controlnets))), json.loads(config))
+
+
 def check_templates(settings: StudioSettings, templates: Mapping[str, OrderedTemplate]) -> None:
     """Refuses pictures in which nobody can be drawn, before anybody is learned for them."""
-    if not templates:
-        return
-    models, seeing, unsafe_above = open_suite(settings.suite), settings.perception, settings.selection.unsafe_above
+    models, unsafe_above = open_suite(settings.suite), settings.selection.unsafe_above
+    seeing = settings.perception.of_templates(settings.template_side_px)
     for name, template in templates.items():
         try:
             rgb_u8 = read_template(template.uri, template.sha256, seeing)

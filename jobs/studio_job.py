@@ -227,7 +227,7 @@ class StudioJob:
             self.settings.selection.unsafe_above,
             self.settings.style_folder,
             self.settings.controlnets if self.templates else None,
-            self.settings.perception,
+            self.settings.perception.of_templates(self.settings.template_side_px),
         )
         rows = portions(chain(self._orders(), more), ORDER_INPUT)
         made = Spool(PORTRAIT_SCHEMA, "identity_id", "style", "index")

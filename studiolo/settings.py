@@ -104,6 +104,10 @@ class PerceptionSettings(Section):
     memory_limit_mib: int | None = pydantic.Field(None, ge=256)
     """An actor that takes more memory than this is ended in the same way; null leaves it to Ray."""
 
+    def of_templates(self, side_px: int) -> Self:
+        """The same for the templates of edits, which have a longest side of their own."""
+        return self.model_copy(update={"working_side_px": side_px})
+
 
 class SelectionSettings(Section):
     """Which photos of an album become references."""
@@ -301,6 +305,9 @@ class StudioSettings(Settings):
     """URL of a folder of pictures in which people are drawn, where an order file's `edits` name them."""
     controlnets: str | None = None
     """Card of the ControlNets for the suite's base, which edits are made with."""
+    template_side_px: int = pydantic.Field(3000, ge=256)
+    """Templates are scaled down to at most this longest side, and so large are the pictures: one of 3000 x 2000 takes
+    18 MB of memory for each candidate of an order."""
     retention_days: int | None = pydantic.Field(None, ge=1)
     """Days after an album's first job on which everything made of it falls due for `python -m jobs retain`; an order's
     `delete_after` wins. Absent: nothing falls due."""

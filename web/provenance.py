@@ -33,7 +33,7 @@ async def look_up_provenance(here: Here, who: Who, request: Request) -> Provenan
     """
     with tempfile.TemporaryFile() as file:
         await _receive(request, here, file)
-        max_pixels = max(_UPSCALE * here.settings.base_px, here.settings.perception.working_side_px) ** 2
+        max_pixels = max(_UPSCALE * here.settings.base_px, here.settings.template_side_px) ** 2
         async with here.looks:
             verdict = await run_in_threadpool(here.service.provenance.judge, file, max_pixels)
     return ProvenanceView(

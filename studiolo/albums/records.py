@@ -277,6 +277,7 @@ PORTRAIT_SCHEMA = pa.schema(
         ("embedding", pa.list_(pa.float32())),  # [128] of its face, or null; Parquet cannot hold a null of a fixed size
         ("path", pa.string()),
         ("image_sha256", pa.string()),
+        ("face_xy", pa.list_(pa.float64())),  # the face's middle in shares of width and height, in a template; or null
     ]
 )
 

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 
-from studiolo.errors import WeightsError
+from studiolo.errors import SettingsError, WeightsError
 from studiolo.generation.autoencoder import cast_weights
 
 POSE, EDGES = "pose", "edges"
@@ -25,6 +26,8 @@ _SHARED = (
     *("mid_block_scale_factor", "act_fn", "norm_num_groups", "norm_eps", "cross_attention_dim", "attention_head_dim"),
     *("resnet_time_scale_shift",),
 )
+_FITTING = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim")
+"""What decides the shapes of all that goes in and comes out."""
 
 
 def controlnet_for(unet: UNet2DConditionModel) -> ControlNetModel:
@@ -43,6 +46,18 @@ def controlnet_for(unet: UNet2DConditionModel) -> ControlNetModel:
     shared = {name: weight for name, weight in unet.state_dict().items() if name in own}
     network.load_state_dict({**own, **shared})
     return cast_weights(network, unet.dtype)
+
+
+def require_fitting(networks: Mapping[str, ControlNetModel], unet_config: Mapping[str, Any]) -> None:
+    """Raises `SettingsError` for ControlNets of another base, whose UNet has other shapes."""
+    for name, network in networks.items():
+        for part in _FITTING:
+            got, wanted = (np.atleast_1d(config[part]).tolist() for config in (network.config, unet_config))
+            if got != wanted:
+                raise SettingsError(
+                    f"ControlNet {name!r} is of a base with {part} {got}, and this base has {wanted}; set `controlnets`"
+                    " to a card of your base's, or to null"
+                )
 
 
 def residuals(
@@ -79,12 +94,13 @@ def load_controlnets(
 ) -> dict[str, ControlNetModel]:
     """The ControlNets in the folders of `folder`, by their names, frozen and in eval mode.
 
-    Raises `WeightsError` when there is none or one cannot be read.
+    Raises `WeightsError` when one that edits need is missing, or one cannot be read.
     """
     folder = Path(folder)
     names = sorted(path.parent.name for path in folder.glob("*/config.json"))
-    if not names:
-        raise WeightsError(f"ControlNets in {folder}: got none, wanted folders as diffusers saves them")
+    if not {POSE, EDGES} <= set(names):
+        got = ", ".join(names) or "none"
+        raise WeightsError(f"ControlNets in {folder}: got {got}, wanted {POSE} and {EDGES}, as diffusers saves them")
     try:
         return {
             name: ControlNetModel.from_pretrained(folder / name, torch_dtype=dtype, local_files_only=True)

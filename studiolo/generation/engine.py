@@ -23,6 +23,7 @@ from studiolo.generation.adapters import Adapters
 from studiolo.generation.autoencoder import cast_weights
 from studiolo.generation.base import fits
 from studiolo.generation.batching import Batcher, LaneKey, Request
+from studiolo.generation.controlnets import require_fitting
 from studiolo.generation.grouped import with_own_hooks
 from studiolo.generation.order import Control, Order, Portrait, Step, candidate_seed, check_order, check_shapes
 from studiolo.generation.schedulers import make_scheduler
@@ -46,7 +47,7 @@ class Engine:
 
     `pipeline` stays as it is, and others may use it meanwhile, other engines too. With a `precision` other than the
     UNet's, the engine works on a copy of its weights. Orders may come from any thread. The work is done by a thread of
-    the engine's own, which lives while orders are inside.
+    the engine's own, which lives while orders are inside. Raises `SettingsError` for ControlNets of another base.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Engine:
         if slots < 1 or rank_budget < 1:
             raise SettingsError(f"engine: got {slots} slots and a rank budget of {rank_budget}, wanted at least 1 each")
         unet, self._pipeline = pipeline.unet, pipeline
+        require_fitting(controlnets or {}, unet.config)
         dtype = unet.dtype if precision is None else getattr(torch, precision)
         self._controlnets = {name: _cast(network, dtype) for name, network in (controlnets or {}).items()}
         own_unet = with_own_hooks(unet) if unet.dtype == dtype else _cast(unet, dtype)

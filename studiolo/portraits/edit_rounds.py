@@ -35,9 +35,9 @@ class Sketch:
     """What the first pass drew, and how it lies over a template."""
 
     rgb_u8: RgbU8
-    """[W, W, 3], finished."""
+    """[S, S, 3]"""
     matrix: NDArray[np.float64]
-    """M [2, 3]: from the sketch to the template's crop."""
+    """M [2, 3]: from the sketch as it was finished, enlarged, to the template's crop."""
     landmarks_px: NDArray[np.float64]
     """[68, 2]: the sketch's landmarks where M carries them, in the template's crop."""
 
@@ -50,18 +50,20 @@ def work_off_edit(
     set_in: Finish,
     *,
     first_index: int = 0,
+    keep_rejected: bool = True,
     watch: Callable[[Drawing | Judged], None] = lambda news: None,
 ) -> Outcome:
     """Make, judge and rank the pictures of `order`, with rounds and acceptance as portraits have them.
 
-    `first_index` is that of the first picture. `outline` finishes what the first pass drew, see `outlined`; `set_in`
-    what the second did, see `set_in`. Raises `UsageError` when fewer candidates were drawn than asked for.
+    `first_index` is that of the first picture; `keep_rejected`: see `work_off`. `outline` finishes what the first pass
+    drew, see `outlined`; `set_in` what the second did, see `set_in`. Raises `UsageError` when fewer candidates were
+    drawn than asked for.
     """
     made = sketch(order, face, draw, outline, watch=watch)
     shown = EditPass(order, face, face.landmarks_px if made is None else made.landmarks_px)
     portraits = order.portraits
-    limits = acceptance_of(portraits)
-    return work_off(portraits, limits, partial(draw, shown), set_in, first_index=first_index, watch=watch)
+    limits, drawn = acceptance_of(portraits), partial(draw, shown)
+    return work_off(portraits, limits, drawn, set_in, first_index=first_index, keep_rejected=keep_rejected, watch=watch)
 
 
 def sketch(
@@ -75,21 +77,21 @@ def sketch(
     """The first pass: the nearest of a few, its landmarks warped onto the template's; None when no face was drawn, and
     then the template's own landmarks have to do.
     """
-    made: list[Finished] = []
+    made: list[tuple[RgbU8, Finished]] = []
     count = order.generation.candidates_per_portrait
     for event in draw(EditPass(order, face), count, 0):
         if isinstance(event, Drawn):
-            made.append(outline(event.rgb_u8))
+            made.append((event.rgb_u8, outline(event.rgb_u8)))
         else:
             watch(event)
     if len(made) < count:
         raise UsageError(f"edit: its sampler ended after {len(made)} of {count} sketches; ask another")
-    faces = [(one, one.outline_px) for one in made if one.outline_px is not None]
-    if not faces:
+    faces = [(one.score.similarity + one.similarity_unfused, drawn, one.outline_px) for drawn, one in made]
+    _, drawn_rgb_u8, outline_px = max(faces, key=lambda one: (one[2] is not None, one[0]))
+    if outline_px is None:
         return None
-    nearest, outline_px = max(faces, key=lambda one: one[0].score.similarity + one[0].similarity_unfused)
     matrix = affine_between(outline_px, face.landmarks_px)
-    return Sketch(nearest.rgb_u8, matrix, map_points(matrix, outline_px))
+    return Sketch(drawn_rgb_u8, matrix, map_points(matrix, outline_px))
 
 
 def outlined(finisher: Finisher, sketch: Finished) -> Finished:
@@ -102,10 +104,12 @@ def outlined(finisher: Finisher, sketch: Finished) -> Finished:
 
 
 def set_in(finisher: Finisher, finished: Finished, template: EditTemplate, references_ND: Floats) -> Finished:
-    """What the second pass drew, finished, in the template [H, W, 3]; judged there, where it is seen."""
+    """What the second pass drew, finished, in the template [H, W, 3]; judged there, where it is seen, and nobody beside
+    it.
+    """
     side_px = len(finished.rgb_u8)
     matrix = enlarged(template.face.matrix, side_px / len(template.face.mask))
     height, width = template.rgb_u8.shape[:2]
     picture = blend(template.rgb_u8, placed(finished.rgb_u8, matrix, (height, width)), template.seen)
-    score = finisher.judge(warp(picture, matrix, side_px), references_ND)
-    return Finished(picture, score, finished.similarity_unfused, finished.fusion)
+    score = finisher.judge(warp(picture, matrix, side_px), references_ND, template.face.mask)
+    return Finished(picture, score, finished.similarity_unfused, finished.fusion, face_xy=template.face_xy)

@@ -30,6 +30,7 @@ MAX_YAW_DEG, MAX_PITCH_DEG = 40.0, 35.0
 _REACH = 0.12  # of the face's width: the mask reaches so far beyond the face, for a face of another shape
 _FEATHER = 0.1  # of the face's width, within the mask
 _NEAR = 0.75  # of the face's box, either way from its middle: a point there means this face
+_GREY = 10  # of 255: between the channels of a grey pixel that was in a JPEG
 _RIM = 1 / 32  # of the crop's side: the mask keeps so far away from its border
 
 
@@ -59,6 +60,18 @@ class EditTemplate:
     face: TemplateFace
     seen: NDArray[np.float32]
     """[H, W] in 0..1: how much of what is drawn is seen; 0 outside the mask."""
+
+    @property
+    def face_xy(self) -> tuple[float, float]:
+        """The middle of the face, in shares of width and height."""
+        middle_px = map_points(invert(self.face.matrix), self.face.landmarks_px.mean(axis=0, keepdims=True))[0]
+        height, width = self.rgb_u8.shape[:2]
+        return float(middle_px[0] / width), float(middle_px[1] / height)
+
+    @property
+    def grey(self) -> bool:
+        """Whether the picture has no colours, but for what a JPEG leaves."""
+        return bool(np.percentile(np.ptp(self.rgb_u8, axis=-1), 99) <= _GREY)
 
 
 def see_template(
@@ -118,8 +131,7 @@ def check_pose(pose: Pose) -> None:
 def _one_face(faces: list[Detection], hw_px: tuple[int, int], face_xy: tuple[float, float] | None) -> Detection:
     """The face at `face_xy`; without it the only one, or the one that dominates as in an album."""
     if face_xy is not None:
-        point_px = np.array(face_xy) * (hw_px[1], hw_px[0])
-        faces = sorted(filter(lambda face: _reaches(face, point_px), faces), key=lambda face: _away(face, point_px))[:1]
+        faces = faces_at(faces, hw_px, face_xy)[:1]
         if not faces:
             raise PhotoError(Reason.NO_FACE_THERE, f"template: none at {face_xy}")
     if not faces:
@@ -127,6 +139,12 @@ def _one_face(faces: list[Detection], hw_px: tuple[int, int], face_xy: tuple[flo
     if len(faces) > 1 and faces[0].area_px2 < SelectionSettings().dominant_face_ratio * faces[1].area_px2:
         raise PhotoError(Reason.SEVERAL_FACES, f"template: got {len(faces)} faces")
     return faces[0]
+
+
+def faces_at(faces: list[Detection], hw_px: tuple[int, int], face_xy: tuple[float, float]) -> list[Detection]:
+    """Those that a point may mean, in shares of width and height of a picture of `hw_px`; the nearest first."""
+    point_px = np.array(face_xy) * (hw_px[1], hw_px[0])
+    return sorted(filter(lambda face: _reaches(face, point_px), faces), key=lambda face: _away(face, point_px))
 
 
 def _reaches(face: Detection, point_px: NDArray[np.float64]) -> bool:

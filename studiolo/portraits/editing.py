@@ -103,20 +103,24 @@ class Editor:
 
     def set_in(self, order: EditOrder, drawn_rgb_u8: RgbU8, template: EditTemplate, sitter: Sitter) -> Finished:
         """What the second pass drew [S, S, 3], in the template, see `edit_rounds.set_in`."""
-        finished = self._finished(order, drawn_rgb_u8, sitter)
+        finished = self._finished(order, drawn_rgb_u8, sitter, template)
         return edit_rounds.set_in(self._finisher, finished, template, sitter.references_ND)
 
     def _outline(self, order: EditOrder, drawn_rgb_u8: RgbU8, sitter: Sitter) -> Finished:
         return edit_rounds.outlined(self._finisher, self._finished(order, drawn_rgb_u8, sitter))
 
-    def _finished(self, order: EditOrder, drawn_rgb_u8: RgbU8, sitter: Sitter) -> Finished:
+    def _finished(
+        self, order: EditOrder, drawn_rgb_u8: RgbU8, sitter: Sitter, template: EditTemplate | None = None
+    ) -> Finished:
         settings = order.generation
         return self._finisher(
             drawn_rgb_u8,
             sitter.faces,
             sitter.references_ND,
+            grey=template is not None and template.grey,
             upscale=settings.upscale,
             fusion=settings.fusion,
+            within=None if template is None else template.face.mask,
         )
 
     def _draw(self, shown: EditPass, sitter: Sitter, count: int, first_index: int) -> Iterator[Drawn]:

@@ -23,6 +23,7 @@ from studiolo.settings import GenerationSettings, PerceptionSettings
 from studiolo.training.looks import greyscale
 
 RgbU8 = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,8 @@ class Finished:
     fusion: Fusion
     outline_px: NDArray[np.float64] | None = None
     """[68, 2]: the landmarks of its face, where they were asked for and there is one."""
+    face_xy: tuple[float, float] | None = None
+    """The middle of its face in shares of width and height, where the picture shows more than a portrait does."""
 
 
 class Finisher:
@@ -105,28 +108,29 @@ class Finisher:
         grey: bool = False,
         upscale: int | None = None,
         fusion: float | None = None,
+        within: Mask | None = None,
     ) -> Finished:
         """The portrait of a picture [H, W, 3], judged against the embeddings [N, D] of its person's references.
 
-        `upscale` is 1, 2 or 4, `fusion` 0 to 1; None: as the settings say.
+        `upscale` is 1, 2 or 4, `fusion` 0 to 1; None: as the settings say. `within`: see `score_portrait`.
         """
         with self._lock:
             drawn_rgb_u8 = self._upscaler(upscale or self._settings.upscale)(rgb_u8)
             if grey:
                 drawn_rgb_u8 = greyscale(drawn_rgb_u8)
-            drawn = self._score(drawn_rgb_u8, references_ND)
+            drawn = self._score(drawn_rgb_u8, references_ND, within)
             suite, settings = self._suite, self._settings
             share = settings.fusion if fusion is None else fusion
             image, fused = fuse(drawn_rgb_u8, drawn.landmarks_px, templates, suite.mesher, share)
             if settings.retouch and drawn.landmarks_px is not None:
                 image = retouch(image, suite.regions(image, drawn.landmarks_px), settings.retouch)
-            score = drawn if image is drawn_rgb_u8 else self._score(image, references_ND)
+            score = drawn if image is drawn_rgb_u8 else self._score(image, references_ND, within)
             return Finished(image, score, drawn.similarity, fused)
 
-    def judge(self, rgb_u8: RgbU8, references_ND: Floats) -> Score:
+    def judge(self, rgb_u8: RgbU8, references_ND: Floats, within: Mask | None = None) -> Score:
         """The score of a picture [H, W, 3] against the embeddings [N, D] of its person's references."""
         with self._lock:
-            return self._score(rgb_u8, references_ND)
+            return self._score(rgb_u8, references_ND, within)
 
     @contextmanager
     def models(self) -> Iterator[Suite]:
@@ -139,8 +143,8 @@ class Finisher:
             self._upscalers[factor] = open_upscaler(factor)
         return self._upscalers[factor]
 
-    def _score(self, rgb_u8: RgbU8, references_ND: Floats) -> Score:
-        return score_portrait(rgb_u8, self._suite, references_ND, self._similarity, self._seeing)
+    def _score(self, rgb_u8: RgbU8, references_ND: Floats, within: Mask | None) -> Score:
+        return score_portrait(rgb_u8, self._suite, references_ND, self._similarity, self._seeing, within)
 
 
 def _pixels(png: bytes) -> RgbU8:

@@ -5,7 +5,7 @@ may be in another process: what passes between them is defined here.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -126,6 +126,10 @@ class Made:
     prompt: str
     portrait: Finished
 
+    def without_pixels(self) -> "Made":
+        """The same, of which only what was judged is left."""
+        return replace(self, portrait=replace(self.portrait, rgb_u8=np.zeros((0, 0, 3), np.uint8)))
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -153,12 +157,14 @@ def work_off(
     finish: Finish,
     *,
     first_index: int = 0,
+    keep_rejected: bool = True,
     watch: Callable[[Drawing | Judged], None] = lambda news: None,
 ) -> Outcome:
     """Make the candidates of `order`, judge them, and go on within the budget while too few are accepted.
 
-    `first_index` is that of the first candidate. `watch` is told of steps and verdicts as they come. Raises
-    `UsageError` when fewer candidates were drawn than asked for.
+    `first_index` is that of the first candidate. Without `keep_rejected` the pixels of those that cannot be accepted
+    are let go at once. `watch` is told of steps and verdicts as they come. Raises `UsageError` when fewer candidates
+    were drawn than asked for.
     """
     made: dict[int, Made] = {}
     ranked: list[Ranked] = []
@@ -169,8 +175,10 @@ def work_off(
         before = len(made)
         for event in draw(count, first_index + before):
             if isinstance(event, Drawn):
-                made[event.index] = Made(event.seed, event.prompt, finish(event.rgb_u8))
-                watch(Judged(event.index, fault(_candidate(order, event.index, made[event.index]), acceptance)))
+                one = Made(event.seed, event.prompt, finish(event.rgb_u8))
+                reason = fault(_candidate(order, event.index, one), acceptance)
+                made[event.index] = one if keep_rejected or not reason else one.without_pixels()
+                watch(Judged(event.index, reason))
             else:
                 watch(event)
         if len(made) < before + count:

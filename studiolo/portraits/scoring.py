@@ -6,7 +6,7 @@ distance) and why.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,16 +43,20 @@ def score_portrait(
     references_embeddings: Floats,
     similarity: Similarity,
     settings: PerceptionSettings,
+    within: npt.NDArray[np.bool_] | None = None,
 ) -> Score:
     """Score of a portrait [H, W, 3] against its person's reference embeddings [N, 128]; like nobody when N is 0.
 
     With several faces the largest is compared; ranking rejects such a portrait by `faces`. Faces with a side
     under `settings.min_face_px` do not count, nor does any that is seen only after turning the picture: a
-    portrait is upright.
+    portrait is upright. Of a picture that shows others as well, only faces whose middle lies `within` [S, S], a
+    mask of the whole picture at any size, count.
     """
     unsafe_score = float(suite.safety.score(rgb_u8))
     seen = perceive_photo(suite, rgb_u8, settings)
     faces = [face for face in seen.faces if _short_side_px(face) >= settings.min_face_px]
+    if within is not None:
+        faces = [face for face in faces if _lies(face, within, rgb_u8.shape[:2])]
     if not faces or seen.rotation_deg != 0:
         return Score(0.0, Verdict.DIFFERENT, 0, 0.0, 0.0, unsafe_score, None, None)
     face = max(faces, key=_area_px2)
@@ -79,6 +83,13 @@ def similarity_to(embedding_D: Floats, references_ND: Floats, similarity: Simila
 def _sides_px(face: Mapping[str, Any]) -> tuple[float, float]:
     left, top, right, bottom = face["bbox_xyxy_px"]
     return right - left, bottom - top
+
+
+def _lies(face: Mapping[str, Any], within: npt.NDArray[np.bool_], hw_px: Sequence[int]) -> bool:
+    left, top, right, bottom = face["bbox_xyxy_px"]
+    y, x = ((bottom + top) / 2 / hw_px[0], (right + left) / 2 / hw_px[1])
+    rows, columns = within.shape
+    return 0 <= y < 1 and 0 <= x < 1 and bool(within[int(y * rows), int(x * columns)])
 
 
 def _short_side_px(face: Mapping[str, Any]) -> float:

@@ -76,11 +76,16 @@ def _place(
         draw.text(centre, _fit(line, tile_px, text), _FAINT, _font(text), anchor="mm")
 
 
-def square(rgb_u8: npt.NDArray[np.uint8], side_px: int) -> Image.Image:
-    """A picture's middle as a square; of an upright one a little above the middle, where faces are."""
+def square(rgb_u8: npt.NDArray[np.uint8], side_px: int, face_xy: Sequence[float] | None = None) -> Image.Image:
+    """A picture's middle as a square; of an upright one a little above the middle, where faces are. With `face_xy`, in
+    shares of width and height, that point is in the middle as far as the picture's edges let it.
+    """
     height, width, _ = rgb_u8.shape
     side = min(height, width)
     left, top = (width - side) // 2, (height - side) // 3
+    if face_xy is not None:
+        left = min(max(round(face_xy[0] * width - side / 2), 0), width - side)
+        top = min(max(round(face_xy[1] * height - side / 2), 0), height - side)
     image = Image.fromarray(np.ascontiguousarray(rgb_u8[top : top + side, left : left + side]))
     return image.resize((side_px, side_px), Image.Resampling.LANCZOS)
 

@@ -23,7 +23,7 @@ from studiolo.errors import PhotoError, SettingsError, nearest
 from studiolo.portraits.styles import Style
 from studiolo.settings import PerceptionSettings
 
-_NAME = re.compile(r"(?P<file>.+?)(@(?P<x>0?\.\d+|[01])x(?P<y>0?\.\d+|[01]))?")
+_POINT = re.compile(r"(?P<x>0?\.\d+|0|1(\.0*)?)x(?P<y>0?\.\d+|0|1(\.0*)?)")
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,10 @@ class OrderedTemplate:
     @property
     def style(self) -> Style:
         """What people read in the place of a style."""
-        picture = os.path.basename(self.uri)
-        return Style(name=self.name, title=f"In {self.file}", description=f"Drawn into the picture {picture}.")
+        picture, where = os.path.basename(self.uri), ""
+        if self.face_xy is not None:
+            where = " ({:.0%} across, {:.0%} down)".format(*self.face_xy)
+        return Style(name=self.name, title=f"In {self.file}{where}", description=f"Drawn into the picture {picture}.")
 
     def row(self) -> dict[str, Any]:
         """What a worker has to know."""
@@ -70,16 +72,23 @@ class Templates:
 
     def ordered(self, name: str) -> OrderedTemplate:
         """The template of an order. Raises `SettingsError`: there is none of this name, it cannot be read."""
-        match = _NAME.fullmatch(name)
-        file = match["file"] if match else name
-        if match is None or file not in self._uris:
-            raise SettingsError(f"templates {self.url!r}: no picture is called {file!r}; {nearest(file, self._uris)}")
-        face_xy = (float(match["x"]), float(match["y"])) if match["x"] else None
+        file, face_xy = (name, None) if name in self._uris else self._split(name)
         try:
             content = read_bytes(self._uris[file])
         except PhotoError as error:
             raise SettingsError(f"template {name!r} cannot be read: {error.detail}") from None
         return OrderedTemplate(name, file, self._uris[file], hashlib.sha256(content).hexdigest(), face_xy)
+
+    def _split(self, name: str) -> tuple[str, tuple[float, float] | None]:
+        """The file's name and the point in an order; `SettingsError` when there is no such file, or no such point."""
+        file, at, point = name.rpartition("@")
+        if at and file in self._uris:
+            match = _POINT.fullmatch(point)
+            if match is None:
+                raise SettingsError(f"template {name!r}: got the point {point!r}, wanted shares such as 0.31x0.42")
+            return file, (float(match["x"]), float(match["y"]))
+        file = file or name
+        raise SettingsError(f"templates {self.url!r}: no picture is called {file!r}; {nearest(file, self._uris)}")
 
 
 def read_template(uri: str, sha256: str, settings: PerceptionSettings) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -40,9 +40,9 @@ class Thumb:
     height_px: int
 
 
-def portrait_thumb(files: GalleryFiles, path: str, side_px: int = 320) -> Thumb:
-    """Square thumbnail of a picture of the output (a portrait or a reference crop)."""
-    return _write(files, path, square(decode(files.read(path), _DECODING), side_px))
+def portrait_thumb(files: GalleryFiles, path: str, side_px: int = 320, face_xy: Sequence[float] | None = None) -> Thumb:
+    """Square thumbnail of a picture of the output (a portrait or a reference crop), see `square`."""
+    return _write(files, path, square(decode(files.read(path), _DECODING), side_px, face_xy))
 
 
 def photo_thumb(files: GalleryFiles, album_id: str, uri: str, rotation_deg: int, side_px: int = 280) -> Thumb | None:

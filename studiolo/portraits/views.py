@@ -155,7 +155,7 @@ def _portrait(row: Row, name: str, styles: Mapping[str, Style], files: GalleryFi
     shown = bool(row["path"]) and row["reason"] != Reason.UNSAFE
     kind = f"Portrait {row['rank']}" if row["status"] == Status.OK else "Rejected portrait"
     return {
-        "thumb": _thumb(portrait_thumb(files, row["path"])) if shown else None,
+        "thumb": _thumb(portrait_thumb(files, row["path"], face_xy=row.get("face_xy"))) if shown else None,
         "full": _href(row["path"]) if shown else "",
         "alt": f"{kind} of {name} in {title}, likeness {similarity:.2f}",
         "style": title,

@@ -127,6 +127,8 @@ class EndpointSettings(ServiceSettings):
     """Card of the base; the `model` of the OpenAI-compatible route."""
     controlnets: str | None = None
     """Card of the ControlNets for the base, which edits are made with; null: edits are not made."""
+    template_side_px: int = pydantic.Field(1600, ge=256)
+    """Templates of edits are scaled down to at most this longest side, and so large are the pictures."""
     base_px: int = pydantic.Field(128, ge=8)
     """Side of the base's pictures; portraits have 1, 2 or 4 times as much."""
     style_folder: str | None = None

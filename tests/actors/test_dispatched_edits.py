@@ -279,6 +279,7 @@ def test_where_edits_are_not_made_any_more_those_that_wait_say_so(
     house: House, people: Path, templates: dict[str, bytes]
 ) -> None:
     identity_id = learn(house.service, "ten_shop", people / "P002" / "portrait.jpg", tiny_base())
+    house.settings = house.settings.model_copy(update={"controlnets": None})
     house.dispatcher()
     failed = ended(house, house.edit(templates["one"], {"identity_id": identity_id}))
     assert (failed.state, failed.reason, failed.attempts) == ("failed", "no_edits", 1)

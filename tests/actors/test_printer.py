@@ -28,10 +28,12 @@ def face_u8(people: Path) -> np.ndarray:
     return np.asarray(Image.open(people / "P001" / "portrait.jpg").convert("RGB"))
 
 
-def order(printer: Printer, style: str, rgb_u8: np.ndarray, *prints: str) -> pa.Table:
+def order(
+    printer: Printer, style: str, rgb_u8: np.ndarray, *prints: str, face_xy: tuple[float, float] | None = None
+) -> pa.Table:
     path = portrait_path("anna", style, 0)
     printer.store.write_bytes(path, encode_portrait(rgb_u8, {}))
-    row = {"portrait_id": style, "identity_id": "anna", "style": style, "index": 0, "path": path}
+    row = {"portrait_id": style, "identity_id": "anna", "style": style, "index": 0, "path": path, "face_xy": face_xy}
     return pa.Table.from_pylist([row | {"image_sha256": image_sha256(rgb_u8), "prints": list(prints)}], PRINT_INPUT)
 
 
@@ -68,3 +70,16 @@ def test_what_cannot_be_printed_says_why(printer: Printer, face_u8: np.ndarray):
     rows = printer(order(printer, "close", close_u8, "2x6@100")).to_pylist()
     rows += printer(order(printer, "blank", np.full((64, 64, 3), 99, np.uint8), "4x5@100")).to_pylist()
     assert [(row["reason"], row["path"]) for row in rows] == [("crop_cuts_face", ""), ("not_one_face", "")]
+
+
+def test_of_several_faces_the_named_one_is_printed(printer: Printer, face_u8: np.ndarray):
+    large_u8, small_u8 = cv2.resize(face_u8, (600, 600)), cv2.resize(face_u8, (400, 400))
+    both_u8 = np.full((600, 1200, 3), 99, np.uint8)
+    both_u8[:, :600], both_u8[100:500, 700:1100] = large_u8, small_u8
+    prints = []
+    for style, face_xy in (("largest", None), ("named", (0.75, 0.5))):
+        (row,) = printer(order(printer, style, both_u8, "4x5@100", face_xy=face_xy)).to_pylist()
+        prints.append(np.asarray(Image.open(io.BytesIO(printer.store.read_bytes(row["path"])))))
+    sides = [found.short_side_px for print_u8 in prints for found in printer.suite.detector(print_u8, 0.7)]
+    assert len(sides) == 2
+    assert sides[1] < 0.8 * sides[0]

@@ -1,5 +1,6 @@
 """ControlNets for a base: made, kept, and in the engine's masked lane against diffusers' inpainting pipeline."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetInpaintPipeline, StableDiffusionPipeline
 from numpy.typing import NDArray
 
-from studiolo.errors import WeightsError
+from studiolo.errors import SettingsError, WeightsError
 from studiolo.generation.controlnets import controlnet_for, load_controlnets, save_controlnets
 from studiolo.generation.engine import Control, Engine, Order, Portrait
 from studiolo.generation.tiny import tiny_base
@@ -165,7 +166,20 @@ def test_saved_and_loaded_they_are_equal(base: StableDiffusionPipeline, tmp_path
 def test_a_folder_without_them_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="got none"):
         load_controlnets(tmp_path)
-    (tmp_path / "pose").mkdir()
-    (tmp_path / "pose" / "config.json").write_text("{}")
+    for name in ("edges", "pose"):
+        with pytest.raises(WeightsError, match="wanted pose and edges"):
+            load_controlnets(tmp_path)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
     with pytest.raises(WeightsError, match="models verify"):
         load_controlnets(tmp_path)
+
+
+def test_those_of_another_base_are_refused(base: StableDiffusionPipeline, tmp_path: Path) -> None:
+    save_controlnets(as_trained("ours", base), tmp_path)
+    loaded = load_controlnets(tmp_path)
+    Engine(base, controlnets=loaded)
+    wider = copy.deepcopy(loaded)
+    wider["edges"].register_to_config(block_out_channels=(64, 128))
+    with pytest.raises(SettingsError, match=r"'edges' is of a base with block_out_channels \[64, 128\], .* to null"):
+        Engine(base, controlnets=wider)

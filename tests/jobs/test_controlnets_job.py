@@ -49,6 +49,15 @@ def test_it_trains_saves_and_goes_on(wanted: Run) -> None:
     assert sorted((wanted.out / "sheets").iterdir()) == sheets
 
 
+def test_other_captions_are_learned_from_anew(wanted: Run) -> None:
+    run(wanted)
+    seen = (wanted.out / "examples.pt").read_bytes()
+    assert wanted.captions is not None
+    wanted.captions.write_text(wanted.captions.read_text().replace("smile", "laugh"))
+    run(wanted)
+    assert (wanted.out / "examples.pt").read_bytes() != seen
+
+
 def test_what_cannot_work_is_refused_first(wanted: Run) -> None:
     with pytest.raises(SettingsError, match="cuda"):
         run(replace(wanted, device="cuda:99"))

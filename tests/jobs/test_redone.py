@@ -40,6 +40,7 @@ TABLE: list[tuple[str, Any, set[str]]] = [
     ("orders", "people.yaml", ALBUM),  # units of the added people come on top
     ("templates", "same", NOTHING),  # of orders without edits; tests/actors/test_portraitist_edits.py has those with
     ("controlnets", "facechain-controlnets", NOTHING),
+    ("template_side_px", 1200, NOTHING),
     ("retention_days", 30, NOTHING),
     ("max_failed_share", 0.5, NOTHING),
     ("suite", "modelscope", ALBUM | IDENTITY | ORDER),

@@ -1,9 +1,12 @@
+import io
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from studiolo.albums.decode import decode
 from studiolo.albums.geometry import map_points
@@ -91,9 +94,19 @@ def test_of_several_faces_a_point_names_one(photo: NDArray[np.uint8], template: 
     offset = map_points(right.matrix, (photo.shape[1], 0.0)) - map_points(left.matrix, (0.0, 0.0))
     assert np.abs(offset).max() < 8  # a whole picture is more than 128
     assert np.abs(left.landmarks_px - template.face.landmarks_px).max() < 8
+    assert np.abs(np.array(template.face_xy) - (x, y)).max() < 0.1
     with pytest.raises(PhotoError) as raised:
         see_template(two, suite, SIDE, RATIO, SEEING, 0.8, (0.5, 0.01))
     assert raised.value.reason == Reason.NO_FACE_THERE
+
+
+def test_a_grey_picture_is_one_though_a_jpeg_has_been_at_it(template: EditTemplate) -> None:
+    grey = np.repeat(template.rgb_u8.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+    buffer = io.BytesIO()
+    Image.fromarray(grey).save(buffer, "JPEG", quality=60)
+    assert not template.grey
+    assert replace(template, rgb_u8=grey).grey
+    assert replace(template, rgb_u8=np.asarray(Image.open(buffer))).grey
 
 
 @pytest.mark.parametrize("pose", [Pose(MAX_YAW_DEG + 1, 0, 0), Pose(-60, 0, 90), Pose(0, -MAX_PITCH_DEG - 1, 0)])

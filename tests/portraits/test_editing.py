@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from actors.perceiver import png_bytes
 from studiolo.albums.decode import decode
@@ -23,6 +24,7 @@ from studiolo.portraits.finishing import Finisher
 from studiolo.portraits.rounds import Subject
 from studiolo.portraits.scoring import similarity_to
 from studiolo.settings import GenerationSettings, PerceptionSettings
+from studiolo.training.looks import greyscale
 from studiolo.weights.fetch import pull
 
 SEEING = PerceptionSettings(working_side_px=640)
@@ -122,6 +124,30 @@ def test_a_picture_that_is_no_template_is_dropped_before_any_drawing(
         found = editor(order(rgb), rgb, sitter)
         assert (found.status, found.reason, found.outcome) == (Status.DROPPED, reason, None)
     assert engine.work().turns == turns
+
+
+def test_who_looks_in_from_beside_costs_nothing(
+    editor: Editor, suite: Suite, photo: NDArray[np.uint8], sitter: Sitter
+) -> None:
+    """A small face beside the one that is drawn lies in its crop."""
+    left, _, right, bottom = suite.detector(photo, 0.7)[0].bbox_xyxy_px.astype(int)
+    head = photo[: bottom + (bottom // 8), max(0, left - 20) : right + 20]
+    side = int(0.4 * (right - left))
+    small = np.asarray(Image.fromarray(head).resize((side, round(side * head.shape[0] / head.shape[1]))))
+    beside = photo.copy()
+    x, y = min(right + side // 4, photo.shape[1] - side), bottom - len(small)
+    beside[y : y + len(small), x : x + side] = small
+    template = editor.look(order(beside), beside)
+    assert len(suite.detector(template.face.crop_rgb_u8, 0.7)) == 2
+    made = editor(order(beside), beside, sitter)
+    assert (made.status, made.reason) == (Status.OK, Reason.NONE)
+    assert made.outcome is not None
+    assert made.outcome.made[0].portrait.score.faces == 1
+
+
+def test_in_a_grey_picture_the_face_is_grey(editor: Editor, photo: NDArray[np.uint8], sitter: Sitter) -> None:
+    grey = greyscale(photo)
+    assert np.ptp(picture(editor(order(grey), grey, sitter)), axis=-1).max() <= 2
 
 
 def test_when_no_picture_is_good_enough_it_fails(editor: Editor, photo: NDArray[np.uint8], sitter: Sitter) -> None:

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -72,6 +73,21 @@ def test_two_faces_are_counted(seen: Seen, suite: Suite):
     height_px = min(len(left), len(right))
     both = np.concatenate([left[:height_px], right[:height_px]], axis=1)
     assert score_portrait(both, suite, NOBODY, SIMILARITY, SEEING).faces == 2
+
+
+def test_who_is_outside_the_mask_does_not_count(seen: Seen, suite: Suite):
+    one, two = sorted(seen)
+    large, small = (seen[name][0][0] for name in (one, two))
+    height, width = large.shape[:2]
+    both = np.zeros((height, width + width // 2, 3), np.uint8)  # the other is half as large
+    both[:, :width], both[: height // 2, width:] = large, cv2.resize(small, (width // 2, height // 2))
+    beside = np.zeros((12, 12), bool)
+    beside[:, 8:] = True
+    for within, name in ((~beside, one), (beside, two)):
+        score = score_portrait(both, suite, embeddings(seen, name), SIMILARITY, SEEING, within)
+        assert score.faces == 1
+        assert score.similarity > 0.5
+    assert score_portrait(both, suite, NOBODY, SIMILARITY, SEEING, np.zeros((4, 4), bool)).faces == 0
 
 
 def test_no_face_is_no_likeness(suite: Suite):

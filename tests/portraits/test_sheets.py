@@ -49,3 +49,12 @@ def test_square_keeps_the_upper_middle_of_upright_pictures():
     tall = np.zeros((90, 30, 3), np.uint8)
     tall[20:50] = 255
     assert np.asarray(square(tall, 30)).min() == 255
+
+
+def test_square_around_a_face_stays_in_the_picture():
+    wide = np.zeros((30, 90, 3), np.uint8)
+    wide[:, 65:75] = 255
+    assert np.asarray(square(wide, 30)).max() == 0
+    assert np.asarray(square(wide, 30, (70 / 90, 0.5)))[:, 10:20].min() == 255
+    assert np.array_equal(square(wide, 30, (1.0, 0.5)), square(wide[:, 60:], 30))
+    assert np.array_equal(square(wide, 30, (0.0, 0.9)), square(wide[:, :30], 30))

@@ -28,7 +28,7 @@ def test_a_template_is_ordered_by_its_files_name_and_maybe_a_face(folder: Path) 
     whole, face = (Templates(str(folder)).ordered(name) for name in ("wedding", "wedding@0.31x.5"))
     assert (whole.file, whole.face_xy, face.file, face.face_xy) == ("wedding", None, "wedding", (0.31, 0.5))
     assert whole.sha256 == face.sha256
-    assert (face.style.name, face.style.title) == ("wedding@0.31x.5", "In wedding")
+    assert (face.style.name, face.style.title) == ("wedding@0.31x.5", "In wedding (31% across, 50% down)")
     assert face.row() == {"uri": face.uri, "sha256": face.sha256, "face_xy": [0.31, 0.5]}
     assert read_template(whole.uri, whole.sha256, PerceptionSettings(min_side_px=32)).shape == (80, 90, 3)
     assert Templates(f"file://{folder}").ordered("Zoë & ich").face_xy is None
@@ -51,7 +51,8 @@ def test_any_file_system_has_them(folder: Path) -> None:
         ("weding", "no picture is called 'weding'; did you mean 'wedding'"),
         ("other", "no picture is called 'other'"),
         ("notes", "no picture is called 'notes'"),
-        ("wedding@2x0.5", "no picture is called 'wedding@2x0.5'"),
+        ("wedding@2x0.5", "got the point '2x0.5', wanted shares such as 0.31x0.42"),
+        ("weding@0.2x0.5", "no picture is called 'weding'; did you mean 'wedding'"),
         ("../wedding", "no picture is called '../wedding'"),
     ],
 )
