@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from jobs import reference
+from studiolo.datasets.card import column_table
 from studiolo.datasets.settings import DatasetSettings
 from studiolo.service.endpoint import EndpointSettings
 from studiolo.service.webhooks import new_secret, signed
@@ -159,6 +160,10 @@ def test_a_wrong_command_would_be_found(use: str, problem: str | None) -> None:
     models.command("show")(lambda: None)
     app.add_typer(models, name="models")
     assert _problem(typer.main.get_command(app), use.split()) == problem
+
+
+def test_the_page_on_data_sets_has_the_cards_table_of_columns() -> None:
+    assert column_table() in (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
 
 
 ENDPOINT = ROOT / "docs/endpoint.md"
