@@ -2,6 +2,7 @@
 
 import copy
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,13 @@ def test_every_node_asks_for_the_token(raw: dict[str, Any]) -> None:
 def test_a_job_finds_cpus_to_plan_with(raw: dict[str, Any]) -> None:
     nodes = raw["available_node_types"].values()
     assert sum(node.get("min_workers", 0) * node["resources"]["CPU"] for node in nodes) >= 2
+
+
+def test_its_nodes_have_all_that_is_not_for_development(raw: dict[str, Any]) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (named,) = re.findall(r"-e '\.\[(.*)\]'", "\n".join(raw["setup_commands"]))
+    installed = {package for extra in named.split(",") for package in extras[extra]}
+    assert installed >= {package for extra, packages in extras.items() if extra != "dev" for package in packages}
 
 
 def test_its_commands_join_it_with_its_token() -> None:

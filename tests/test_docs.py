@@ -1,16 +1,21 @@
 """The documentation says what is true: generated pages are current, links resolve, commands exist."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
 from jobs import reference
+from studiolo.datasets.card import column_table
 from studiolo.datasets.settings import DatasetSettings
 from studiolo.service.endpoint import EndpointSettings
+from studiolo.service.webhooks import new_secret, signed
 from studiolo.settings import Settings, StudioSettings
+from web import edits, events, identities, jobs, openai_images, portraits, provenance, service, styles
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("README.md", "CONTRIBUTING.md", "docs")
@@ -155,6 +160,37 @@ def test_a_wrong_command_would_be_found(use: str, problem: str | None) -> None:
     models.command("show")(lambda: None)
     app.add_typer(models, name="models")
     assert _problem(typer.main.get_command(app), use.split()) == problem
+
+
+def test_the_page_on_data_sets_has_the_cards_table_of_columns() -> None:
+    assert column_table() in (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
+
+
+ENDPOINT = ROOT / "docs/endpoint.md"
+
+
+def test_the_check_of_webhooks_that_is_shown_takes_ours_and_no_other() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", ENDPOINT.read_text(encoding="utf-8"), re.DOTALL)
+    shown: dict[str, Any] = {}
+    exec(code, shown)
+    secret, body, now = new_secret(), b'{"id":"job_1"}', int(time.time())
+    headers = signed(secret, "hook_1", now, body)
+    assert shown["is_ours"](secret, headers, body)
+    assert not shown["is_ours"](secret, headers, body + b" ")
+    assert not shown["is_ours"](new_secret(), headers, body)
+    assert not shown["is_ours"](secret, signed(secret, "hook_1", now - 3600, body), body)
+
+
+def test_every_route_named_exists() -> None:
+    routes = {
+        re.sub(r"{\w+}", "*", route.path)
+        for module in (edits, events, identities, jobs, openai_images, portraits, provenance, service, styles)
+        for route in module.router.routes
+    }
+    code = _code(_pages(*COMMANDS))
+    named = {re.sub(r"\b[A-Z]+\b|{\w+}|\b\d+$", "*", path) for path in re.findall(r"/v1/[\w{}/]+", code)}
+    assert len(named) > 5
+    assert named - routes == set()
 
 
 def test_every_module_named_exists() -> None:

@@ -32,7 +32,7 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 _HUB_LICENCES = frozenset(
     ("apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0")
 )
-_PARTS_OF_A_COLUMN = {
+_MEANING = {
     "image": "the face turned upright, cut out with its surroundings (JPEG)",
     "mask": "class ids of the same square (PNG): 1 skin, 2 brows, 3 eyes, 4 nose, 5 lips, 6 hair, 7 body, 0 all else",
     "parts": "the parts in the mask, each with box and area",
@@ -110,6 +110,12 @@ def card_head(files: ReleaseFiles, figures: Figures) -> dict[str, Any]:
         "configs": [{"config_name": "default", "data_files": data}],
         "dataset_info": {"config_name": "default", "features": hub_features(DATA_SCHEMA)},
     }
+
+
+def column_table() -> str:
+    """The most important columns of a release and what each holds, as Markdown."""
+    rows = [[f"`{name}`", _MEANING[name]] for name in DATA_SCHEMA.names if name in _MEANING]
+    return _table(["column", "what it holds"], rows)
 
 
 def sample_sheet(rows: Sequence[Row]) -> bytes:
@@ -213,13 +219,10 @@ def _left_out(files: ReleaseFiles, figures: Figures) -> str:
 
 
 def _columns(files: ReleaseFiles, figures: Figures) -> str:
-    rows = [[f"`{name}`", _PARTS_OF_A_COLUMN[name]] for name in DATA_SCHEMA.names if name in _PARTS_OF_A_COLUMN]
     models = [_code(name) for kind in ("face_model", "image_model") for name in figures["models"][kind]]
     return (
         f"## Columns\n\n{_n(figures['files']['count'], 'Parquet file')} of {figures['files']['bytes'] / 1e6:,.1f} MB. "
-        "The most important columns:\n\n"
-        + _table(["column", "what it holds"], rows)
-        + f"\n\nEmbeddings are of {', '.join(models) or 'no model'}."
+        "The most important columns:\n\n" + column_table() + f"\n\nEmbeddings are of {', '.join(models) or 'no model'}."
     )
 
 

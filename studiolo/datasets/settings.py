@@ -149,9 +149,9 @@ class ReleaseSettings(Section):
     """Share of the identities that the test gets."""
     rows_per_file: int = pydantic.Field(1024, ge=1)
     """Rows of one Parquet file of a release, about a tenth of a MB each at 512 px. A worker has one file in memory,
-    four times over while it is written."""
+    four times over while it is written; so has, nearly, who reads it with `datasets` as a stream."""
     rows_per_group: int = pydantic.Field(64, ge=1)
-    """Rows of a row group: what a reader that streams has in memory."""
+    """Rows of a row group: the least that a reader takes at a time."""
 
 
 class DatasetSettings(Settings):

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import DatasetCard, DatasetCardData
 from PIL import Image
 
-from studiolo.datasets.card import _PARTS_OF_A_COLUMN, CARD, FIGURES, SAMPLES, card_head, check_card, write_card
+from studiolo.datasets.card import _MEANING, CARD, FIGURES, SAMPLES, card_head, check_card, write_card
 from studiolo.datasets.figures import DECADES, NOT_SURE, SIZES, decade_of, differences, gender_of, release_figures
 from studiolo.datasets.plots import PLOTS
 from studiolo.datasets.records import DATA_SCHEMA, PARTS, WHOLE
@@ -161,5 +161,5 @@ def test_a_release_of_nothing_has_a_card(tmp_path):
 
 
 def test_columns_named_on_the_card_exist(finished_release):
-    assert set(_PARTS_OF_A_COLUMN) <= set(DATA_SCHEMA.names)
+    assert set(_MEANING) <= set(DATA_SCHEMA.names)
     assert set(PARTS) <= set(release_figures(ReleaseFiles(finished_release[0], NAME))["parts"])
