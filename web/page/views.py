@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from studiolo.albums.records import Reason
 from studiolo.service.identities import IdentityState
 from studiolo.service.records import Kind, State
 from web.page.photos import Dropped, Template
@@ -55,7 +56,7 @@ def templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters.update(moment=moment, likeness=likeness, share=share)
-    made.globals.update(State=State, Kind=Kind)
+    made.globals.update(State=State, Kind=Kind, Reason=Reason)
     return made
 
 

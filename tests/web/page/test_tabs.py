@@ -12,7 +12,7 @@ from studiolo.service.records import Kind, State
 from tests.jobs.finished_job import empty_database
 from tests.web.page.conftest import Front
 from tests.web.test_identities import photo
-from tests.web.world import SETTINGS
+from tests.web.world import REJECTED, SETTINGS
 from web.page import album, data, jobs, portraits
 from web.page.client import AnswerError
 from web.page.studio import AGAIN, NO_ONE
@@ -272,6 +272,29 @@ def test_earlier_orders_are_shown_again_to_their_tenant_alone(front: Front) -> N
     assert html.count("<img") == 2
     _, refused = asyncio.run(tasks.earlier(job.id, front.request("bert")))
     assert "There is no job" in refused
+
+
+def test_why_nothing_was_good_enough_is_shown_and_found_again(front: Front) -> None:
+    identity_id, seen = front.world.identity(), list[Any]()
+
+    async def reject() -> None:
+        while not seen:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(front.world.reject)
+
+    async def both() -> None:
+        await asyncio.gather(made(front, seen, person=identity_id), reject())
+
+    asyncio.run(asyncio.wait_for(both(), 40))
+    _, results, *_, earlier = seen[-1]
+    ((called, job_id),) = earlier.choices
+    assert "Studio, Anna (none good enough)" in called
+    again, _ = asyncio.run(portraits._Tasks(front.studio()).earlier(job_id, front.request()))
+    listed, *_ = asyncio.run(jobs._Tasks(front.studio()).look(9, "", front.request()))
+    for html in (results, again, listed):
+        for one in REJECTED:
+            assert f"<b>{one['count']}</b> {one['sentence']}" in html
+    assert "A lower least likeness" in results
 
 
 class Pressed:

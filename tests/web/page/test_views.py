@@ -14,6 +14,7 @@ from studiolo.identities.learned import PhotoVerdict
 from studiolo.portraits.requests import RejectedImages
 from studiolo.service.identities import IdentityState
 from studiolo.service.records import State
+from tests.web.world import REJECTED
 from web import examples
 from web.page import views
 from web.page.photos import Dropped, Face, Template
@@ -30,6 +31,14 @@ HOSTILE = [
     "[x](javascript:alert(1))",
     "&lt;b&gt;",
 ]
+
+NONE_GOOD: dict[str, Any] = {
+    "state": State.FAILED,
+    "reason": Reason.NONE_ACCEPTED,
+    "sentence": Reason.NONE_ACCEPTED.sentence(),
+    "images": [],
+    "rejected": REJECTED,
+}
 
 
 def job(**changes: Any) -> JobView:
@@ -53,6 +62,7 @@ def with_words(words: str) -> list[str]:
     person = someone(name=words, consent=consent, versions=[version])
     failed = job(state=State.FAILED, reason="x", sentence=words, images=[], identity_id=person.id)
     rejected = [RejectedImages(reason="x", sentence=words, count=2).model_dump()]
+    none_good = job(**NONE_GOOD | {"rejected": rejected, "identity_id": person.id})
     done = job(identity_id=person.id, rejected=rejected, request={"style": words, "prompt": words})
     names, styles = {person.id: words}, {"studio": words, words: words}
     news = views.News(sentences=[words], stage=words)
@@ -69,7 +79,8 @@ def with_words(words: str) -> list[str]:
         views.edits(edited(failed), names, ""),
         views.results(done, names, styles),
         views.results(failed, names, styles),
-        views.jobs([done, failed, job(state=State.RUNNING, identity_id=person.id)], names, styles, 0.0),
+        views.results(none_good, names, styles),
+        views.jobs([done, failed, none_good, job(state=State.RUNNING, identity_id=person.id)], names, styles, 0.0),
         views.kept([person], [done], {person.id: 3}, 900),
         views.erased(words, erasure),
     ]
@@ -241,15 +252,33 @@ def test_edits_are_in_order_each_with_a_slider_over_what_was_there() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"images": []}, "No picture was good enough"),
-        ({"images": [], "expires_at": None}, "Nothing is kept of it any more"),
-        ({"images": [], "state": State.FAILED, "sentence": "It broke."}, "It broke."),
-        ({"images": [], "state": State.CANCELLED, "sentence": ""}, "It ended without pictures."),
+        (NONE_GOOD, "No picture was good enough"),
+        (NONE_GOOD | {"rejected": [], "expires_at": None}, "No picture was good enough"),
+        ({"expires_at": None}, "Nothing is kept of it any more"),
+        ({"state": State.FAILED, "reason": "gave_up", "sentence": "It broke."}, "It broke."),
+        ({"state": State.CANCELLED, "reason": "cancelled", "sentence": "It was cancelled."}, "It was cancelled."),
     ],
 )
 def test_an_order_without_pictures_says_why(changes: dict[str, Any], said: str) -> None:
-    assert said in views.results(job(**changes), {}, {})
-    assert said in views.edits(edited(job(**changes)), {}, "data:image/png;base64,")
+    ended = job(**{"images": []} | changes)
+    listed = views.jobs([ended], {}, {}, 0.0)
+    for html in (views.results(ended, {}, {}), views.edits(edited(ended), {}, "data:image/png;base64,")):
+        assert said in html
+        assert ("may help" in html) == (ended.reason == Reason.NONE_ACCEPTED)
+        assert attributes(html, "img") == []
+        for one in ended.rejected:
+            assert one.sentence in html
+            assert one.sentence in listed
+    assert (ended.sentence or "not kept any more") in listed
+
+
+def test_a_sample_sheet_that_came_to_nothing_says_why() -> None:
+    html = views.person(someone(), None, job(**NONE_GOOD), [], 0.0)
+    assert "No sample was good enough" in html
+    assert Reason.LOW_SIMILARITY.sentence() in html
+    broken = job(images=[], state=State.FAILED, reason="gave_up", sentence="It broke.")
+    assert "The sample sheet: It broke." in views.person(someone(), None, broken, [], 0.0)
+    assert "ample" not in views.person(someone(), None, job(images=[], expires_at=None), [], 0.0)
 
 
 def test_only_jobs_that_go_on_can_be_cancelled() -> None:
