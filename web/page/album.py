@@ -12,7 +12,7 @@ from studiolo.service.identities import IdentityState
 from studiolo.service.records import Kind
 from web.page import views
 from web.page.client import AnswerError, Client
-from web.page.photos import Dropped
+from web.page.photos import Dropped, said_of_repeats
 from web.page.studio import KINDS, QUIET, Studio, choices_of, now_s, offered, said
 from web.types import IdentityView, JobView
 
@@ -90,7 +90,7 @@ class _Tasks:
         found = await asyncio.gather(*(asyncio.to_thread(self.studio.looker, Path(path)) for path in new))
         known = {**looked, **dict(zip(new, found, strict=True))}
         kept = {path: known[path] for path in paths}
-        return views.dropped(list(kept.values())), kept
+        return views.dropped(said_of_repeats([*kept.values()])), kept
 
     async def learn(
         self,

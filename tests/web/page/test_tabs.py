@@ -17,6 +17,8 @@ from web.page import album, data, jobs, portraits
 from web.page.client import AnswerError
 from web.page.studio import AGAIN, NO_ONE
 
+pytestmark = pytest.mark.usefixtures("blind")
+
 FORM = ("Anna", "Anna herself", "Portraits may be made of me.")
 
 

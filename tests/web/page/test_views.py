@@ -70,7 +70,7 @@ def with_words(words: str) -> list[str]:
     return [
         views.notice(words, "bad"),
         views.empty(words, words),
-        views.dropped([Dropped(Path("x"), "", words, sent=True)]),
+        views.dropped([Dropped(Path(words), "", words, sent=True)]),
         views.person(person, failed, done, ["data:image/png;base64,"], 0.0),
         views.person(person, failed, done, [], 0.0),
         views.making(news, 1),
@@ -200,6 +200,24 @@ def test_results_are_in_order_with_a_download_and_what_was_put_aside() -> None:
     assert "Studio, Anna" in html
 
 
+def test_each_photo_that_was_dropped_has_its_name_and_its_verdict() -> None:
+    picture = "data:image/jpeg;base64,AA=="
+    photos = [
+        Dropped(Path("/tmp/1/face.jpg"), picture, "", True, "1", face=True),
+        Dropped(Path("/tmp/2/read.jpg"), picture, "", True, "2"),
+        Dropped(Path("/tmp/3/tree.jpg"), picture, Reason.NO_FACE.sentence(), True, "3"),
+        Dropped(Path("/tmp/4/notes.txt"), "", Reason.NOT_AN_IMAGE.sentence(), sent=False),
+    ]
+    html = views.dropped(photos)
+    text = " ".join(Seen(html).text.split())
+    assert "3 of 4 photos will be sent." in text
+    assert "Photo 1 face.jpg A face was found." in text
+    assert "Photo 2 read.jpg Can be read." in text
+    assert f"Photo 3 tree.jpg {Reason.NO_FACE.sentence()} 4" in text
+    assert f"Photo 4 notes.txt {Reason.NOT_AN_IMAGE.sentence()} It is left out." in text
+    assert [one["class"] for one in attributes(html, "li")] == ["photo ok", "photo ok", "photo off", "photo bad"]
+
+
 FACES = (Face(0.1, 0.2, 0.25, 0.5), Face(0.6, 0.2, 0.25, 0.5))
 
 
@@ -217,7 +235,7 @@ FACES = (Face(0.1, 0.2, 0.25, 0.5), Face(0.6, 0.2, 0.25, 0.5))
 def test_a_template_has_its_faces_numbered_where_they_are(
     faces: tuple[Face, ...], small: tuple[Face, ...], said: str
 ) -> None:
-    html = views.template(Template(Dropped(Path("x"), "data:image/png;base64,", "", sent=True), "", faces, small))
+    html = views.template(Template(Dropped(Path("x"), "data:image/png;base64,", "", sent=True), faces, small))
     assert said in " ".join(Seen(html).text.split())
     boxes = attributes(html, "span")
     assert len(boxes) == len(faces)
