@@ -7,7 +7,6 @@ from typing import Any
 import gradio as gr
 
 from studiolo.service.identities import IdentityState
-from studiolo.settings import GenerationSettings
 from web.page import orders, views
 from web.page.client import AnswerError, Client
 from web.page.studio import NO_ONE, QUIET, SEED, Choices, Studio, choices_of, offered, said
@@ -83,22 +82,17 @@ class Order:
     against: str
     seed: str
 
-    def body(self, usual: GenerationSettings) -> dict[str, Any]:
-        """The body of `POST /v1/portraits`; what is as usual is left to the service. Raises `AnswerError`."""
+    def body(self) -> dict[str, Any]:
+        """The body of `POST /v1/portraits`, with all weights that were shown. Raises `AnswerError`."""
         if not self.person:  # also while the choices are still on their way: nobody's portraits were never asked for
             raise AnswerError(422, "person", _WHOM)
         body: dict[str, Any] = {"count": int(self.count), "prompt": self.prompt.strip()}
         body["negative_prompt"] = self.against.strip()
-        weights: dict[str, tuple[float, float]] = {}
         if self.person != NO_ONE:
             body["identity_id"] = self.person
-            weights["threshold"] = self.threshold, usual.accept_similarity
-            weights["face_weight"] = self.face_weight, usual.face_weight
-            weights["fusion"] = self.fusion, usual.fusion
+            body |= {"threshold": self.threshold, "face_weight": self.face_weight, "fusion": self.fusion}
         if self.style and self.style != WORDS:
-            body["style"] = self.style
-            weights["style_weight"] = self.style_weight, usual.style_weight
-        body |= {name: value for name, (value, default) in weights.items() if value != default}
+            body |= {"style": self.style, "style_weight": self.style_weight}
         if self.size != _USUAL:
             body["size_px"] = int(self.size)
         seed = orders.seed_of(self.seed)
@@ -136,7 +130,7 @@ class _Tasks:
         """Order, follow and show portraits; what is going on, results, job, both buttons, earlier orders."""
 
         async def send(client: Client, name: str) -> JobView:
-            return await client.order(Order(*fields).body(self.studio.settings.generation), name)
+            return await client.order(Order(*fields).body(), name)
 
         async for shown in orders.made(self.studio, request, send, views.results, _is_mine):
             yield shown
