@@ -13,7 +13,7 @@ from studiolo.service.identities import IdentityState
 from web.page import orders, views
 from web.page.client import AnswerError, Client
 from web.page.photos import GONE, Template
-from web.page.studio import KINDS, QUIET, SEED, Choices, Studio, choices_of, offered, said
+from web.page.studio import KINDS, QUIET, SEED, Choices, Studio, choices_of, cut_off, offered, said
 from web.types import EditTexts, JobView
 
 TITLE = "Edit"
@@ -127,7 +127,7 @@ class _Tasks:
         except AnswerError as error:
             return gr.skip(), gr.skip(), gr.skip(), views.notice(said(error), "bad"), gr.skip()
         ready = choices_of([one for one in people if one.state == IdentityState.READY])
-        return gr.Dropdown(**offered(ready, person)), why, gr.Row(visible=True), "", earlier
+        return gr.Dropdown(**offered(ready, person), info=cut_off(people)), why, gr.Row(visible=True), "", earlier
 
     async def look(self, file: str | None, befores: _Befores) -> tuple[Any, ...]:
         """The picture that was dropped with its faces, once more, the choice of a face, and all templates so far."""

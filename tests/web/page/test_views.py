@@ -1,5 +1,6 @@
 """What the page shows: words of people stay words, figures are right, nothing is missing that is to be seen."""
 
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,13 +13,14 @@ from hypothesis import strategies as st
 from studiolo.albums.records import Reason
 from studiolo.identities.learned import PhotoVerdict
 from studiolo.portraits.requests import RejectedImages
+from studiolo.service.endpoint import PageSettings
 from studiolo.service.identities import IdentityState
 from studiolo.service.records import State
 from tests.web.world import REJECTED
 from web import examples
 from web.page import views
 from web.page.photos import Dropped, Face, Template
-from web.types import CurvePoint, ErasureView, IdentityView, ImageView, JobView
+from web.types import CurvePoint, ErasureView, IdentityView, ImageView, JobPage, JobView, StyleView
 
 WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40)
 HOSTILE = [
@@ -54,6 +56,14 @@ def edited(one: JobView) -> JobView:
     return one.model_copy(update={"request": one.request | {"template_sha256": "0" * 64}})
 
 
+def listed(*jobs: JobView, more: bool = False) -> JobPage:
+    return JobPage(data=list(jobs), next="job_1" if more else None)
+
+
+def own_style(title: str) -> StyleView:
+    return StyleView.model_validate(examples.STYLE | {"title": title})
+
+
 def with_words(words: str) -> list[str]:
     """Everything that shows what somebody wrote, or what the service says of it."""
     verdict = PhotoVerdict(number=1, status="failed", stage="decode", reason="x", sentence=words)
@@ -81,7 +91,7 @@ def with_words(words: str) -> list[str]:
         views.results(failed, names, styles),
         views.results(none_good, names, styles),
         views.jobs([done, failed, none_good, job(state=State.RUNNING, identity_id=person.id)], names, styles, 0.0),
-        views.kept([person], [done], {person.id: 3}, 900),
+        views.kept([person], listed(done), {person.id: 3}, [own_style(words)], PageSettings()),
         views.erased(words, erasure),
     ]
 
@@ -335,16 +345,36 @@ def test_waits_are_said_in_words(seconds: float, said: str) -> None:
 
 def test_what_is_kept_names_everyone_and_until_when() -> None:
     people = [someone(), someone(id="id_2", name="Bert", versions=[])]
-    html = views.kept(people, [job(), job(images=[])], {people[0].id: 7}, 900)
+    page = PageSettings(cache_s=900, signed_in_s=7200)
+    orders = listed(job(), job(images=[]), job(images=[], expires_at=None), more=True)
+    html = views.kept(people, orders, {people[0].id: 7}, [own_style("Oil")], page)
     text = Seen(html).text
     assert "Anna" in text
     assert "Bert" in text
     assert "7 photos" in text
     assert "after 15 minutes" in text
     assert text.count(views.moment(examples.JOB["expires_at"])) == 1
-    assert "Nobody has been learned." in views.kept([], [], {}, 900)
+    for said in ("studio, nobody in particular", "Oil", "Of the newest 3 orders.", "at most 2 hours"):
+        assert said in text
+    nothing = views.kept([], listed(), {}, [], page)
+    assert "Nobody has been learned." in nothing
+    for absent in ("Styles of your own", "Of the newest"):
+        assert absent not in nothing
     assert "and the picture they were made in" not in text
-    assert "and the picture they were made in" in Seen(views.kept(people, [edited(job())], {}, 900)).text
+    edits = Seen(views.kept(people, listed(edited(job()), edited(job(**NONE_GOOD))), {}, [], page)).text
+    assert "and the picture they were made in" in edits
+    assert "The picture that was to be edited" in edits
+
+
+@given(WORDS)
+@settings(max_examples=60, deadline=None)
+def test_initials_are_letters_whatever_a_style_is_called(title: str) -> None:
+    html = views.initials([own_style(title)])
+    assert Seen(html).elements == [("style", [])]
+    (letters,) = re.findall(r'content: "(.*)"; }', html)
+    assert 1 <= len(letters) <= 4  # capitals of some letters are two
+    assert letters.isalnum()
+    assert views.initials([own_style(title).model_copy(update={"own": None})]) == ""
 
 
 def test_an_erasure_shows_its_receipt_or_that_it_goes_on() -> None:
