@@ -1,4 +1,4 @@
-"""The tab *My data*: what is kept of whom and until when; erasing."""
+"""The tab *My data*: what is kept of whom and until when; erasing people, deleting styles."""
 
 import asyncio
 from typing import Any
@@ -16,7 +16,6 @@ _TRIES = 20
 _PAUSE_S = 3.0
 _MISSING = "Choose a person and tick the box: what is erased does not come back."
 _NO_STYLE = "Choose a style of your own."
-
 _SAME = (gr.skip(),) * 4
 
 
@@ -38,7 +37,7 @@ def build(studio: Studio, blocks: gr.Blocks, tab: gr.Tab) -> None:
                 gr.HTML("<h2>Delete a style</h2>")
                 style = gr.Dropdown(label="Style of your own", choices=[], interactive=True)
                 delete = gr.Button("Delete for good", variant="stop", size="lg")
-                deleted = gr.HTML(elem_id="deleted")
+            deleted = gr.HTML(elem_id="deleted")
     shown = [kept, person, style, styles]
     tab.select(tasks.look, [person, style], shown, **QUIET)
     busy = {**QUIET, "show_progress": "minimal"}
