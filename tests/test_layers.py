@@ -168,11 +168,7 @@ def test_allowed_imports_pass(path: str, source: str) -> None:
 PAGE_MAY_IMPORT = {
     *("studiolo.albums.decode", "studiolo.albums.isolation", "studiolo.albums.records"),
     *("studiolo.errors", "studiolo.settings", "studiolo.service.endpoint"),
-    *(
-        "studiolo.perception.detect",
-        "studiolo.perception.suite",
-        "studiolo.perception.upright",
-    ),  # faces in what is dropped
+    *("studiolo.perception.detect", "studiolo.perception.suite", "studiolo.perception.upright"),  # to find faces
     *("studiolo.service.identities", "studiolo.service.records"),
     *("web.asgi", "web.errors", "web.page", "web.types"),
 }
