@@ -168,7 +168,7 @@ def test_allowed_imports_pass(path: str, source: str) -> None:
 PAGE_MAY_IMPORT = {
     *("studiolo.albums.decode", "studiolo.albums.isolation", "studiolo.albums.records"),
     *("studiolo.errors", "studiolo.settings", "studiolo.service.endpoint"),
-    *("studiolo.perception.detect", "studiolo.perception.suite"),  # faces to choose from, of pictures to edit
+    *("studiolo.perception.detect", "studiolo.perception.suite", "studiolo.perception.upright"),  # to find faces
     *("studiolo.service.identities", "studiolo.service.records"),
     *("web.asgi", "web.errors", "web.page", "web.types"),
 }
@@ -176,6 +176,7 @@ PAGE_MAY_IMPORT = {
 PAGE_MAY_NAME = {
     "studiolo.perception.detect": {"Detection", "Detector"},
     "studiolo.perception.suite": {"open_detector"},
+    "studiolo.perception.upright": {"make_upright"},
     "studiolo.service.identities": {"IdentityState"},
     "studiolo.service.records": {"Kind", "State"},
 }

@@ -73,10 +73,11 @@ def get_image(
 
 
 def result_of(job: Job) -> PortraitsResult:
-    """The portraits of a job; none when it has none, or none any more."""
-    if job.kind != Kind.PORTRAITS or job.state != State.SUCCEEDED or job.result is None:
+    """What came of a job of portraits, as long as it is kept: pictures only of one that has succeeded."""
+    if job.kind != Kind.PORTRAITS or job.result is None:
         return PortraitsResult(images=())
-    return PortraitsResult.model_validate(job.result)
+    result = PortraitsResult.model_validate(job.result)
+    return result if job.state == State.SUCCEEDED else result.model_copy(update={"images": ()})
 
 
 def job_view(here: Endpoint, request: Request, job: Job, position: int | None = None) -> JobView:

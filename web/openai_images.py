@@ -149,20 +149,20 @@ def _side_px(size: str | None) -> int:
 
 def _answer(here: Endpoint, wanted: OpenAIWanted, job: Job, request: Request) -> OpenAIImages:
     """The pictures of a job that has ended. Raises `FailedError` when it has none."""
-    images = result_of(job).images
+    result = result_of(job)
     if job.state != State.SUCCEEDED:
         again_s = _AGAIN_S.get(JobReason(job.reason)) if job.reason in list(JobReason) else None
         status = _STATUS[JobReason(job.reason)] if job.reason in list(JobReason) else 422
-        raise FailedError(status, job.reason or "failed", job.sentence or "It failed.", again_s)
-    if not images:
-        why = "; ".join(f"{one.count} x {one.sentence}" for one in result_of(job).rejected)
-        raise FailedError(422, "rejected", f"No picture was good enough. {why}".strip())
+        why = "; ".join(f"{one.count} x {one.sentence}" for one in result.rejected)
+        raise FailedError(status, job.reason, f"{job.sentence} {why}".strip(), again_s)
+    if not result.images:  # an order that was sent again under its idempotency key
+        raise FailedError(404, "expired", "Its pictures are not kept any more.")
     data = []
-    for number, image in enumerate(images):
+    for number, image in enumerate(result.images):
         if wanted.response_format == "b64_json":
             content = here.service.store.read_bytes(image.path)
             data.append(OpenAIImage(b64_json=base64.b64encode(content).decode()))
         else:
             data.append(OpenAIImage(url=here.url(request, f"/v1/jobs/{job.id}/images/{number}")))
-    size = f"{images[0].width_px}x{images[0].height_px}"
+    size = f"{result.images[0].width_px}x{result.images[0].height_px}"
     return OpenAIImages(created=int(job.finished_at or time.time()), data=data, size=size)

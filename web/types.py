@@ -237,7 +237,7 @@ class Health(View):
 
 
 class ReferenceView(View):
-    """A photo that the identity was learned from."""
+    """A photo that portraits are judged against; of them the calmest were learned from."""
 
     photo: int
     """Its number, in the order they were sent, from 1."""

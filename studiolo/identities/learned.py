@@ -37,7 +37,7 @@ def photo_verdicts(photos: Iterable[Mapping[str, Any]]) -> tuple[PhotoVerdict, .
 
 
 class LearnedReference(Section):
-    """A reference that the identity was learned from and that portraits are judged against."""
+    """A reference that portraits are judged against; of them the calmest were learned from."""
 
     photo: int = pydantic.Field(ge=1)
     """Number of the photo."""

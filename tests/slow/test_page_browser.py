@@ -69,6 +69,8 @@ def test_from_an_album_to_a_portrait_that_was_downloaded_and_erased(visitor: Vis
     visitor.drop(photos_of(people, "P001"))
     expect(page.locator("#dropped")).to_contain_text("4 of 5 photos will be sent")
     assert page.locator("#dropped img").count() == 4
+    expect(page.locator("#dropped .photo.ok")).to_have_count(4)
+    expect(page.locator("#dropped")).to_contain_text("portrait.jpg A face was found.")
     visitor.consent("Anna")
     visitor.send()
     expect(page.locator("#album-notice")).to_contain_text("Anna is being learned from 4 photos", timeout=SOON_MS)
@@ -97,6 +99,7 @@ def test_from_an_album_to_a_portrait_that_was_downloaded_and_erased(visitor: Vis
     expect(page.locator("#jobs")).to_contain_text("Studio, Anna")
     visitor.open("My data")
     expect(page.locator("#kept")).to_contain_text("4 photos", timeout=SOON_MS)
+    expect(page.locator("#kept")).to_contain_text("Studio, Anna")
     page.get_by_label("Whom", exact=True).first.click()
     page.get_by_role("option", name="Anna").click()
     page.get_by_label("Erase their photos").check()

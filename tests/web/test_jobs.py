@@ -3,7 +3,7 @@
 import time
 
 from studiolo.service.records import Kind, State
-from tests.web.world import World
+from tests.web.world import REJECTED, World
 
 ORDER = {"style": "studio", "seed": 7}
 
@@ -34,6 +34,29 @@ def test_pictures_expire_with_their_job(world: World) -> None:
     assert world.ask("GET", f"/v1/jobs/{job_id}/images/0").status_code == 404
     job = world.ask("GET", f"/v1/jobs/{job_id}").json()
     assert (job["state"], job["images"], job["expires_at"]) == ("succeeded", [], None)
+
+
+def test_a_job_of_which_nothing_was_good_enough_says_why_as_long_as_it_is_kept(world: World) -> None:
+    job_id = world.ask("POST", "/v1/portraits", json=ORDER).json()["id"]
+    world.reject()
+    job = world.ask("GET", f"/v1/jobs/{job_id}").json()
+    assert (job["state"], job["reason"], job["images"], job["rejected"]) == ("failed", "none_accepted", [], REJECTED)
+    assert world.ask("GET", "/v1/jobs").json()["data"] == [job]
+    assert world.ask("GET", f"/v1/jobs/{job_id}/images/0").status_code == 404
+    world.service.queue.database.clock = lambda: time.time() + 8 * 86_400
+    world.service.tidy()
+    over = world.ask("GET", f"/v1/jobs/{job_id}").json()
+    assert over == job | {"rejected": [], "expires_at": None}
+
+
+def test_pictures_of_a_job_that_has_not_succeeded_are_never_handed_out(world: World) -> None:
+    job_id = world.ask("POST", "/v1/portraits", json=ORDER).json()["id"]
+    made = {"path": "results/x.png", "sha256": "0" * 64, "seed": 0, "width_px": 8, "height_px": 8}
+    world.service.store.write_bytes(made["path"], b"a picture")
+    world.service.queue.fail(world.lease(), "none_accepted", "None.", {"images": [made], "rejected": REJECTED})
+    job = world.ask("GET", f"/v1/jobs/{job_id}").json()
+    assert (job["images"], job["rejected"]) == ([], REJECTED)
+    assert world.ask("GET", f"/v1/jobs/{job_id}/images/0").status_code == 404
 
 
 def test_cancelling_ends_a_job_and_leaves_a_finished_one(world: World) -> None:

@@ -20,7 +20,7 @@ from studiolo.service.service import Service
 from tests.web.painter import Painter
 from tests.web.server import served
 from tests.web.test_identities import photo
-from tests.web.world import SETTINGS, World, settings_with
+from tests.web.world import REJECTED, SETTINGS, World, settings_with
 from web.app import create_app
 
 MODEL = SETTINGS.base
@@ -121,6 +121,30 @@ def test_pictures_that_come_too_late_are_an_error(world: World) -> None:
         with pytest.raises(openai.InternalServerError) as late:
             client.images.generate(prompt="x")
         assert late.value.code in ("too_slow", JobReason.DEADLINE)
+
+
+def test_why_nothing_was_good_enough_is_said(world: World, client: openai.OpenAI) -> None:
+    rejecter = threading.Timer(0.3, world.reject)
+    rejecter.start()
+    with pytest.raises(openai.UnprocessableEntityError) as none:
+        client.images.generate(prompt="x")
+    rejecter.join()
+    assert none.value.code == Reason.NONE_ACCEPTED
+    for why in (Reason.NONE_ACCEPTED.sentence(), *(f"{one['count']} x {one['sentence']}" for one in REJECTED)):
+        assert why in str(none.value)
+
+
+def test_pictures_that_are_not_kept_any_more_are_said_to_be_so(world: World, client: openai.OpenAI) -> None:
+    again = {"prompt": "x", "extra_headers": {"Idempotency-Key": "one"}}
+    maker = threading.Timer(0.3, world.make)
+    maker.start()
+    assert client.images.generate(**again).data  # type: ignore[call-overload]
+    maker.join()
+    world.service.queue.database.clock = lambda: time.time() + 8 * 86_400
+    world.service.tidy()
+    with pytest.raises(openai.NotFoundError) as over:
+        client.images.generate(**again)  # type: ignore[call-overload]
+    assert over.value.code == "expired"
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import numpy as np
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from studiolo.albums.records import Reason
 from studiolo.portraits.files import encode_portrait
 from studiolo.service.endpoint import EndpointSettings, WebSettings
 from studiolo.service.live import LiveMemory
@@ -15,7 +16,7 @@ from studiolo.service.records import Consent, Job, Kind, Lease, NewJob, Person, 
 from studiolo.service.service import Service
 from studiolo.settings import GenerationSettings
 
-__all__ = ["SETTINGS", "LiveMemory", "World", "settings_with"]
+__all__ = ["REJECTED", "SETTINGS", "LiveMemory", "World", "settings_with"]
 
 SETTINGS = EndpointSettings(
     base="tiny-base",
@@ -64,6 +65,12 @@ class World:
         self.service.queue.complete(lease, {"images": made})
         return lease.job
 
+    def reject(self) -> Job:
+        """End the next job of portraits as a dispatcher does that found none good enough."""
+        lease, reason = self.lease(), Reason.NONE_ACCEPTED
+        self.service.queue.fail(lease, reason, reason.sentence(), {"images": [], "rejected": REJECTED})
+        return lease.job
+
     def identity(self, by: str = "anna", ready: bool = True) -> str:
         """An identity of a tenant, learned when it is to be `ready`; the id."""
         person = Person(name="Anna", consent=Consent(given_by="Anna", statement="Yes.", given_at=0.0))
@@ -76,6 +83,10 @@ class World:
         return str(job.identity_id)
 
 
+REJECTED = [
+    {"reason": str(reason), "sentence": reason.sentence(), "count": count}
+    for reason, count in ((Reason.LOW_SIMILARITY, 5), (Reason.NOT_ONE_FACE, 2))
+]
 LEARNED = {
     "lora_path": "identities/x/lora/pytorch_lora_weights.safetensors",
     "lora_sha256": "0" * 64,

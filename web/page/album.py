@@ -12,8 +12,8 @@ from studiolo.service.identities import IdentityState
 from studiolo.service.records import Kind
 from web.page import views
 from web.page.client import AnswerError, Client
-from web.page.photos import Dropped
-from web.page.studio import KINDS, QUIET, Studio, choices_of, now_s, offered, said
+from web.page.photos import Dropped, said_of_repeats
+from web.page.studio import KINDS, QUIET, Studio, choices_of, cut_off, now_s, offered, said
 from web.types import IdentityView, JobView
 
 TITLE = "Album"
@@ -90,7 +90,7 @@ class _Tasks:
         found = await asyncio.gather(*(asyncio.to_thread(self.studio.looker, Path(path)) for path in new))
         known = {**looked, **dict(zip(new, found, strict=True))}
         kept = {path: known[path] for path in paths}
-        return views.dropped(list(kept.values())), kept
+        return views.dropped(said_of_repeats([*kept.values()])), kept
 
     async def learn(
         self,
@@ -127,7 +127,8 @@ class _Tasks:
                 Path(path).unlink()
         notice = views.notice(f"{name.strip()} is being learned from {len(photos)} photos.", "good")
         mine = {**pictures, str(job.identity_id): [photo.picture for photo in photos]}
-        chosen = gr.Dropdown(choices=choices_of(people), value=job.identity_id, visible=True)
+        choices = choices_of(people)
+        chosen = gr.Dropdown(choices=choices, value=job.identity_id, info=cut_off(people), visible=True)
         return notice, mine, chosen, "", None, "", False
 
     async def people(self, chosen: str | None, request: gr.Request) -> tuple[Any, Any]:
@@ -138,7 +139,8 @@ class _Tasks:
             return gr.skip(), views.notice(said(error), "bad")
         if not people:
             return gr.Dropdown(choices=[], value=None, visible=False), _EMPTY
-        return gr.Dropdown(**offered(choices_of(people), chosen), visible=True), gr.skip()
+        offer = offered(choices_of(people), chosen)
+        return gr.Dropdown(**offer, info=cut_off(people), visible=True), gr.skip()
 
     async def show(self, chosen: str | None, pictures: _Pictures, request: gr.Request) -> tuple[Any, ...]:
         """The person who was chosen; the same to compare with; whether a sample sheet can be made."""

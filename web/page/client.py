@@ -23,7 +23,7 @@ _AWAY = "The service cannot be reached at the moment; nothing that was accepted 
 _BUSY = "Too much was asked at once; wait a moment."
 _ODD = "The service gave an answer that this page does not understand."
 _PART = 100
-_MOST_PARTS = 20
+MOST_PEOPLE = 20 * _PART
 _TRIES = 5
 _PAUSE_S = 1.0
 _TAKEN_S = 300.0
@@ -54,10 +54,10 @@ class Client:
         return (await self._view(StyleList, "GET", "/v1/styles")).data
 
     async def people(self) -> list[IdentityView]:
-        """All identities, newest first."""
+        """The newest identities, at most `MOST_PEOPLE`."""
         found: list[IdentityView] = []
         before: dict[str, str] = {}
-        for _ in range(_MOST_PARTS):
+        while len(found) < MOST_PEOPLE:
             part = await self._view(IdentityPage, "GET", "/v1/identities", params={"limit": _PART, **before})
             found += part.data
             if part.next is None:
@@ -101,6 +101,10 @@ class Client:
             if error.status != 415:
                 raise
         return ""
+
+    async def delete_style(self, style_id: str) -> StyleView:
+        """Delete a style of one's own; the style as it was."""
+        return await self._view(StyleView, "DELETE", f"/v1/styles/{_named(style_id)}")
 
     async def jobs(self, limit: int, **filters: str) -> JobPage:
         """The newest jobs, at most 100."""

@@ -1,7 +1,6 @@
 """The tab *Edit*: a picture, whose face in it is drawn anew, and as whom; what came of it, beside what was there."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +13,8 @@ from studiolo.service.identities import IdentityState
 from web.page import orders, views
 from web.page.client import AnswerError, Client
 from web.page.photos import GONE, Template
-from web.page.studio import KINDS, QUIET, SEED, Choices, Studio, choices_of, offered, said
+from web.page.studio import KINDS, QUIET, SEED, Choices, Studio, choices_of, cut_off, offered, said
 from web.types import EditTexts, JobView
-
-log = logging.getLogger(__name__)
 
 TITLE = "Edit"
 _MOST = 16
@@ -130,7 +127,7 @@ class _Tasks:
         except AnswerError as error:
             return gr.skip(), gr.skip(), gr.skip(), views.notice(said(error), "bad"), gr.skip()
         ready = choices_of([one for one in people if one.state == IdentityState.READY])
-        return gr.Dropdown(**offered(ready, person)), why, gr.Row(visible=True), "", earlier
+        return gr.Dropdown(**offered(ready, person), info=cut_off(people)), why, gr.Row(visible=True), "", earlier
 
     async def look(self, file: str | None, befores: _Befores) -> tuple[Any, ...]:
         """The picture that was dropped with its faces, once more, the choice of a face, and all templates so far."""
@@ -187,8 +184,7 @@ class _Tasks:
     async def _looked(self, file: str) -> Template:
         try:
             return await asyncio.to_thread(self.studio.looker.template, Path(file))
-        except WeightsError as error:
-            log.error("no faces can be looked for: %s", error)
+        except WeightsError:
             raise AnswerError(503, "blind", _BLIND) from None
 
 
@@ -200,8 +196,9 @@ def _with(befores: _Befores, template: Template) -> _Befores:
     """The newest templates that can be edited, this one among them."""
     if template.sentence:
         return befores
-    others = [(name, picture) for name, picture in befores.items() if name != template.sha256]
-    return dict([*others, (template.sha256, template.file.picture)][-_REMEMBERED:])
+    file = template.file
+    others = [(name, picture) for name, picture in befores.items() if name != file.sha256]
+    return dict([*others, (file.sha256, file.picture)][-_REMEMBERED:])
 
 
 def _names(count: int) -> Choices:

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from studiolo.service.records import Kind, State
+from studiolo.service.records import Kind
 from web.page import views
 from web.page.client import AnswerError, Client
 from web.page.studio import Choices, Studio, names_of, said, titles_of
@@ -71,10 +71,10 @@ async def again(studio: Studio, job_id: str | None, request: gr.Request, show: S
 
 
 async def earlier(client: Client, people: list[IdentityView], styles: list[StyleView], mine: Mine) -> Any:
-    """The choice of earlier orders that have pictures."""
-    found = (await client.jobs(_RECENT, kind=Kind.PORTRAITS, state=State.SUCCEEDED)).data
+    """The choice of earlier orders of which something can be shown: pictures, or why none was good enough."""
+    found = (await client.jobs(_RECENT, kind=Kind.PORTRAITS)).data
     names, titles = names_of(people), titles_of(styles)
-    own = [job for job in found if job.images and mine(job)][:_OFFERED]
+    own = [job for job in found if (job.images or job.rejected) and mine(job)][:_OFFERED]
     choices: Choices = [(_called(job, names, titles), job.id) for job in own]
     return gr.Dropdown(choices=choices, value=None, visible=bool(choices))
 
@@ -88,4 +88,5 @@ def seed_of(text: str) -> int | None:
 
 
 def _called(job: JobView, names: dict[str, str], titles: dict[str, str]) -> str:
-    return f"{views.title(job, names, titles)} ({len(job.images)}), {views.moment(job.created_at)}"
+    count = len(job.images) or "none good enough"
+    return f"{views.title(job, names, titles)} ({count}), {views.moment(job.created_at)}"

@@ -7,10 +7,9 @@ from typing import Any
 import gradio as gr
 
 from studiolo.service.identities import IdentityState
-from studiolo.settings import GenerationSettings
 from web.page import orders, views
 from web.page.client import AnswerError, Client
-from web.page.studio import NO_ONE, QUIET, SEED, Choices, Studio, choices_of, offered, said
+from web.page.studio import NO_ONE, QUIET, SEED, Choices, Studio, choices_of, cut_off, offered, said
 from web.types import JobView
 
 TITLE = "Portraits"
@@ -37,6 +36,7 @@ def build(studio: Studio, blocks: gr.Blocks, tab: gr.Tab) -> None:
             gr.HTML("<h2>An order</h2>")
             person = gr.Dropdown(label="Of whom", choices=[], interactive=True)
             style = gr.Radio(label="Style", choices=[], elem_id="styles")
+            initials = gr.HTML(elem_id="initials")
             prompt = gr.Textbox("", label="In words", placeholder="in a dark coat, smiling", max_length=500, lines=2)
             count = gr.Slider(1, _MOST, value=4, step=1, label="How many")
             with gr.Accordion("Finer settings", open=False):
@@ -64,7 +64,7 @@ def build(studio: Studio, blocks: gr.Blocks, tab: gr.Tab) -> None:
     stop.click(tasks.stop, job, live, **QUIET)
     earlier.input(tasks.earlier, earlier, [shown, live], **QUIET)
     offers = [person, style, known]
-    gr.on([blocks.load, tab.select], tasks.choices, offers, [*offers, earlier, live], **QUIET)
+    gr.on([blocks.load, tab.select], tasks.choices, offers, [*offers, initials, earlier, live], **QUIET)
 
 
 @dataclass(frozen=True)
@@ -83,22 +83,17 @@ class Order:
     against: str
     seed: str
 
-    def body(self, usual: GenerationSettings) -> dict[str, Any]:
-        """The body of `POST /v1/portraits`; what is as usual is left to the service. Raises `AnswerError`."""
+    def body(self) -> dict[str, Any]:
+        """The body of `POST /v1/portraits`, with all weights that were shown. Raises `AnswerError`."""
         if not self.person:  # also while the choices are still on their way: nobody's portraits were never asked for
             raise AnswerError(422, "person", _WHOM)
         body: dict[str, Any] = {"count": int(self.count), "prompt": self.prompt.strip()}
         body["negative_prompt"] = self.against.strip()
-        weights: dict[str, tuple[float, float]] = {}
         if self.person != NO_ONE:
             body["identity_id"] = self.person
-            weights["threshold"] = self.threshold, usual.accept_similarity
-            weights["face_weight"] = self.face_weight, usual.face_weight
-            weights["fusion"] = self.fusion, usual.fusion
+            body |= {"threshold": self.threshold, "face_weight": self.face_weight, "fusion": self.fusion}
         if self.style and self.style != WORDS:
-            body["style"] = self.style
-            weights["style_weight"] = self.style_weight, usual.style_weight
-        body |= {name: value for name, (value, default) in weights.items() if value != default}
+            body |= {"style": self.style, "style_weight": self.style_weight}
         if self.size != _USUAL:
             body["size_px"] = int(self.size)
         seed = orders.seed_of(self.seed)
@@ -112,7 +107,7 @@ class _Tasks:
         self.studio = studio
 
     async def choices(self, person: str | None, style: str | None, known: Any, request: gr.Request) -> tuple[Any, ...]:
-        """People and styles to choose from, both once more, earlier orders, and what went wrong.
+        """People and styles to choose from, both once more, how own styles look, earlier orders, and what went wrong.
 
         What is `known` already is not drawn anew: a keyboard would lose its place.
         """
@@ -121,22 +116,23 @@ class _Tasks:
             people, styles = await client.people(), await client.styles()
             earlier = await orders.earlier(client, people, styles, _is_mine)
         except AnswerError as error:
-            return *(gr.skip(),) * 4, views.notice(said(error), "bad")
+            return *(gr.skip(),) * 5, views.notice(said(error), "bad")
         ready = choices_of([one for one in people if one.state == IdentityState.READY])
         whom: Choices = [*ready, (_NO_ONE, NO_ONE)]
         looks: Choices = [*((one.title, one.name) for one in styles), ("In words alone", WORDS)]
         if known == [whom, looks]:
-            return *(gr.skip(),) * 3, earlier, gr.skip()
+            return *(gr.skip(),) * 4, earlier, gr.skip()
         chosen = offered(whom, person)
         if not ready and "value" in chosen:
             chosen["value"] = None  # whoever is learned next is suggested then
-        return gr.Dropdown(**chosen), gr.Radio(**offered(looks, style)), [whom, looks], earlier, gr.skip()
+        offers = gr.Dropdown(**chosen, info=cut_off(people)), gr.Radio(**offered(looks, style))
+        return *offers, [whom, looks], views.initials(styles), earlier, gr.skip()
 
     async def make(self, request: gr.Request, *fields: Any) -> AsyncIterator[tuple[Any, ...]]:
         """Order, follow and show portraits; what is going on, results, job, both buttons, earlier orders."""
 
         async def send(client: Client, name: str) -> JobView:
-            return await client.order(Order(*fields).body(self.studio.settings.generation), name)
+            return await client.order(Order(*fields).body(), name)
 
         async for shown in orders.made(self.studio, request, send, views.results, _is_mine):
             yield shown

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from studiolo.service.endpoint import EndpointSettings
-from web.page.client import AnswerError, Client
+from web.page.client import MOST_PEOPLE, AnswerError, Client
 from web.page.gate import COOKIE
 from web.page.photos import Looker
 from web.types import IdentityView, StyleView
@@ -70,6 +70,11 @@ def choices_of(people: list[IdentityView]) -> Choices:
     """People to choose from; those of one name are told apart by the end of their ids."""
     names = [one.name for one in people]
     return [(one.name if names.count(one.name) == 1 else f"{one.name} ({one.id[-4:]})", one.id) for one in people]
+
+
+def cut_off(people: list[IdentityView]) -> str:
+    """That there may be more people than are shown; empty where all are."""
+    return f"The newest {MOST_PEOPLE:,} people are shown." if len(people) >= MOST_PEOPLE else ""
 
 
 def offered(choices: Choices, chosen: str | None) -> dict[str, Any]:

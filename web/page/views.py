@@ -6,6 +6,7 @@ Gradio puts a `gr.HTML` value into the document as it stands, so every value goe
 import base64
 import datetime
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,10 +16,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from studiolo.albums.records import Reason
+from studiolo.service.endpoint import PageSettings
 from studiolo.service.identities import IdentityState
 from studiolo.service.records import Kind, State
 from web.page.photos import Dropped, Template
-from web.types import CurvePoint, ErasureView, IdentityView, JobView
+from web.types import CurvePoint, ErasureView, IdentityView, JobPage, JobView, StyleView
 
 _CURVE_PX = (560, 150)
 _CURVE_POINTS = 120
@@ -55,7 +58,7 @@ def templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters.update(moment=moment, likeness=likeness, share=share)
-    made.globals.update(State=State, Kind=Kind)
+    made.globals.update(State=State, Kind=Kind, Reason=Reason)
     return made
 
 
@@ -195,6 +198,17 @@ def making(news: News, wanted: int) -> str:
     return _shown("making.html.j2", news=news, wanted=wanted, stage=stage)
 
 
+def initials(styles: Sequence[StyleView]) -> str:
+    """Rules by which styles of one's own, of which there is no picture, show the first letters of their titles."""
+    own = [(one.name, _letters(one.title) or _letters(one.name)) for one in styles if one.own is not None]
+    return _shown("initials.html.j2", styles=own) if own else ""
+
+
+def _letters(title: str) -> str:
+    """The first letters of at most two words."""
+    return "".join(word[0] for word in re.findall(r"[^\W_]+", title)[:2]).upper()
+
+
 def results(job: JobView, names: Mapping[str, str], styles: Mapping[str, str]) -> str:
     """The portraits of a job that has ended, best first, and why the others are not among them."""
     return _shown("results.html.j2", job=job, title=title(job, names, styles), whom=whom(job, names))
@@ -246,13 +260,33 @@ def jobs(found: Sequence[JobView], names: Mapping[str, str], styles: Mapping[str
 
 
 def kept(
-    people: Sequence[IdentityView], portraits: Sequence[JobView], photos: Mapping[str, int], cache_s: float
+    people: Sequence[IdentityView],
+    orders: JobPage,
+    photos: Mapping[str, int],
+    styles: Sequence[StyleView],
+    page: PageSettings,
 ) -> str:
-    """What is kept of whom, and until when. `photos` are the numbers of photos by identity."""
-    names = {one.id: one.name for one in people}
+    """What is kept of whom, and until when, of the newest `orders`. `photos` are the numbers of photos by identity.
+
+    Of an edit without pictures there is still the picture that was to be edited, until its result would go.
+    """
+    names, titles = {one.id: one.name for one in people}, {one.name: one.title for one in styles}
     rows = [{"one": one, "state": _PEOPLE[one.state], "photos": photos.get(one.id)} for one in people]
-    results = [{"job": job, "whom": whom(job, names), "edit": is_edit(job)} for job in portraits if job.images]
-    return _shown("kept.html.j2", people=rows, results=results, minutes=max(1, round(cache_s / 60)))
+    ended = [job for job in orders.data if job.expires_at is not None]
+    results = [
+        {"job": job, "title": title(job, names, titles), "edit": is_edit(job)}
+        for job in ended
+        if job.images or is_edit(job)
+    ]
+    return _shown(
+        "kept.html.j2",
+        people=rows,
+        results=results,
+        newest=len(orders.data) if orders.next else 0,
+        own=[one for one in styles if one.own is not None],
+        minutes=max(1, round(page.cache_s / 60)),
+        hours=max(1, round(page.signed_in_s / 3600)),
+    )
 
 
 def erased(name: str, erasure: ErasureView) -> str:

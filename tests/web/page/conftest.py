@@ -9,6 +9,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from studiolo.errors import WeightsError
 from studiolo.service.metrics import MemoryMeters
 from studiolo.service.service import Service
 from studiolo.settings import PerceptionSettings
@@ -46,6 +47,16 @@ class Front:
     def request(self, by: str | None = "anna") -> Any:
         """What Gradio gives the tabs of a browser that is signed in, or is not."""
         return SimpleNamespace(cookies={} if by is None else {COOKIE: self.world.tokens[by]})
+
+
+@pytest.fixture
+def blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No faces can be looked for."""
+
+    def unreachable(_: str) -> None:
+        raise WeightsError("no model can be had")
+
+    monkeypatch.setattr("web.page.photos.open_detector", unreachable)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from tests.web.page.conftest import Front
 from tests.web.server import served
 from tests.web.test_identities import photo
 from web.page.client import AnswerError, Client
+from web.page.studio import cut_off
 
 TEXTS = {"name": "Anna", "consent_given_by": "Anna", "consent_statement": "Yes.", "consent_given_at": "1794000000"}
 
@@ -85,6 +86,19 @@ def test_a_person_is_erased_with_a_receipt(front: Front) -> None:
 
     erasure, people = asyncio.run(erase())
     assert (erasure.state, erasure.receipt["identity_id"], people) == ("erased", identity_id, [])
+
+
+def test_of_very_many_people_the_newest_are_listed_and_that_is_said(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [front.world.identity(ready=False) for _ in range(4)]
+    assert cut_off(asyncio.run(front.client().people())) == ""
+    monkeypatch.setattr("web.page.client._PART", 1)
+    for module in ("client", "studio"):
+        monkeypatch.setattr(f"web.page.{module}.MOST_PEOPLE", 3)
+    people = asyncio.run(front.client().people())
+    assert [one.id for one in people] == ids[:0:-1]
+    assert cut_off(people) == "The newest 3 people are shown."
 
 
 def refusal(ask: Any) -> AnswerError:

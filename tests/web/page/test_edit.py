@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 from PIL import Image
 
 from studiolo.albums.records import Reason
-from studiolo.errors import WeightsError
 from studiolo.portraits.requests import EditRequest
 from studiolo.service.live import LiveMemory, Progress
 from studiolo.service.records import Kind, State, template_path
@@ -41,8 +41,8 @@ def dropped(tmp_path: Path) -> Template:
     """A picture as it is known after it was looked at, with two faces."""
     path = tmp_path / "picture.jpg"
     path.write_bytes(photo(1))
-    file = Dropped(path, "data:image/jpeg;base64,AAAA", "", sent=True)
-    return Template(file, hashlib.sha256(photo(1)).hexdigest(), (LEFT, RIGHT))
+    sha256 = hashlib.sha256(photo(1)).hexdigest()
+    return Template(Dropped(path, "data:image/jpeg;base64,AAAA", "", True, sha256), (LEFT, RIGHT))
 
 
 @pytest.mark.usefixtures("weights")
@@ -62,7 +62,7 @@ def test_a_picture_is_looked_at_and_its_faces_are_offered(front: Front, people: 
     assert two[0].count('<span class="face"') == 2
     assert two[2].choices == [("Face 1 (left)", "1"), ("Face 2 (right)", "2")]
     assert (two[2].value, two[2].visible) == (None, True)
-    assert two[3] == {two[1].sha256: two[1].file.picture}
+    assert two[3] == {two[1].file.sha256: two[1].file.picture}
     assert "One face was found" in one[0]
     assert (one[2].value, one[2].visible) == ("1", False)
     for shown, why in ((none, Reason.NO_FACE), (notes, Reason.NOT_AN_IMAGE)):
@@ -74,15 +74,8 @@ def test_a_picture_is_looked_at_and_its_faces_are_offered(front: Front, people: 
     assert (html, template, face.visible) == ("", None, False)
 
 
-def test_where_no_faces_can_be_looked_for_it_says_so(
-    front: Front, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("STUDIOLO_HOME", str(tmp_path / "empty"))
-
-    def unreachable(*_: Any) -> None:
-        raise WeightsError("no model can be had")
-
-    monkeypatch.setattr("studiolo.weights.fetch.download", unreachable)
+@pytest.mark.usefixtures("blind")
+def test_where_no_faces_can_be_looked_for_it_says_so(front: Front, tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     Image.new("RGB", (200, 200)).save(path)
     html, template, *_ = asyncio.run(edit._Tasks(front.studio()).look(str(path), {}))
@@ -92,11 +85,10 @@ def test_where_no_faces_can_be_looked_for_it_says_so(
 
 def test_the_newest_templates_are_remembered(dropped: Template) -> None:
     known: dict[str, str] = {}
-    for number in range(20):
-        known = edit._with(known, Template(dropped.file, str(number), dropped.faces))
-    known = edit._with(known, Template(dropped.file, "14", dropped.faces))
+    for name in (*map(str, range(20)), "14"):
+        known = edit._with(known, replace(dropped, file=replace(dropped.file, sha256=name)))
     assert list(known) == ["12", "13", "15", "16", "17", "18", "19", "14"]
-    assert edit._with(known, Template(dropped.file, "none")) == known
+    assert edit._with(known, Template(dropped.file)) == known
 
 
 @pytest.mark.parametrize("count", range(1, 8))
@@ -113,7 +105,7 @@ def order(template: Template, **changes: Any) -> dict[str, str]:
 
 def test_an_order_says_what_was_chosen_and_leaves_the_rest_to_the_service(dropped: Template) -> None:
     assert order(dropped, face="2") == {"identity_id": "id_1", "face": "0.7000,0.2000", "count": "2"}
-    alone = Template(dropped.file, dropped.sha256, (LEFT,))
+    alone = Template(dropped.file, (LEFT,))
     more = {"strength": 0.5, "prompt": " smiling ", "against": "glasses", "seed": " 7 "}
     assert order(alone, **more) == {
         "identity_id": "id_1",
@@ -139,13 +131,13 @@ def test_an_order_that_is_not_whole_says_what_is_missing(dropped: Template, chan
     with pytest.raises(AnswerError, match=said):
         order(dropped, **changes)
     with pytest.raises(AnswerError, match="no face"):
-        order(Template(dropped.file, dropped.sha256), face="1")
+        order(Template(dropped.file), face="1")
 
 
 async def made(front: Front, seen: list[Any], template: Template | None, **changes: Any) -> None:
     """Press *Make pictures*, and see all that comes."""
     file = None if template is None else str(template.file.path)
-    befores = {} if template is None else {template.sha256: template.file.picture}
+    befores = {} if template is None else {template.file.sha256: template.file.picture}
     fields = (USUAL | {"face": "1"} | changes).values()
     async for shown in edit._Tasks(front.studio()).make(front.request(), file, template, befores, *fields):
         seen.append(shown)
@@ -252,7 +244,7 @@ def test_people_and_earlier_edits_are_offered_to_their_tenant(front: Front, drop
     def shown(befores: dict[str, str], by: str = "anna") -> Any:
         return asyncio.run(edit._Tasks(front.studio()).earlier(job_id, befores, front.request(by)))
 
-    assert shown({dropped.sha256: "data:image/jpeg;base64,AAAA"})[0].count('type="range"') == 2
+    assert shown({dropped.file.sha256: "data:image/jpeg;base64,AAAA"})[0].count('type="range"') == 2
     later, _ = shown({})
     assert (later.count("<img"), later.count('type="range"')) == (2, 0)
     assert "There is no job" in shown({}, "bert")[1]

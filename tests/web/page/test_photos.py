@@ -15,19 +15,28 @@ from PIL import Image
 
 from studiolo.albums.decode import decode
 from studiolo.albums.records import Reason
+from studiolo.albums.samples import extract_nothing_usable
+from studiolo.errors import WeightsError
+from studiolo.perception.perceive import perceive_photo
 from studiolo.perception.suite import open_suite
 from studiolo.portraits.edit_templates import see_template
 from studiolo.settings import PerceptionSettings
-from tests.web.page.pictures import group
-from web.page.photos import GONE, Face, Looker
+from tests.web.page.pictures import PAIR, group
+from web.page.photos import GONE, Face, Looker, said_of_repeats
 from web.types import EditTexts
 
 
 @pytest.fixture(scope="module")
-def look() -> Iterator[Looker]:
+def reader() -> Iterator[Looker]:
     looker = Looker(PerceptionSettings(max_pixels=1_000_000))
     yield looker
     looker.close()
+
+
+@pytest.fixture
+def look(reader: Looker, blind: None) -> Looker:
+    """One that reads photos and finds no faces."""
+    return reader
 
 
 def picture(size: tuple[int, int], kind: str = "JPEG") -> bytes:
@@ -41,7 +50,8 @@ def test_a_photo_that_can_be_read_has_a_small_picture(look: Looker, tmp_path: Pa
     path = tmp_path / "photo.exe"  # its name says nothing
     path.write_bytes(picture((600, 300), kind))
     dropped = look(path)
-    assert (dropped.sentence, dropped.sent) == ("", True)
+    assert (dropped.sentence, dropped.sent, dropped.face) == ("", True, False)
+    assert dropped.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     content = base64.b64decode(dropped.picture.removeprefix("data:image/jpeg;base64,"))
     assert Image.open(io.BytesIO(content)).size == (220, 110)
 
@@ -96,7 +106,7 @@ def test_the_faces_of_a_picture_are_found_where_the_workers_find_them(
     path, settings = tmp_path / "group.jpg", PerceptionSettings()
     path.write_bytes(group(people, small=True))
     template = sharp.template(path)
-    assert (template.sentence, template.sha256) == ("", hashlib.sha256(path.read_bytes()).hexdigest())
+    assert (template.sentence, template.file.sha256) == ("", hashlib.sha256(path.read_bytes()).hexdigest())
     assert [len(template.faces), len(template.too_small)] == [2, 1]
     left, right = template.faces
     assert left.left + left.width < 0.5 < right.left
@@ -110,14 +120,59 @@ def test_the_faces_of_a_picture_are_found_where_the_workers_find_them(
     assert max(size) == 1024
 
 
+def test_a_photo_has_the_verdict_that_workers_would_give_it(sharp: Looker, people: Path, tmp_path: Path) -> None:
+    Image.open(people / PAIR[0]).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "lying.jpg")
+    (tmp_path / "far.jpg").write_bytes(group(people, (), small=True))
+    folders = tmp_path, extract_nothing_usable(tmp_path / "nothing")
+    suite, settings, found = open_suite("embedded"), PerceptionSettings(), set[str]()
+    for path in (path for folder in folders for path in sorted(folder.glob("*.jpg"))):
+        dropped = sharp(path)
+        if not dropped.picture:
+            continue
+        seen = perceive_photo(suite, decode(path.read_bytes(), settings), settings)
+        found.add(dropped.sentence)
+        assert dropped.face >= bool(seen.faces), path
+        assert (dropped.sentence == Reason.FACE_TOO_SMALL.sentence()) == bool(not dropped.face and seen.too_small_px)
+    assert found == {"", Reason.NO_FACE.sentence(), Reason.FACE_TOO_SMALL.sentence()}
+
+
+def test_repeats_are_told_by_their_bytes_alone(sharp: Looker, people: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("one.jpg", "two.png", "other.jpg", "bad.jpg", "worse.jpg")]
+    content, other = ((people / name).read_bytes() for name in PAIR)
+    for path, data in zip(paths, (content, content, other, content[:900], content[:900]), strict=True):
+        path.write_bytes(data)
+    photos = [sharp(path) for path in paths]
+    sentences = ["", Reason.DUPLICATE.sentence(), "", *[Reason.DAMAGED.sentence()] * 2]
+    assert [photo.sentence for photo in said_of_repeats(photos)] == sentences
+    assert [photo.sentence for photo in said_of_repeats(photos[1:])] == ["", *sentences[2:]]
+    assert all(photo.sent for photo in photos)
+
+
+def test_a_detector_that_cannot_be_had_is_not_asked_for_at_each_photo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, asked, looker = tmp_path / "photo.png", list[str](), Looker(PerceptionSettings())
+    path.write_bytes(picture((100, 100), "PNG"))
+
+    def unreachable(name: str) -> None:
+        asked.append(name)
+        raise WeightsError("no model can be had")
+
+    monkeypatch.setattr("web.page.photos.open_detector", unreachable)
+    assert [looker(path).sentence for _ in range(3)] == [""] * 3
+    assert asked == ["embedded"]
+    looker.close()
+
+
 @pytest.mark.parametrize(("small", "why"), [(False, Reason.NO_FACE), (True, Reason.FACE_TOO_SMALL)])
 def test_a_picture_without_a_face_to_draw_says_so(
     sharp: Looker, people: Path, tmp_path: Path, small: bool, why: Reason
 ) -> None:
     path = tmp_path / "picture.jpg"
     path.write_bytes(group(people, (), small))
-    template = sharp.template(path)
+    template, photo = sharp.template(path), sharp(path)
     assert (template.sentence, template.faces, len(template.too_small)) == (why.sentence(), (), small)
+    assert (photo.sentence, photo.sent, photo.face) == (why.sentence(), True, False)
     assert template.file.picture
 
 

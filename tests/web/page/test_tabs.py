@@ -1,6 +1,7 @@
 """What the controls of the tabs do, against the real application: asked as Gradio asks them."""
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,17 @@ import pytest
 
 from studiolo.portraits.styles import all_styles
 from studiolo.service.live import LiveMemory, Progress
-from studiolo.service.records import Kind, State
+from studiolo.service.records import Kind, State, new_id
+from studiolo.service.styles import Look, StyleLora
 from tests.jobs.finished_job import empty_database
 from tests.web.page.conftest import Front
 from tests.web.test_identities import photo
-from tests.web.world import SETTINGS
+from tests.web.world import REJECTED, SETTINGS
 from web.page import album, data, jobs, portraits
-from web.page.client import AnswerError
+from web.page.client import AnswerError, Client
 from web.page.studio import AGAIN, NO_ONE
+
+pytestmark = pytest.mark.usefixtures("blind")
 
 FORM = ("Anna", "Anna herself", "Portraits may be made of me.")
 
@@ -142,7 +146,7 @@ def test_people_and_styles_are_offered_to_their_tenant(front: Front) -> None:
     def offers(person: str | None, style: str | None, known: Any = None) -> Any:
         return asyncio.run(portraits._Tasks(front.studio()).choices(person, style, known, front.request()))
 
-    person, style, known, earlier, _ = offers(None, None)
+    person, style, known, _, earlier, _ = offers(None, None)
     assert [value for _, value in person.choices] == [ready, NO_ONE]
     assert person.value == ready
     assert [value for _, value in style.choices] == [*all_styles(None), portraits.WORDS]
@@ -174,26 +178,27 @@ USUAL = {
 
 
 def order(**changes: Any) -> dict[str, Any]:
-    return portraits.Order(**USUAL | changes).body(SETTINGS.generation)
+    return portraits.Order(**USUAL | changes).body()
 
 
-def test_an_order_says_what_was_chosen_and_leaves_the_rest_to_the_service() -> None:
-    assert order() == {"count": 2, "prompt": "", "negative_prompt": "", "style": "studio"}
-    whole = {"person": "id_1", "style": portraits.WORDS, "prompt": " a hat ", "threshold": 0.3, "size": "128"}
-    weights = {"face_weight": 0.7, "fusion": 0.0}
+def test_an_order_says_what_was_shown_and_leaves_the_rest_to_the_service() -> None:
+    usual = SETTINGS.generation
+    plain = {"count": 2, "prompt": "", "negative_prompt": ""}
+    of_a_style = {"style": "studio", "style_weight": usual.style_weight}
+    of_a_person = {"threshold": usual.accept_similarity, "face_weight": usual.face_weight, "fusion": usual.fusion}
+    assert order() == plain | of_a_style  # nobody is fused who is nobody
+    assert order(person="id_1") == plain | of_a_style | of_a_person | {"identity_id": "id_1"}
+    weights = {"threshold": 0.3, "face_weight": 0.7, "fusion": 0.0}
+    whole = {"person": "id_1", "style": portraits.WORDS, "prompt": " a hat ", "size": "128"}
     assert order(**whole, **weights, against="rain", seed=" 7 ") == {
         "count": 2,
         "prompt": "a hat",
         "negative_prompt": "rain",
         "identity_id": "id_1",
-        "threshold": 0.3,
         "size_px": 128,
         "seed": 7,
         **weights,
     }
-    of_a_style = {"style_weight": 1.5, "fusion": 0.1}  # nobody is fused who is nobody
-    assert order(**of_a_style)["style_weight"] == 1.5
-    assert "fusion" not in order(**of_a_style)
 
 
 @pytest.mark.parametrize("person", [None, ""])
@@ -274,6 +279,29 @@ def test_earlier_orders_are_shown_again_to_their_tenant_alone(front: Front) -> N
     assert "There is no job" in refused
 
 
+def test_why_nothing_was_good_enough_is_shown_and_found_again(front: Front) -> None:
+    identity_id, seen = front.world.identity(), list[Any]()
+
+    async def reject() -> None:
+        while not seen:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(front.world.reject)
+
+    async def both() -> None:
+        await asyncio.gather(made(front, seen, person=identity_id), reject())
+
+    asyncio.run(asyncio.wait_for(both(), 40))
+    _, results, *_, earlier = seen[-1]
+    ((called, job_id),) = earlier.choices
+    assert "Studio, Anna (none good enough)" in called
+    again, _ = asyncio.run(portraits._Tasks(front.studio()).earlier(job_id, front.request()))
+    listed, *_ = asyncio.run(jobs._Tasks(front.studio()).look(9, "", None, front.request()))
+    for html in (results, again, listed):
+        for one in REJECTED:
+            assert f"<b>{one['count']}</b> {one['sentence']}" in html
+    assert "A lower least likeness" in results
+
+
 class Pressed:
     """What Gradio tells of a button in a list."""
 
@@ -284,37 +312,106 @@ class Pressed:
 def test_jobs_are_listed_with_their_places_and_can_be_cancelled(front: Front) -> None:
     ids = [front.world.ask("POST", "/v1/portraits", json={"style": "studio"}).json()["id"] for _ in range(3)]
     tasks = jobs._Tasks(front.studio())
-    html, shown, more = asyncio.run(tasks.look(2, "", front.request()))
+    html, shown, more, names = asyncio.run(tasks.look(2, "", None, front.request()))
     assert (html.count("data-job="), more.visible) == (2, True)
     assert "3 in the queue" in html
-    assert asyncio.run(jobs._Tasks(front.studio()).look(2, shown, front.request()))[0]["__type__"] == "update"
+    assert asyncio.run(jobs._Tasks(front.studio()).look(2, shown, None, front.request()))[0]["__type__"] == "update"
     other = jobs._Tasks(front.studio())
-    refused, _, _ = asyncio.run(other.cancel(9, front.request("bert"), Pressed(ids[0])))  # type: ignore[arg-type]
+    pressed: Any = Pressed(ids[0])
+    refused, *_ = asyncio.run(other.cancel(9, None, front.request("bert"), pressed))
     assert "There is no job" in refused
     tasks = jobs._Tasks(front.studio())
-    html, _, _ = asyncio.run(tasks.cancel(9, front.request(), Pressed(ids[0])))  # type: ignore[arg-type]
+    html, *_ = asyncio.run(tasks.cancel(9, names, front.request(), pressed))
     assert html.count("data-job=") == 2
     assert front.world.ask("GET", f"/v1/jobs/{ids[0]}").json()["state"] == State.CANCELLED
 
 
+def test_names_in_the_list_of_jobs_are_asked_for_now_and_again(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, now_s, people = list[float](), time.time(), Client.people
+
+    async def counted(client: Client) -> Any:
+        asked.append(now_s)
+        return await people(client)
+
+    monkeypatch.setattr(Client, "people", counted)
+    monkeypatch.setattr(jobs, "now_s", lambda: now_s)
+
+    def look(names: Any) -> Any:
+        html, _, _, names = asyncio.run(jobs._Tasks(front.studio()).look(9, "", names, front.request()))
+        return html, names
+
+    _, names = look(None)
+    _, names = look(names)
+    assert len(asked) == 1
+    now_s = time.time() + 1
+    front.world.identity(ready=False)  # whoever was sent since is called by name at once
+    html, names = look(names)
+    assert "Learning Anna" in html
+    _, names = look(names)
+    assert len(asked) == 2
+    now_s += jobs._NAMES_S + 1
+    look(names)
+    assert len(asked) == 3
+
+
 def erased(front: Front, identity_id: str | None, sure: bool, by: str = "anna") -> tuple[Any, ...]:
-    return asyncio.run(data._Tasks(front.studio()).erase(identity_id, sure, front.request(by)))
+    return asyncio.run(data._Tasks(front.studio()).erase(identity_id, sure, None, front.request(by)))
 
 
 def test_a_person_is_erased_only_on_purpose_and_only_by_its_tenant(front: Front) -> None:
     front.world.service.store.write_bytes("mlflow.db", empty_database())
     identity_id = front.world.identity()
-    kept, choice = asyncio.run(data._Tasks(front.studio()).look(None, front.request()))
+    kept, choice, *_ = asyncio.run(data._Tasks(front.studio()).look(None, None, front.request()))
     assert "Anna" in kept
     assert [value for _, value in choice.choices] == [identity_id]
     for chosen, sure in ((None, True), (identity_id, False)):
         assert "tick the box" in erased(front, chosen, sure)[0]
     assert "There is no identity" in erased(front, identity_id, True, "bert")[0]
-    outcome, kept, choice, sure = erased(front, identity_id, True)
+    outcome, sure, kept, choice, *_ = erased(front, identity_id, True)
     assert "Anna was erased" in outcome
     assert "Nobody has been learned." in kept
     assert (choice.choices, sure) == ([], False)
     assert front.world.ask("GET", f"/v1/identities/{identity_id}").status_code == 404
+
+
+def test_a_style_of_ones_own_has_its_initials_is_listed_and_deleted(front: Front) -> None:
+    look, lora = Look(title="Oil painting"), StyleLora(sent_sha256="1" * 64, sha256="2" * 64, rank=4, layers=8)
+    own = front.world.service.styles.add(front.world.tenant(), new_id("style"), "oil", look, lora)
+
+    def tasks() -> Any:
+        return data._Tasks(front.studio())
+
+    _, style, _, initials, *_ = asyncio.run(portraits._Tasks(front.studio()).choices(None, None, None, front.request()))
+    assert ("Oil painting", "oil") in style.choices
+    assert 'input[value="oil"]' in initials
+    assert '"OP"' in initials
+    kept, _, choice, column = asyncio.run(tasks().look(None, None, front.request()))
+    assert "Oil painting" in kept
+    assert (choice.choices, choice.value, column.visible) == ([("Oil painting", own.id)], None, True)
+    assert "Choose a style" in asyncio.run(tasks().delete(None, None, front.request()))[0]
+    assert "There is no style" in asyncio.run(tasks().delete(own.id, None, front.request("bert")))[0]
+    said, kept, _, choice, column = asyncio.run(tasks().delete(own.id, None, front.request()))
+    assert "Oil painting was deleted." in said
+    assert "Oil painting" not in kept
+    assert (choice.choices, column.visible) == ([], False)
+
+
+def test_the_picture_of_an_edit_that_came_to_nothing_is_listed_as_long_as_it_is_kept(front: Front) -> None:
+    form, template = {"identity_id": front.world.identity()}, photo(1)
+    front.world.ask("POST", "/v1/edits", files={"template": template}, data=form)
+    front.world.ask("POST", "/v1/portraits", json={"style": "studio"})
+    for _ in range(2):
+        front.world.reject()
+    kept, *_ = asyncio.run(data._Tasks(front.studio()).look(None, None, front.request()))
+    assert "An edit, Anna" in kept
+    assert "Studio, nobody" not in kept
+    store = front.world.service.store
+    assert [store.read_bytes(path) for path in store.list("results")] == [template]
+    front.world.service.queue.database.clock = lambda: time.time() + 8 * 86_400
+    front.world.service.tidy()
+    kept, *_ = asyncio.run(data._Tasks(front.studio()).look(None, None, front.request()))
+    assert "An edit" not in kept
+    assert store.list("results") == []
 
 
 def test_who_is_signed_out_is_told_so_everywhere(front: Front) -> None:
@@ -324,9 +421,9 @@ def test_who_is_signed_out_is_told_so_everywhere(front: Front) -> None:
         studio = front.studio()
         return [
             (await album._Tasks(studio).people(None, nobody))[1],
-            (await portraits._Tasks(studio).choices(None, None, None, nobody))[4],
-            (await jobs._Tasks(studio).look(9, "", nobody))[0],
-            (await data._Tasks(studio).look(None, nobody))[0],
+            (await portraits._Tasks(studio).choices(None, None, None, nobody))[5],
+            (await jobs._Tasks(studio).look(9, "", None, nobody))[0],
+            (await data._Tasks(studio).look(None, None, nobody))[0],
         ]
 
     for shown in asyncio.run(ask()):

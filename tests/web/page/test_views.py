@@ -1,5 +1,6 @@
 """What the page shows: words of people stay words, figures are right, nothing is missing that is to be seen."""
 
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,12 +13,14 @@ from hypothesis import strategies as st
 from studiolo.albums.records import Reason
 from studiolo.identities.learned import PhotoVerdict
 from studiolo.portraits.requests import RejectedImages
+from studiolo.service.endpoint import PageSettings
 from studiolo.service.identities import IdentityState
 from studiolo.service.records import State
+from tests.web.world import REJECTED
 from web import examples
 from web.page import views
 from web.page.photos import Dropped, Face, Template
-from web.types import CurvePoint, ErasureView, IdentityView, ImageView, JobView
+from web.types import CurvePoint, ErasureView, IdentityView, ImageView, JobPage, JobView, StyleView
 
 WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40)
 HOSTILE = [
@@ -30,6 +33,14 @@ HOSTILE = [
     "[x](javascript:alert(1))",
     "&lt;b&gt;",
 ]
+
+NONE_GOOD: dict[str, Any] = {
+    "state": State.FAILED,
+    "reason": Reason.NONE_ACCEPTED,
+    "sentence": Reason.NONE_ACCEPTED.sentence(),
+    "images": [],
+    "rejected": REJECTED,
+}
 
 
 def job(**changes: Any) -> JobView:
@@ -45,6 +56,14 @@ def edited(one: JobView) -> JobView:
     return one.model_copy(update={"request": one.request | {"template_sha256": "0" * 64}})
 
 
+def listed(*jobs: JobView, more: bool = False) -> JobPage:
+    return JobPage(data=list(jobs), next="job_1" if more else None)
+
+
+def own_style(title: str) -> StyleView:
+    return StyleView.model_validate(examples.STYLE | {"title": title})
+
+
 def with_words(words: str) -> list[str]:
     """Everything that shows what somebody wrote, or what the service says of it."""
     verdict = PhotoVerdict(number=1, status="failed", stage="decode", reason="x", sentence=words)
@@ -53,6 +72,7 @@ def with_words(words: str) -> list[str]:
     person = someone(name=words, consent=consent, versions=[version])
     failed = job(state=State.FAILED, reason="x", sentence=words, images=[], identity_id=person.id)
     rejected = [RejectedImages(reason="x", sentence=words, count=2).model_dump()]
+    none_good = job(**NONE_GOOD | {"rejected": rejected, "identity_id": person.id})
     done = job(identity_id=person.id, rejected=rejected, request={"style": words, "prompt": words})
     names, styles = {person.id: words}, {"studio": words, words: words}
     news = views.News(sentences=[words], stage=words)
@@ -60,7 +80,7 @@ def with_words(words: str) -> list[str]:
     return [
         views.notice(words, "bad"),
         views.empty(words, words),
-        views.dropped([Dropped(Path("x"), "", words, sent=True)]),
+        views.dropped([Dropped(Path(words), "", words, sent=True)]),
         views.person(person, failed, done, ["data:image/png;base64,"], 0.0),
         views.person(person, failed, done, [], 0.0),
         views.making(news, 1),
@@ -69,8 +89,9 @@ def with_words(words: str) -> list[str]:
         views.edits(edited(failed), names, ""),
         views.results(done, names, styles),
         views.results(failed, names, styles),
-        views.jobs([done, failed, job(state=State.RUNNING, identity_id=person.id)], names, styles, 0.0),
-        views.kept([person], [done], {person.id: 3}, 900),
+        views.results(none_good, names, styles),
+        views.jobs([done, failed, none_good, job(state=State.RUNNING, identity_id=person.id)], names, styles, 0.0),
+        views.kept([person], listed(done), {person.id: 3}, [own_style(words)], PageSettings()),
         views.erased(words, erasure),
     ]
 
@@ -189,6 +210,24 @@ def test_results_are_in_order_with_a_download_and_what_was_put_aside() -> None:
     assert "Studio, Anna" in html
 
 
+def test_each_photo_that_was_dropped_has_its_name_and_its_verdict() -> None:
+    picture = "data:image/jpeg;base64,AA=="
+    photos = [
+        Dropped(Path("/tmp/1/face.jpg"), picture, "", True, "1", face=True),
+        Dropped(Path("/tmp/2/read.jpg"), picture, "", True, "2"),
+        Dropped(Path("/tmp/3/tree.jpg"), picture, Reason.NO_FACE.sentence(), True, "3"),
+        Dropped(Path("/tmp/4/notes.txt"), "", Reason.NOT_AN_IMAGE.sentence(), sent=False),
+    ]
+    html = views.dropped(photos)
+    text = " ".join(Seen(html).text.split())
+    assert "3 of 4 photos will be sent." in text
+    assert "Photo 1 face.jpg A face was found." in text
+    assert "Photo 2 read.jpg Can be read." in text
+    assert f"Photo 3 tree.jpg {Reason.NO_FACE.sentence()} 4" in text
+    assert f"Photo 4 notes.txt {Reason.NOT_AN_IMAGE.sentence()} It is left out." in text
+    assert [one["class"] for one in attributes(html, "li")] == ["photo ok", "photo ok", "photo off", "photo bad"]
+
+
 FACES = (Face(0.1, 0.2, 0.25, 0.5), Face(0.6, 0.2, 0.25, 0.5))
 
 
@@ -206,7 +245,7 @@ FACES = (Face(0.1, 0.2, 0.25, 0.5), Face(0.6, 0.2, 0.25, 0.5))
 def test_a_template_has_its_faces_numbered_where_they_are(
     faces: tuple[Face, ...], small: tuple[Face, ...], said: str
 ) -> None:
-    html = views.template(Template(Dropped(Path("x"), "data:image/png;base64,", "", sent=True), "", faces, small))
+    html = views.template(Template(Dropped(Path("x"), "data:image/png;base64,", "", sent=True), faces, small))
     assert said in " ".join(Seen(html).text.split())
     boxes = attributes(html, "span")
     assert len(boxes) == len(faces)
@@ -241,15 +280,33 @@ def test_edits_are_in_order_each_with_a_slider_over_what_was_there() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"images": []}, "No picture was good enough"),
-        ({"images": [], "expires_at": None}, "Nothing is kept of it any more"),
-        ({"images": [], "state": State.FAILED, "sentence": "It broke."}, "It broke."),
-        ({"images": [], "state": State.CANCELLED, "sentence": ""}, "It ended without pictures."),
+        (NONE_GOOD, "No picture was good enough"),
+        (NONE_GOOD | {"rejected": [], "expires_at": None}, "No picture was good enough"),
+        ({"expires_at": None}, "Nothing is kept of it any more"),
+        ({"state": State.FAILED, "reason": "gave_up", "sentence": "It broke."}, "It broke."),
+        ({"state": State.CANCELLED, "reason": "cancelled", "sentence": "It was cancelled."}, "It was cancelled."),
     ],
 )
 def test_an_order_without_pictures_says_why(changes: dict[str, Any], said: str) -> None:
-    assert said in views.results(job(**changes), {}, {})
-    assert said in views.edits(edited(job(**changes)), {}, "data:image/png;base64,")
+    ended = job(**{"images": []} | changes)
+    listed = views.jobs([ended], {}, {}, 0.0)
+    for html in (views.results(ended, {}, {}), views.edits(edited(ended), {}, "data:image/png;base64,")):
+        assert said in html
+        assert ("may help" in html) == (ended.reason == Reason.NONE_ACCEPTED)
+        assert attributes(html, "img") == []
+        for one in ended.rejected:
+            assert one.sentence in html
+            assert one.sentence in listed
+    assert (ended.sentence or "not kept any more") in listed
+
+
+def test_a_sample_sheet_that_came_to_nothing_says_why() -> None:
+    html = views.person(someone(), None, job(**NONE_GOOD), [], 0.0)
+    assert "No sample was good enough" in html
+    assert Reason.LOW_SIMILARITY.sentence() in html
+    broken = job(images=[], state=State.FAILED, reason="gave_up", sentence="It broke.")
+    assert "The sample sheet: It broke." in views.person(someone(), None, broken, [], 0.0)
+    assert "ample" not in views.person(someone(), None, job(images=[], expires_at=None), [], 0.0)
 
 
 def test_only_jobs_that_go_on_can_be_cancelled() -> None:
@@ -288,16 +345,36 @@ def test_waits_are_said_in_words(seconds: float, said: str) -> None:
 
 def test_what_is_kept_names_everyone_and_until_when() -> None:
     people = [someone(), someone(id="id_2", name="Bert", versions=[])]
-    html = views.kept(people, [job(), job(images=[])], {people[0].id: 7}, 900)
+    page = PageSettings(cache_s=900, signed_in_s=7200)
+    orders = listed(job(), job(images=[]), job(images=[], expires_at=None), more=True)
+    html = views.kept(people, orders, {people[0].id: 7}, [own_style("Oil")], page)
     text = Seen(html).text
     assert "Anna" in text
     assert "Bert" in text
     assert "7 photos" in text
     assert "after 15 minutes" in text
     assert text.count(views.moment(examples.JOB["expires_at"])) == 1
-    assert "Nobody has been learned." in views.kept([], [], {}, 900)
+    for said in ("studio, nobody in particular", "Oil", "Of the newest 3 orders.", "at most 2 hours"):
+        assert said in text
+    nothing = views.kept([], listed(), {}, [], page)
+    assert "Nobody has been learned." in nothing
+    for absent in ("Styles of your own", "Of the newest"):
+        assert absent not in nothing
     assert "and the picture they were made in" not in text
-    assert "and the picture they were made in" in Seen(views.kept(people, [edited(job())], {}, 900)).text
+    edits = Seen(views.kept(people, listed(edited(job()), edited(job(**NONE_GOOD))), {}, [], page)).text
+    assert "and the picture they were made in" in edits
+    assert "The picture that was to be edited" in edits
+
+
+@given(WORDS)
+@settings(max_examples=60, deadline=None)
+def test_initials_are_letters_whatever_a_style_is_called(title: str) -> None:
+    html = views.initials([own_style(title)])
+    assert Seen(html).elements == [("style", [])]
+    (letters,) = re.findall(r'content: "(.*)"; }', html)
+    assert 1 <= len(letters) <= 4  # capitals of some letters are two
+    assert letters.isalnum()
+    assert views.initials([own_style(title).model_copy(update={"own": None})]) == ""
 
 
 def test_an_erasure_shows_its_receipt_or_that_it_goes_on() -> None:
