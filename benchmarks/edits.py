@@ -6,7 +6,7 @@ noise; one thing is left out at a time. `distance` is that of the face drawn fro
 `template` and `target` are distances of the drawn landmarks from the template's and from those asked for, in distances
 between the eyes. All are means over the edits with 95 % intervals over the pairs.
 
-    python -m benchmarks.edits [--quick] --controlnets FOLDER [--identities OUT] [--sheet FILE]
+    python -m benchmarks.edits [--quick] [--controlnets FOLDER] [--identities OUT] [--sheet FILE]
 """
 
 import argparse
@@ -92,26 +92,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one pair, 6 steps: shows that it runs")
     parser.add_argument("--identities", type=Path, help="output of a studio job; made of three people when absent")
-    parser.add_argument("--controlnets", type=Path, required=True, help="folder of the ControlNets: `jobs controlnets`")
+    parser.add_argument("--controlnets", type=Path, help="folder of `jobs controlnets`; the packaged ones when absent")
     parser.add_argument("--sheet", type=Path, help="where a sheet of all edits goes")
     arguments = parser.parse_args()
     generation = GenerationSettings(steps=6) if arguments.quick else GenerationSettings()
     with contextlib.ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         out = arguments.identities or _studio_job(work, arguments.quick)
-        networks = load_controlnets(arguments.controlnets)
+        networks = load_controlnets(arguments.controlnets or pull("embedded-controlnets"))
         engine = Engine.configured(load_base(pull("embedded-base")), generation, networks)
         suite = open_suite("embedded")
         bench = Bench(engine, suite, generation)
         store, photos = Store(str(out)), _templates(work / "templates", people=1 if arguments.quick else 4)
-        sitters = [
-            stack.enter_context(_sitter(store, row, lora, bench.finisher))
+        sitters = {
+            str(row["identity_id"]): stack.enter_context(_sitter(store, row, lora, bench.finisher))
             for row, lora in _learned(store)[: 1 if arguments.quick else None]
-        ]
+        }
         pairs, rows = [], []
-        for sitter in sitters:
-            for photo in photos[: 1 if arguments.quick else None]:
-                pair = bench.pair(sitter, photo)
+        for name, sitter in sitters.items():
+            for photo in [photo for who, photo in photos if who != name][: 1 if arguments.quick else None]:
+                pair = bench.pair(name, sitter, photo)
                 if pair is not None:
                     pairs.append(pair)
                     rows.append({name: bench.variant(pair, **change) for name, change in VARIANTS.items()})
@@ -138,11 +138,9 @@ class Bench:
         self.editor = Editor(engine, self.finisher, SEEING)
         self.upscaler: Upscaler = open_upscaler(generation.upscale)
 
-    def pair(self, sitter: Sitter, photo: RgbU8) -> Pair | None:
-        """The first pass of a sitter in a template; None where no face was drawn."""
-        order = EditOrder(
-            identity_id=str(sitter.face_lora), template_sha256=template_sha256(photo), generation=self.generation
-        )
+    def pair(self, name: str, sitter: Sitter, photo: RgbU8) -> Pair | None:
+        """The first pass of the sitter called `name` in a template; None where no face was drawn."""
+        order = EditOrder(identity_id=name, template_sha256=template_sha256(photo), generation=self.generation)
         template = self.editor.look(order, photo)
         sketch = self.editor.sketch(order, template, sitter)
         return None if sketch is None else Pair(sitter, order, template, sketch)
@@ -154,8 +152,8 @@ class Bench:
         side_px, hw_px = len(face.mask), (template.rgb_u8.shape[0], template.rgb_u8.shape[1])
         shown = face.landmarks_px if landmarks == "template" else pair.sketch.landmarks_px
         if landmarks == "sketch":
-            sketch, size = pair.sketch, (side_px, side_px)
-            drawn = np.asarray(cv2.warpAffine(sketch.rgb_u8, sketch.matrix, size, borderMode=cv2.BORDER_REPLICATE))
+            sketch, size = self.upscaler(pair.sketch.rgb_u8), (side_px, side_px)
+            drawn = np.asarray(cv2.warpAffine(sketch, pair.sketch.matrix, size, borderMode=cv2.BORDER_REPLICATE))
         else:
             drawn = self._second_pass(pair, pair.order.model_copy(update=change), shown)
         large = self.upscaler(drawn)
@@ -239,11 +237,11 @@ def _sitter(store: Store, row: dict[str, Any], lora: str, finisher: Finisher) ->
         yield Sitter(Subject(row["trigger"], tuple(row["common_tags"])), str(path), faces, embeddings)
 
 
-def _templates(folder: Path, people: int) -> list[RgbU8]:
-    """Photos of people who come after those of `_studio_job`."""
+def _templates(folder: Path, people: int) -> list[tuple[str, RgbU8]]:
+    """Names and photos of people who come after those of `_studio_job`."""
     albums = extract_people(folder, 3 + people)[3:]
-    photos = [(album / name).read_bytes() for album in albums for name in TEMPLATE_PHOTOS]
-    return [decode(photo, SEEING) for photo in photos]
+    photos = [(album.name, (album / name).read_bytes()) for album in albums for name in TEMPLATE_PHOTOS]
+    return [(name, decode(photo, SEEING)) for name, photo in photos]
 
 
 def _summary(rows: Sequence[Drawn]) -> dict[str, Any]:

@@ -303,7 +303,7 @@ class StudioSettings(Settings):
     Where it says nothing, `styles` and `per_style` hold."""
     templates: str | None = None
     """URL of a folder of pictures in which people are drawn, where an order file's `edits` name them."""
-    controlnets: str | None = None
+    controlnets: str | None = "embedded-controlnets"
     """Card of the ControlNets for the suite's base, which edits are made with."""
     template_side_px: int = pydantic.Field(3000, ge=256)
     """Templates are scaled down to at most this longest side, and so large are the pictures: one of 3000 x 2000 takes

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import io
 import json
 import socket
 import time
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import ray
 import yaml
+from PIL import Image
 from ray import serve
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.serve._private.autoscaling_state import _resolve_policy_callable
@@ -130,6 +133,30 @@ def test_a_job_from_a_request_to_its_portraits_with_progress(deployed: Deployed,
     counts = erased.json()["receipt"]["erased"]
     assert (counts["adapters"], counts["templates"]) == (1, 1)
     assert deployed.client.get(f"/v1/jobs/{job['id']}").status_code == 404
+
+
+@WHOLE
+def test_a_person_is_drawn_into_a_picture_and_nothing_else_of_it_is(deployed: Deployed, people: Path) -> None:
+    identity_id = learn(
+        deployed.service, deployed.tenant_id, people / "P001" / "portrait.jpg", load_base(pull("embedded-base"))
+    )
+    with Image.open(people / "P002" / "portrait.jpg") as photo:
+        template = photo.convert("RGB").resize((480, 480))
+    sent = io.BytesIO()
+    template.save(sent, "PNG")
+    accepted = deployed.client.post(
+        "/v1/edits", data={"identity_id": identity_id, "seed": "7"}, files={"template": ("party.png", sent.getvalue())}
+    )
+    assert accepted.status_code == 202, accepted.text
+    events = deployed.events(accepted.json()["id"])
+    name, job = events[-1]
+    assert (name, job["state"], len(job["images"])) == ("end", "succeeded", 1), job
+    assert {"progress", "preview", "candidate"} <= {name for name, _ in events}
+    rgb_u8, inside = decode_portrait(deployed.client.get(f"/v1/jobs/{job['id']}/images/0").content)
+    changed = (rgb_u8 != np.asarray(template)).any(axis=-1)
+    assert inside["controlnets"] == "embedded-controlnets"
+    assert 0.02 < changed.mean() < 0.5
+    assert not changed[[0, -1]].any()
 
 
 @WHOLE

@@ -125,7 +125,7 @@ class EndpointSettings(ServiceSettings):
     """Model suite that looks at photos and portraits."""
     base: str = "embedded-base"
     """Card of the base; the `model` of the OpenAI-compatible route."""
-    controlnets: str | None = None
+    controlnets: str | None = "embedded-controlnets"
     """Card of the ControlNets for the base, which edits are made with; null: edits are not made."""
     template_side_px: int = pydantic.Field(1600, ge=256)
     """Templates of edits are scaled down to at most this longest side, and so large are the pictures."""

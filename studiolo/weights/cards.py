@@ -143,7 +143,7 @@ class ModelCard(_Part):
 SUITES: dict[str, tuple[str, ...]] = {
     "embedded": (
         *("yunet", "face-mesh", "selfie-segmentation", "dlib-face", "age-gender", "nsfw"),
-        *("realesrgan-x2", "realesrgan-x4", "openpeople", "embedded-base"),
+        *("realesrgan-x2", "realesrgan-x4", "openpeople", "embedded-base", "embedded-controlnets"),
     ),
     "modelscope": (
         *("facechain-rotation", "damofd", "m2fp", "skin-retouching", "landmark-confidence", "fairface"),

@@ -10,10 +10,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from jobs import publish as publishing
-from jobs import studio_job
+from jobs import studio_check, studio_job
 from jobs.__main__ import app
 from jobs.studio_check import check_request, check_templates, ordered
 from studiolo.errors import LicenceError, SettingsError
+from studiolo.generation.controlnets import controlnet_for, save_controlnets
+from studiolo.generation.tiny import tiny_base
 from studiolo.portraits.template_files import Templates
 from studiolo.settings import StudioSettings
 from studiolo.storage.store import Store
@@ -105,13 +107,14 @@ def in_templates(albums, tmp_path, people) -> dict[str, object]:
     shutil.copy(people / "P001" / "portrait.jpg", tmp_path / "templates" / "wedding.jpg")
     Image.new("RGB", (200, 200)).save(tmp_path / "templates" / "night.png")
     (tmp_path / "orders.yaml").write_text("albums: [{album_id: anna, styles: none, edits: {wedding: 2}}]")
-    return {"orders": str(tmp_path / "orders.yaml"), "templates": str(tmp_path / "templates"), "controlnets": "any"}
+    return {"orders": str(tmp_path / "orders.yaml"), "templates": str(tmp_path / "templates")}
 
 
 def test_edits_need_their_pictures_and_networks(albums, tmp_path, in_templates):
+    settings = wanted(albums, tmp_path / "out", **in_templates)
     for setting in ("templates", "controlnets"):
         with pytest.raises(SettingsError, match=rf"edits are ordered \('wedding'\) and `{setting}` is not set"):
-            check_request(wanted(albums, tmp_path / "out", **{**in_templates, setting: None}))
+            check_request(settings.model_copy(update={setting: None}))
     request = ordered(wanted(albums, tmp_path / "out", **in_templates))
     assert [(style.name, style.title) for style in request.styles] == [("wedding", "In wedding")]
     assert request.orders["anna"].row({style.name: style for style in request.styles}, request.templates)["styles"] == [
@@ -126,6 +129,21 @@ def test_edits_need_their_pictures_and_networks(albums, tmp_path, in_templates):
     (tmp_path / "orders.yaml").write_text("albums: [{album_id: anna, edits: weding}]")
     with pytest.raises(SettingsError, match="no picture is called 'weding'; did you mean 'wedding'"):
         check_request(wanted(albums, tmp_path / "out", **in_templates))
+
+
+def test_controlnets_of_another_base_are_refused_before_any_work(
+    albums, tmp_path, in_templates, monkeypatch: pytest.MonkeyPatch
+):
+    settings = wanted(albums, tmp_path / "out", **in_templates)
+    check_request(settings)
+    base = tiny_base()
+    save_controlnets({name: controlnet_for(base.unet) for name in ("edges", "pose")}, tmp_path / "others")
+    own = studio_check.pull
+    monkeypatch.setattr(
+        studio_check, "pull", lambda card: tmp_path / "others" if card == "embedded-controlnets" else own(card)
+    )
+    with pytest.raises(SettingsError, match="of a base with block_out_channels"):
+        check_request(settings)
 
 
 def test_a_picture_in_which_nobody_can_be_drawn_is_refused_before_any_work(albums, tmp_path, in_templates):

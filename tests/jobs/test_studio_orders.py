@@ -1,10 +1,11 @@
-"""A job with an order file on real models: what is ordered is made, printed, and made more of."""
+"""A job with an order file on real models: what is ordered is made, in a picture too, printed, and made more of."""
 
 import csv
 import datetime
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from jobs import studio_job
 from jobs.__main__ import app
 from studiolo.portraits.approvals import APPROVALS, BATCH, more_first_index
+from studiolo.portraits.files import decode_portrait
 from studiolo.settings import StudioSettings
 from studiolo.storage.store import Store
 
@@ -20,7 +22,11 @@ pytestmark = pytest.mark.timeout(900)
 ORDERS = """\
 default: none
 albums:
-  - {album_id: P001, styles: {studio: 2, plain: 1}, prints: [4x5@100, 3x2@100], delete_after: 2099-12-31}
+  - album_id: P001
+    styles: {studio: 2, plain: 1}
+    edits: {party: 1}
+    prints: [4x5@100, 3x2@100]
+    delete_after: 2099-12-31
 """
 
 
@@ -35,7 +41,11 @@ def finished(small_albums, quick_config, tmp_path_factory, ray_cluster):
     """Settings and store of a finished job of one of three albums."""
     folder = tmp_path_factory.mktemp("ordered")
     (folder / "orders.yaml").write_text(ORDERS)
-    places = {"albums": str(small_albums), "out": str(folder / "out"), "orders": str(folder / "orders.yaml")}
+    (folder / "templates").mkdir()
+    template = Image.open(small_albums / "P002" / "portrait.jpg").convert("RGB").resize((480, 480))
+    template.save(folder / "templates" / "party.png")
+    places = {name: str(folder / name) for name in ("out", "templates")}
+    places |= {"albums": str(small_albums), "orders": str(folder / "orders.yaml")}
     settings = StudioSettings.load(quick_config, places)
     assert run(settings) == 0
     return settings, Store(folder / "out")
@@ -49,9 +59,22 @@ def test_what_is_ordered_is_made_and_nothing_else(finished):
     _, store = finished
     assert [row["album_id"] for row in rows(store, "albums")] == ["P001"]
     accepted = [row["style"] for row in rows(store, "portraits") if row["status"] == "ok"]
-    assert sorted(accepted) == ["plain", "studio", "studio"]
+    assert sorted(accepted) == ["party", "plain", "studio", "studio"]
     summary = store.read_json("summary.json")
-    assert (summary["orders"], summary["portraits_wanted"], summary["orders_short"]) == (2, 3, 0)
+    assert (summary["orders"], summary["portraits_wanted"], summary["orders_short"]) == (3, 4, 0)
+
+
+def test_in_a_picture_the_face_alone_is_drawn(finished):
+    settings, store = finished
+    (row,) = [row for row in rows(store, "portraits") if row["style"] == "party" and row["status"] == "ok"]
+    rgb_u8, inside = decode_portrait(store.read_bytes(row["path"]))
+    with Image.open(Path(settings.templates) / "party.png") as template:
+        changed = (rgb_u8 != np.asarray(template)).any(axis=-1)
+    assert inside["controlnets"] == "embedded-controlnets"
+    assert 0.02 < changed.mean() < 0.5
+    assert not changed[[0, -1]].any()
+    assert not changed[:, [0, -1]].any()
+    assert "In party" in store.read_bytes("index.html").decode()
 
 
 def test_every_accepted_portrait_has_its_prints_or_a_reason(finished):

@@ -1,7 +1,5 @@
-"""Pictures of the studio page for docs/page.md, of what a studio job made: after `make demo`, and with ControlNets as
-`python -m jobs controlnets` leaves them
-
-python -m tests.slow.page_pictures out/demo data/samples docs/images CONTROLNETS
+"""Pictures of the studio page for docs/page.md, of what a studio job made: after `make demo`,
+`python -m tests.slow.page_pictures out/demo data/samples docs/images`
 """
 
 import hashlib
@@ -17,7 +15,6 @@ import pyarrow.parquet as pq
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from studiolo.generation.controlnets import load_controlnets
 from studiolo.identities.learned import photo_verdicts
 from studiolo.service.endpoint import EndpointSettings
 from studiolo.service.live import LiveMemory, Progress
@@ -118,14 +115,14 @@ class Made:
 
 
 def settings_of(service: Service) -> EndpointSettings:
-    """The usual ones, with edits."""
-    return EndpointSettings.model_validate({**service.settings.model_dump(), "controlnets": "controlnets"})
+    """The usual ones."""
+    return EndpointSettings.model_validate(service.settings.model_dump())
 
 
 @contextmanager
-def working(service: Service, controlnets: Path) -> Iterator[None]:
+def working(service: Service) -> Iterator[None]:
     """Orders are worked off by the embedded models."""
-    house = EmbeddedHouse(service, settings_of(service), load_controlnets(controlnets))
+    house = EmbeddedHouse(service, settings_of(service))
     house.dispatcher()
     try:
         yield
@@ -141,7 +138,7 @@ def page_over(service: Service, live: LiveMemory) -> Iterator[str]:
         yield page
 
 
-def main(out: str, albums: str, into: str, controlnets: str) -> None:
+def main(out: str, albums: str, into: str) -> None:
     """All pictures."""
     with tempfile.TemporaryDirectory() as place:
         service, live = Service.open(service_settings(Path(place)), MemoryMeters()), LiveMemory()
@@ -151,7 +148,7 @@ def main(out: str, albums: str, into: str, controlnets: str) -> None:
             browser = launched(playwright)
             desk = visiting(browser, url, token)
             walk(desk, made, live, sorted((Path(albums) / "P002").glob("*.jpg")), Path(into))
-            with working(service, Path(controlnets)):
+            with working(service):
                 edit(desk, Path(albums), Path(place), Path(into))
             phones(visiting(browser, url, token, PHONE), Path(place), Path(into))
             browser.close()

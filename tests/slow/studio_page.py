@@ -1,22 +1,17 @@
 """The studio page with the whole service behind it in this process: the embedded models, and a short training."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusers import ControlNetModel, StableDiffusionPipeline
-
 from actors.dispatcher import Dispatcher
 from actors.finisher import PortraitFinisher
 from actors.leased_trainer import LeasedTrainer
 from actors.sampler import Sampler
-from studiolo.generation.base import load_base
-from studiolo.generation.controlnets import EDGES, POSE, controlnet_for
 from studiolo.service.endpoint import EndpointSettings
 from studiolo.service.service import Service
-from studiolo.weights.fetch import pull
 from tests.actors.house import House
 from tests.actors.leased import working
 from tests.jobs.finished_job import empty_database
@@ -36,15 +31,11 @@ class Running:
 
 @contextmanager
 def running(folder: Path, steps: int = 10, training_steps: int = 12, slots: int = 2) -> Iterator[Running]:
-    """The embedded suite and base behind `/v1` and the page, in `folder`, with a short training.
-
-    Its ControlNets are fresh ones, which add nothing yet.
-    """
+    """The embedded suite and base behind `/v1` and the page, in `folder`, with a short training."""
     settings = EndpointSettings.model_validate(
         {
             "database": f"sqlite:///{folder}/service.db",
             "store": str(folder / "store"),
-            "controlnets": "fresh-controlnets",
             "receipt_key": str(folder / "receipts.pem"),
             "provenance": {"development": str(folder / "provenance")},
             "generation": {"steps": steps, "slots": slots, "accept_similarity": 0.0, "face_share": (0.05, 1.0)},
@@ -71,22 +62,15 @@ def running(folder: Path, steps: int = 10, training_steps: int = 12, slots: int 
 
 
 class EmbeddedHouse(House):
-    """One sampler and one finisher with the embedded models; edits with `controlnets`, or fresh ones."""
+    """One sampler and one finisher with the embedded models."""
 
-    def __init__(
-        self, service: Service, settings: EndpointSettings, controlnets: Mapping[str, ControlNetModel] | None = None
-    ) -> None:
+    def __init__(self, service: Service, settings: EndpointSettings) -> None:
         self.service, self.settings, self.dispatchers = service, settings, []
-        self.sampler, base = Sampler(service.store, settings.base, settings.generation), load_base(pull(settings.base))
-        self.sampler.use(base, controlnets or fresh(base))
+        self.sampler = Sampler(service.store, settings.base, settings.generation, controlnets=settings.controlnets)
+        self.sampler.open()
         self.finisher = PortraitFinisher(service.store, settings.suite, settings.generation)
         self.finisher.open()
         self.threads = ThreadPoolExecutor(2)
-
-
-def fresh(base: StableDiffusionPipeline) -> dict[str, ControlNetModel]:
-    """ControlNets as they are before they learn."""
-    return {name: controlnet_for(base.unet).requires_grad_(False).eval() for name in (POSE, EDGES)}
 
 
 def photos_of(people: Path, person: str) -> list[Path]:
