@@ -5,7 +5,7 @@ free, which portraits of other people can take. The same orders are made three t
 the job's own, without Ray: the portraits alone, the edits alone, and both at once; the pictures must be the same.
 Face-LoRAs and ControlNets have random weights: nothing here depends on what they know.
 
-    python -m benchmarks.edits_mixed [--quick]
+    python -m benchmarks.edits_mixed [--quick] [--in-flight N]
 """
 
 import argparse
@@ -33,10 +33,12 @@ def main() -> None:
     """Make the three sides and report edits and portraits a minute."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one order of each in 3 steps: shows that it runs")
-    quick = parser.parse_args().quick
+    parser.add_argument("--in-flight", type=int, default=2, help="orders that the actor works on at once")
+    arguments = parser.parse_args()
+    quick = arguments.quick
     count, steps = (1, 3) if quick else (8, 30)
     os.environ["OMP_NUM_THREADS"] = "1"  # for the actor's process
-    settings = GenerationSettings(steps=steps, retries=0, accept_similarity=0.0)
+    settings = GenerationSettings(steps=steps, retries=0, accept_similarity=0.0, orders_in_flight=arguments.in_flight)
     with tempfile.TemporaryDirectory() as folder:
         portraits = orders_of(Path(folder, "inputs"), count)
         edits = _edits(Path(folder), portraits)
@@ -58,7 +60,9 @@ def main() -> None:
         "edits_a_minute": {name: round(60 * count / seconds[name], 2) for name in ("edits", "both")},
         "portraits_a_minute": {name: round(60 * count / seconds[name], 2) for name in ("portraits", "both")},
     }
-    write("edits_mixed-quick" if quick else "edits_mixed", ratios, figures)
+    few = arguments.in_flight == GenerationSettings().orders_in_flight
+    name = "edits_mixed" if few else f"edits_mixed-{arguments.in_flight}"
+    write(f"{name}-quick" if quick else name, ratios, figures)
 
 
 def _edits(folder: Path, portraits: list[Row]) -> list[Row]:
