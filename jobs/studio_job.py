@@ -325,13 +325,16 @@ class StudioJob:
         ]
 
     def _orders(self) -> Iterator[Row]:
-        for album in self.albums:
-            lora = self.loras.get(album["identity_id"])
-            if lora is None or lora["status"] != Status.OK:
-                continue
-            for style, count in self.orders[album["album_id"]].styles.items():
-                template = self.templates[style].row() if style in self.templates else None
-                yield order_row(album, lora, style, count, self.settings.seed, template)
+        """Everybody's orders in styles, then those in templates: side by side they fill half of its slots."""
+        for edits in (False, True) if self.templates else (False,):
+            for album in self.albums:
+                lora = self.loras.get(album["identity_id"])
+                if lora is None or lora["status"] != Status.OK:
+                    continue
+                for style, count in self.orders[album["album_id"]].styles.items():
+                    if (style in self.templates) == edits:
+                        template = self.templates[style].row() if edits else None
+                        yield order_row(album, lora, style, count, self.settings.seed, template)
 
 
 def _pick(row: Row, schema: pa.Schema) -> Row:
