@@ -26,7 +26,9 @@ SETTINGS = FaceLoraSettings(
     rank=4, alpha=4.0, steps=6, batch_size=2, views_per_photo=1, learning_rate=5e-3, precision="float32"
 )
 LEAST_MOVE = 1e-3
-TOLERANCE = 1e-4
+TOLERANCE = 5e-4
+"""Kernels choose their blocking by the batch, and so the last digits: up to 1.9e-4 of the move was seen on an AMD EPYC,
+less on a Xeon. The faults that tests below bring in are far above it."""
 
 Weights = dict[str, torch.Tensor]
 
