@@ -33,7 +33,8 @@ def main() -> None:
     """Make the three sides and report edits and portraits a minute."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one order of each in 3 steps: shows that it runs")
-    parser.add_argument("--in-flight", type=int, default=2, help="orders that the actor works on at once")
+    few = GenerationSettings().orders_in_flight
+    parser.add_argument("--in-flight", type=int, default=few, help="orders that the actor works on at once")
     arguments = parser.parse_args()
     quick = arguments.quick
     count, steps = (1, 3) if quick else (8, 30)
@@ -60,8 +61,7 @@ def main() -> None:
         "edits_a_minute": {name: round(60 * count / seconds[name], 2) for name in ("edits", "both")},
         "portraits_a_minute": {name: round(60 * count / seconds[name], 2) for name in ("portraits", "both")},
     }
-    few = arguments.in_flight == GenerationSettings().orders_in_flight
-    name = "edits_mixed" if few else f"edits_mixed-{arguments.in_flight}"
+    name = "edits_mixed" if arguments.in_flight == few else f"edits_mixed-{arguments.in_flight}"
     write(f"{name}-quick" if quick else name, ratios, figures)
 
 

@@ -5,6 +5,7 @@ FaceChain finds the face's region by a parsing network; we take the regions that
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,9 +69,9 @@ class EditTemplate:
         height, width = self.rgb_u8.shape[:2]
         return float(middle_px[0] / width), float(middle_px[1] / height)
 
-    @property
+    @cached_property
     def grey(self) -> bool:
-        """Whether the picture has no colours, but for what a JPEG leaves."""
+        """Whether the picture has no colours, but for what a JPEG leaves; looked at once for all candidates."""
         return bool(np.percentile(np.ptp(self.rgb_u8, axis=-1), 99) <= _GREY)
 
 
