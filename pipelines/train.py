@@ -1,8 +1,9 @@
 """Face-LoRAs by one Ray Train group: each worker trains a pack, and pulls the next identity whenever a slot falls free.
 
-One `TorchTrainer` for the whole job: a `fit` costs seconds. No `train.report` in the loop: it is a barrier over all
-workers. What is worth keeping lies in our store (checkpoints, results, the ledger), and the queue is an actor of the
-driver's, see `pipelines.leases`.
+One `DataParallelTrainer` for the whole job: a `fit` costs seconds. It is no `TorchTrainer`, which joins its workers in
+a process group of torch's: ours share no tensor. No `train.report` in the loop: it is a barrier over all workers. What
+is worth keeping lies in our store (checkpoints, results, the ledger), and the queue is an actor of the driver's, see
+`pipelines.leases`.
 """
 
 import logging
@@ -21,8 +22,8 @@ from typing import TYPE_CHECKING, Any, cast
 import ray
 import ray.train
 from ray.train.collective import broadcast_from_rank_zero
-from ray.train.torch import TorchTrainer
 from ray.train.v2.api.callback import UserCallback
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.graph import is_local
@@ -149,7 +150,7 @@ def train(
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         remote = ray.remote(num_cpus=0, scheduling_strategy=here)
         queue = remote(Leases).remote([(actor.unit(row), row) for row in left], attempts)
-        runner = remote(_Runner).remote()
+        runner = remote(_Runner).remote(joined=not is_local())
         fitted = runner.fit.remote(queue, [ray.put(actor)], group)
         try:
             for row, lost in _rows(queue, fitted, len(left), group, watch):
@@ -233,13 +234,16 @@ class _Unwanted(Exception):
 class _Runner:
     """Holds Ray Train's controller in a process of its own: what it says, and its signal handler, stay there."""
 
+    def __init__(self, joined: bool) -> None:
+        # The one node of a cluster of the driver's own is not taken away before the driver is.
+        os.environ.update(_ENVIRONMENT | {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": str(int(joined))})
+
     def fit(self, queue: Any, actor: list[Any], group: Group) -> None:
         """Run the group until the queue is empty."""
-        os.environ.update(_ENVIRONMENT)
         logging.getLogger("ray.train").setLevel(logging.ERROR)
         resources = {"CPU": float(group.cpus), **({"GPU": 1.0} if group.accelerator else {})}
         with tempfile.TemporaryDirectory() as folder:
-            TorchTrainer(
+            DataParallelTrainer(
                 _work,
                 train_loop_config={"queue": queue, "actor": actor, "group": group},
                 scaling_config=ray.train.ScalingConfig(
