@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,15 @@ def test_an_album_that_was_posted_is_an_identity_once_the_trainer_has_run(people
     assert {reference["photo"] for reference in version["references"]} == {1, 2}
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Ctrl-C is Python's own, also where the tests were started in the background, whose processes ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_signals_ask_it_to_end_and_are_put_back() -> None:
     asked: list[str] = []
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
