@@ -53,7 +53,7 @@ def test_each_photo_has_its_verdict_at_once_and_is_looked_at_once(front: Front, 
     (first, looked), (second, kept) = asyncio.run(drop())
     assert "2 of 2 photos will be sent" in first
     assert "1 of 2 photos will be sent" in second
-    assert "It is left out." in second
+    assert "Left out" in second
     assert kept[photos[1]] is looked[photos[1]]
     assert photos[0] not in kept
     assert asyncio.run(tasks.look(None, kept)) == ("", {})
