@@ -41,24 +41,25 @@ PYTEST := $(BIN)/python -m tests.to_the_end
 at_the_end = log=$$(mktemp); { $(1); } >$$log 2>&1; code=$$?; cat $$log; rm $$log; exit $$code
 
 JOBS := tests/jobs tests/test_serve_app.py
+ACTORS := tests/actors
 PIPELINES := tests/pipelines
 # They send signals to their own process, which has ended with SIGSEGV when a cluster of Ray's was in it.
 SIGNALS := tests/jobs/test_serve.py tests/jobs/test_trainer.py
 
 # No test of theirs may take longer; of the slow ones some may, see pyproject.toml.
 tests-of-parts tests-of-jobs: PYTEST += -o faulthandler_timeout=1300
-tests-of-pipelines: PYTEST += -o faulthandler_timeout=660
+tests-of-workers: PYTEST += -o faulthandler_timeout=660
 
 test: test-weights  ## the tests, offline
-	@$(MAKE) --no-print-directory -k -j3 tests-of-parts tests-of-jobs tests-of-pipelines
+	@$(MAKE) --no-print-directory -k -j3 tests-of-parts tests-of-jobs tests-of-workers
 
-.PHONY: tests-of-parts tests-of-jobs tests-of-pipelines
+.PHONY: tests-of-parts tests-of-jobs tests-of-workers
 tests-of-parts:
-	$(PYTEST) $(patsubst %,--ignore=%,$(JOBS) $(PIPELINES))
+	$(PYTEST) $(patsubst %,--ignore=%,$(JOBS) $(ACTORS) $(PIPELINES))
 tests-of-jobs:
 	@$(call at_the_end,$(PYTEST) $(JOBS) $(SIGNALS:%=--ignore=%))
-tests-of-pipelines:
-	@$(call at_the_end,$(PYTEST) $(SIGNALS) && $(PYTEST) $(PIPELINES))
+tests-of-workers:
+	@$(call at_the_end,all=0; for some in "$(SIGNALS)" $(ACTORS) $(PIPELINES); do $(PYTEST) $$some || all=1; done; (exit $$all))
 
 chromium:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
