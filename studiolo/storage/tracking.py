@@ -44,6 +44,8 @@ _OPENING = ".mlflow.tmp"
 """Locked while a database file is opened: MLflow makes its tables then, and two processes at once leave it in ruins."""
 _METRICS_PER_BATCH = 1000  # the service's limits for one call
 _PARAMS_PER_BATCH = 100
+_PATIENCE_S = 60.0  # with others who read or write the database
+_TRIES = 100
 
 Curve = Sequence[tuple[int, float]]
 """(step, value) pairs."""
@@ -201,13 +203,12 @@ class MlflowTracker:
         A tracking server keeps what it calls deleted until its own `mlflow gc` runs; there the name goes at once.
         """
         from mlflow.exceptions import MlflowException
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         for run in runs:
             with self._guard(f"erase run {run}"):
                 try:
                     found = self._client.get_run(run)
-                    get_artifact_repository(found.info.artifact_uri).delete_artifacts()
+                    _delete_files(found.info.artifact_uri)
                     forget = getattr(self._client._tracking_client.store, "_hard_delete_run", None)
                     if forget is not None:  # what `mlflow gc` does
                         forget(run)
@@ -218,7 +219,8 @@ class MlflowTracker:
                     if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                         raise
         if self.uri.startswith(_SQLITE):
-            with self._guard("compact the database"), closing(sqlite3.connect(self.uri.removeprefix(_SQLITE))) as base:
+            file = self.uri.removeprefix(_SQLITE)
+            with self._guard("compact the database"), closing(sqlite3.connect(file, timeout=_PATIENCE_S)) as base:
                 base.execute("VACUUM")  # deleted rows lie in the file until their pages are written over
 
     def _fail_children(self, run: str) -> None:
@@ -318,6 +320,19 @@ class LenientTracker:
             yield
         except StoreError as error:
             logging.getLogger(__name__).warning("not tracked: %s", error)
+
+
+def _delete_files(uri: str) -> None:
+    """Delete a run's files, from the start again each time somebody else deletes one of them under our hands."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    repository = get_artifact_repository(uri)
+    for left in reversed(range(_TRIES)):
+        try:
+            return repository.delete_artifacts()
+        except FileNotFoundError:
+            if not left:
+                raise
 
 
 def _masked(text: str) -> str:

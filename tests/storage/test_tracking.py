@@ -4,7 +4,9 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -213,6 +215,25 @@ def test_erased_runs_leave_neither_rows_nor_files(tracker: MlflowTracker) -> Non
     contents = [path.read_bytes() for path in tracker.artifact_root.rglob("references.png")]
     assert b"carl" in contents
     assert names[0].encode() not in contents
+
+
+def test_several_may_erase_a_run_at_once(tracker: MlflowTracker) -> None:
+    erasers = 4
+    job, together = tracker.start("several", "several", {}), threading.Barrier(erasers, timeout=60)
+
+    def erase(run: str) -> None:
+        together.wait()
+        tracker.erase([run])
+
+    assert tracker.artifact_root is not None
+    with ThreadPoolExecutor(erasers) as pool:
+        for number in range(10):
+            run = tracker.start(f"several {number}", "dora", {}, parent=job)
+            for name in ("references.png", "samples/0.png", "samples/1.png", "samples/2.png"):
+                tracker.log_artifact(run, name, b"dora")
+            list(pool.map(erase, [run] * erasers))
+            assert [*(tracker.artifact_root / run).rglob("*.png")] == []
+    assert tracker.runs_of(["dora"]) == {}
 
 
 @pytest.mark.slow
