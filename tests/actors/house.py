@@ -141,7 +141,7 @@ class House:
         return [image_sha256(decode_portrait(content)[0]) for content in contents]
 
 
-def until(holds: Callable[[], object], limit_s: float = 40.0) -> None:
+def until(holds: Callable[[], object], limit_s: float = 90.0) -> None:
     give_up_s = time.monotonic() + limit_s
     while not holds():
         assert time.monotonic() < give_up_s, "it did not come about"

@@ -153,7 +153,7 @@ def test_a_job_that_is_cancelled_stops_at_once_and_leaves_nothing(house: House) 
     job = house.order(NOBODY)
     assert slow.begun.wait(30)
     house.service.queue.cancel("ten_shop", job.id)
-    until(lambda: not dispatcher._hands, limit_s=10)
+    until(lambda: not dispatcher._hands)
     assert house.sampler.engine._requests == []
     assert house.job(job).state == "cancelled"
     assert house.service.store.list("results") == []
@@ -171,7 +171,7 @@ def test_who_lost_the_lease_stops_and_the_other_delivers(house: House) -> None:
         return service.queue._lease([Kind.PORTRAITS], "other", 60, ["token"], False, session)  # before the first does
 
     (taken,) = service.database.write(take)
-    until(lambda: not first._hands, limit_s=10)
+    until(lambda: not first._hands)
     assert house.sampler.engine._requests == []
     slow.go_on.set()
     assert (house.job(job).state, house.job(job).attempts) == ("running", 2)

@@ -86,7 +86,7 @@ def test_who_is_forgotten_meanwhile_gets_no_portrait(
     monkeypatch.setattr(finisher.store, "read_bytes", slow)
     with pytest.raises(UnacceptableError, match="not there any more"):
         finisher.finish(GREY, anna, PLAIN)
-    forgetting.join(20)
+    forgetting.join(60)
     assert finisher.forget("anna") == {"templates": 0}
 
 

@@ -105,7 +105,7 @@ def test_a_child_that_hangs_is_ended_in_time(hang: str) -> None:
     decoder._child.limit_s = 0.4  # of this child alone: a start may take as long
     started = time.monotonic()
     error = refusal(decoder, LARGE)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert (error.reason, error.detail) == (Reason.TOO_SLOW, "not decoded within 0.4 s")
     assert decodes(decoder)
     decoder.close()

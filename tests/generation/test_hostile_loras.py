@@ -112,7 +112,7 @@ def test_a_header_that_lies_is_refused(adapters: Adapters, tmp_path: Path, what:
     began_s = time.monotonic()
     with pytest.raises(WeightsError, match=r"lora\.safetensors"):
         adapters.mix([(str(path), 1.0)])
-    assert time.monotonic() - began_s < 10
+    assert time.monotonic() - began_s < 30
 
 
 CONFIGS: dict[str, Any] = {
@@ -138,7 +138,7 @@ def test_a_configuration_is_not_run_as_a_pattern(adapters: Adapters, lora_file: 
     save_file(load_file(path), path, metadata={"format": "pt", "lora_adapter_metadata": json.dumps(config)})
     began_s = time.monotonic()
     found, wanted = (adapters.mix([(str(one), 1.0)]).unet for one in (path, plain))
-    assert time.monotonic() - began_s < 20
+    assert time.monotonic() - began_s < 60
     assert all(torch.equal(found[name][1], wanted[name][1]) for name in wanted)
 
 

@@ -62,7 +62,7 @@ class PhotoServer:
                 if body not in (DRIP, FLOOD):
                     self.wfile.write(body)
                     return
-                end_s, here.sent = time.monotonic() + 20, 0
+                end_s, here.sent = time.monotonic() + 60, 0
                 while time.monotonic() < end_s and here.sent < 2**30:
                     part = b"\xff" if body == DRIP else b"\xff\xd8\xff" + b"\0" * 65_533
                     self.wfile.write(part)

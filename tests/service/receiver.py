@@ -47,7 +47,7 @@ class Receiver:
 
             def _drip(self) -> None:
                 self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
-                until_s = time.monotonic() + 20
+                until_s = time.monotonic() + 60
                 while time.monotonic() < until_s:
                     try:
                         self.wfile.write(b"x")

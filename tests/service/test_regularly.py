@@ -22,7 +22,7 @@ def test_it_goes_on_after_faults_and_ends_with_its_block(caplog: pytest.LogCaptu
         enough.set()
 
     with caplog.at_level(logging.WARNING), regularly("leases", 0.001, work):
-        assert enough.wait(20)
+        assert enough.wait(60)
     assert not [thread for thread in threading.enumerate() if thread.name == "leases"]
     assert [record.getMessage() for record in caplog.records] == ["leases: away", "leases: a fault"]
 
@@ -33,12 +33,12 @@ def test_what_hangs_is_not_waited_for_for_ever(caplog: pytest.LogCaptureFixture,
 
     def hang() -> None:
         begun.set()
-        assert answer.wait(20)
+        assert answer.wait(60)
 
     with caplog.at_level(logging.WARNING), regularly("tending", 0.001, hang):
-        assert begun.wait(20)
+        assert begun.wait(60)
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "tending"]
     assert [record.getMessage() for record in caplog.records] == ["tending: not waited for any longer"]
     answer.set()
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()

@@ -83,7 +83,7 @@ def test_of_many_at_once_no_more_are_taken_than_may_be(styles: Styles):
     refused, barrier = [], threading.Barrier(6)
 
     def try_one(number: int) -> None:
-        barrier.wait(20)
+        barrier.wait(60)
         try:
             add(styles, f"s{number}")
         except UnacceptableError:

@@ -44,10 +44,10 @@ def test_the_lock_is_released_when_the_job_fails(store: Store) -> None:
 
 def test_the_heart_beats_and_a_live_lock_never_goes_stale(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "BEAT_S", 0.02)
-    monkeypatch.setattr(lock, "STALE_S", 0.4)
+    monkeypatch.setattr(lock, "STALE_S", 2.0)
     with store.lock("studio") as held:
         first = store.read_json(lock.LOCK_PATH)["beat_unix_s"]
-        time.sleep(0.8)
+        time.sleep(3)
         assert store.read_json(lock.LOCK_PATH)["beat_unix_s"] > first
         with pytest.raises(LockedError), store.lock("other"):
             pass
@@ -100,7 +100,7 @@ def test_a_driver_that_lost_its_lock_learns_it_and_leaves_the_new_one_alone(
     monkeypatch.setattr(lock, "BEAT_S", 0.02)
     with store.lock("slept") as held:
         winner = store.read_json(lock.LOCK_PATH) | {"token": "another", "owner": "winner"}
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + 60
         while held._lost_to is None and time.monotonic() < deadline_s:
             store.write_json(lock.LOCK_PATH, winner)  # again, because a beat may be under way
             time.sleep(0.01)

@@ -18,7 +18,7 @@ def served(app: FastAPI) -> Iterator[str]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
-    give_up_s = time.monotonic() + 20
+    give_up_s = time.monotonic() + 60
     while not server.started:
         assert thread.is_alive() and time.monotonic() < give_up_s, "the server did not start"  # noqa: PT018
         time.sleep(0.01)
@@ -26,6 +26,6 @@ def served(app: FastAPI) -> Iterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(60)
         listening.close()
         assert not thread.is_alive(), "the server did not stop"

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -64,10 +63,8 @@ def test_an_edit_is_queued_with_its_template_beside_its_result(world: World, ann
 
 
 def test_who_waits_gets_the_pictures(world: World, anna: str) -> None:
-    maker = threading.Timer(0.3, world.make)
-    maker.start()
-    answer = send(world, anna, wait_s=30)
-    maker.join()
+    with world.meanwhile(world.make):
+        answer = send(world, anna, wait_s=30)
     assert (answer.status_code, answer.json()["state"]) == (200, "succeeded")
     assert world.ask("GET", answer.json()["images"][0]["url"]).headers["content-type"] == "image/png"
 

@@ -39,7 +39,7 @@ class Listener:
 
     def _listen(self, url: str, token: str, job_id: str) -> None:
         headers, name = {"Authorization": f"Bearer {token}"}, ""
-        with httpx.stream("GET", f"{url}/v1/jobs/{job_id}/events", headers=headers, timeout=20) as answer:
+        with httpx.stream("GET", f"{url}/v1/jobs/{job_id}/events", headers=headers, timeout=60) as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")
             for line in answer.iter_lines():
                 if line.startswith("event: "):
@@ -58,12 +58,12 @@ class Listener:
             return [data for event, data in self.events if event == name and fields.items() <= data.items()]
 
         with self._changed:
-            assert self._changed.wait_for(found, 20), (name, fields, self.events)
+            assert self._changed.wait_for(found, 60), (name, fields, self.events)
             return found()[0]
 
     def join(self) -> None:
         """Wait for the end of the stream."""
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
 
@@ -134,7 +134,7 @@ def test_who_comes_late_hears_the_end_at_once(world: World, url: str) -> None:
 def test_nobody_else_hears_it(world: World, url: str) -> None:
     job_id = world.ask("POST", "/v1/portraits", json=ORDER).json()["id"]
     headers = {"Authorization": f"Bearer {world.tokens['bert']}"}
-    assert httpx.get(f"{url}/v1/jobs/{job_id}/events", headers=headers, timeout=20).status_code == 404
+    assert httpx.get(f"{url}/v1/jobs/{job_id}/events", headers=headers, timeout=60).status_code == 404
 
 
 def test_who_hangs_up_is_not_worked_for(world: World, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ def test_who_hangs_up_is_not_worked_for(world: World, url: str, monkeypatch: pyt
     listener.hang_up = True
     listener.wait_for("state")
     listener.join()
-    give_up_s, before = time.monotonic() + 20, -1
+    give_up_s, before = time.monotonic() + 60, -1
     while looks[0] != before:  # no look in twenty pauses between two of them
         assert time.monotonic() < give_up_s, "it is still looked at"
         before = looks[0]

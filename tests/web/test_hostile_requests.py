@@ -164,7 +164,7 @@ def url(world: World) -> Iterator[str]:
 def said(url: str, request: bytes) -> bytes:
     """What a server answers to these bytes, until it closes."""
     place = urlsplit(url)
-    with socket.create_connection((str(place.hostname), place.port or 80), timeout=20) as connection:
+    with socket.create_connection((str(place.hostname), place.port or 80), timeout=60) as connection:
         connection.sendall(request)
         answer = b""
         while chunk := connection.recv(65_536):

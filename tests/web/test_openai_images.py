@@ -67,9 +67,9 @@ def test_pictures_as_base64_and_by_url(world: World, client: openai.OpenAI) -> N
     assert linked.data is not None
     for image, picture in zip(linked.data, pictures, strict=True):
         assert image.url is not None
-        assert httpx.get(image.url, timeout=20).status_code == 401
+        assert httpx.get(image.url, timeout=60).status_code == 401
         key = {"Authorization": f"Bearer {world.tokens['anna']}"}
-        fetched = httpx.get(image.url, headers=key, timeout=20)
+        fetched = httpx.get(image.url, headers=key, timeout=60)
         assert fetched.content == picture  # the same seed, the same picture
 
 
@@ -89,10 +89,10 @@ def test_an_identity_is_given_as_user_or_by_its_own_name(world: World, client: o
     identity_id = world.identity()
     for given in ({"user": identity_id}, {"extra_body": {"identity_id": identity_id, "user": "a customer"}}):
         with pytest.raises(openai.APITimeoutError):
-            client.with_options(timeout=0.5).images.generate(prompt="a portrait", **given)  # type: ignore[call-overload]
+            client.with_options(timeout=2).images.generate(prompt="a portrait", **given)  # type: ignore[call-overload]
     jobs = world.ask("GET", "/v1/jobs?kind=portraits").json()["data"]
     assert [job["identity_id"] for job in jobs] == [identity_id] * 2
-    give_up_s = time.monotonic() + 20
+    give_up_s = time.monotonic() + 60
     while any(job["state"] != "cancelled" for job in jobs):  # nobody is there to fetch them
         assert time.monotonic() < give_up_s, jobs
         time.sleep(0.1)
@@ -124,11 +124,8 @@ def test_pictures_that_come_too_late_are_an_error(world: World) -> None:
 
 
 def test_why_nothing_was_good_enough_is_said(world: World, client: openai.OpenAI) -> None:
-    rejecter = threading.Timer(0.3, world.reject)
-    rejecter.start()
-    with pytest.raises(openai.UnprocessableEntityError) as none:
+    with world.meanwhile(world.reject), pytest.raises(openai.UnprocessableEntityError) as none:
         client.images.generate(prompt="x")
-    rejecter.join()
     assert none.value.code == Reason.NONE_ACCEPTED
     for why in (Reason.NONE_ACCEPTED.sentence(), *(f"{one['count']} x {one['sentence']}" for one in REJECTED)):
         assert why in str(none.value)
@@ -136,10 +133,8 @@ def test_why_nothing_was_good_enough_is_said(world: World, client: openai.OpenAI
 
 def test_pictures_that_are_not_kept_any_more_are_said_to_be_so(world: World, client: openai.OpenAI) -> None:
     again = {"prompt": "x", "extra_headers": {"Idempotency-Key": "one"}}
-    maker = threading.Timer(0.3, world.make)
-    maker.start()
-    assert client.images.generate(**again).data  # type: ignore[call-overload]
-    maker.join()
+    with world.meanwhile(world.make):
+        assert client.images.generate(**again).data  # type: ignore[call-overload]
     world.service.queue.database.clock = lambda: time.time() + 8 * 86_400
     world.service.tidy()
     with pytest.raises(openai.NotFoundError) as over:
@@ -161,7 +156,7 @@ def _maker(world: World) -> Iterator[None]:
     thread.start()
     yield
     stop.set()
-    thread.join(20)
+    thread.join(60)
 
 
 @pytest.mark.usefixtures("_maker")
@@ -177,7 +172,7 @@ def test_edits_as_base64_and_by_url(world: World, client: openai.OpenAI) -> None
     linked = client.images.edit(image=[("me.jpg", photo(1))], user=identity_id, **more)
     assert linked.data is not None
     key = {"Authorization": f"Bearer {world.tokens['anna']}"}
-    assert [httpx.get(str(image.url), headers=key, timeout=20).content for image in linked.data] == pictures
+    assert [httpx.get(str(image.url), headers=key, timeout=60).content for image in linked.data] == pictures
     by_user, by_name = world.ask("GET", "/v1/jobs?kind=portraits").json()["data"]
     same = {"identity_id": identity_id, "prompt": "smiling", "count": 2}
     ours = {"face": [0.5, 0.5], "seed": 7, "strength": 0.5, "template_sha256": hashlib.sha256(photo()).hexdigest()}
@@ -217,9 +212,10 @@ def test_an_edit_that_fails_says_why(world: World, client: openai.OpenAI) -> Non
         reason = Reason.SEVERAL_FACES
         world.service.queue.fail(world.lease(), reason.value, reason.sentence())
 
-    failing = threading.Timer(0.5, fail)
-    failing.start()
-    with pytest.raises(openai.UnprocessableEntityError, match="several people") as failed:
-        client.images.edit(image=photo(), prompt="x", user=world.identity())
-    failing.join()
+    identity_id = world.identity()
+    with (
+        world.meanwhile(fail),
+        pytest.raises(openai.UnprocessableEntityError, match="several people") as failed,
+    ):
+        client.images.edit(image=photo(), prompt="x", user=identity_id)
     assert failed.value.code == "several_faces"

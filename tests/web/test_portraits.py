@@ -1,6 +1,5 @@
 """Ordering portraits over HTTP."""
 
-import threading
 import time
 
 import pytest
@@ -50,15 +49,8 @@ def test_the_same_key_is_the_same_job_and_another_request_a_conflict(world: Worl
 
 
 def test_waiting_for_the_answer(world: World) -> None:
-    def work() -> None:
-        while not world.service.queue.backlog(Kind.PORTRAITS).queued:
-            time.sleep(0.01)
-        world.make()
-
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    answer = world.ask("POST", "/v1/portraits", json=ORDER | {"wait_s": 30})
-    worker.join(30)
+    with world.meanwhile(world.make):
+        answer = world.ask("POST", "/v1/portraits", json=ORDER | {"wait_s": 30})
     assert (answer.status_code, answer.json()["state"], len(answer.json()["images"])) == (200, "succeeded", 1)
     began_s = time.monotonic()
     late = world.ask("POST", "/v1/portraits", json=ORDER | {"wait_s": 0.2})

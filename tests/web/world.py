@@ -1,6 +1,9 @@
 """What tests of the routes share: two tenants, and jobs brought to where a test wants them."""
 
 import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -52,6 +55,25 @@ class World:
         """The next job, begun."""
         (lease,) = self.service.queue.lease([kind], "worker", 60)
         return lease
+
+    @contextmanager
+    def meanwhile(self, work: Callable[[], object]) -> Iterator[None]:
+        """Do `work` in a thread as soon as a job of portraits is queued; it is done when the `with` ends."""
+        over = threading.Event()
+
+        def run() -> None:
+            while not self.service.queue.backlog(Kind.PORTRAITS).queued:
+                if over.wait(0.01):
+                    return
+            work()
+
+        worker = threading.Thread(target=run)
+        worker.start()
+        try:
+            yield
+        finally:
+            over.set()
+            worker.join()
 
     def make(self, images: int = 1) -> Job:
         """Finish the next job of portraits with small pictures."""

@@ -219,7 +219,7 @@ def test_a_server_that_never_answers_is_given_up(server):
     ended = threading.Event()
 
     def silent(number: int, request: dict[str, Any]) -> Reply:
-        ended.wait(20)
+        ended.wait(60)
         return said(request)
 
     model.answer = silent

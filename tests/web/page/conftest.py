@@ -38,7 +38,7 @@ class Front:
     def http(self) -> httpx.AsyncClient:
         """Connections to the endpoint, none of which is kept for another event loop."""
         limits = httpx.Limits(max_keepalive_connections=0)
-        return httpx.AsyncClient(base_url=self.url, timeout=20, trust_env=False, limits=limits)
+        return httpx.AsyncClient(base_url=self.url, timeout=60, trust_env=False, limits=limits)
 
     def studio(self) -> Studio:
         """What the tabs are given."""

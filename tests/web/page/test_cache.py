@@ -45,7 +45,7 @@ def test_a_folder_goes_with_its_process_or_after_it(tmp_path: Path, monkeypatch:
         first = Cache()
         assert (left / "photo.jpg").exists()  # the other process lives
         other.send_signal(signal.SIGKILL)
-        other.wait(20)
+        other.wait(60)
     second = Cache()
     assert not left.exists()
     assert oct(first.folder.stat().st_mode)[-3:] == "700"

@@ -161,7 +161,7 @@ def test_edits_are_followed_step_by_step_and_shown_beside_what_was_there(
     async def both() -> None:
         await asyncio.gather(made(front, seen, dropped, person=person, face="2"), work())
 
-    asyncio.run(asyncio.wait_for(both(), 40))
+    asyncio.run(asyncio.wait_for(both(), 120))
     assert (seen[0][3].interactive, seen[0][4].interactive) == (False, True)
     live_html, results, job_id, make, stop, earlier = seen[-1]
     assert (live_html, job_id, make.interactive, stop.interactive) == ("", "", True, False)
@@ -186,7 +186,7 @@ def test_an_edit_that_is_stopped_says_so(front: Front, dropped: Template) -> Non
     async def both() -> None:
         await asyncio.gather(made(front, seen, dropped, person=person), stop())
 
-    asyncio.run(asyncio.wait_for(both(), 40))
+    asyncio.run(asyncio.wait_for(both(), 120))
     assert "It was cancelled." in seen[-1][1]
 
 
@@ -295,7 +295,7 @@ def test_a_job_that_found_no_template_says_so(front: Front, dropped: Template) -
     async def both() -> None:
         await asyncio.gather(made(front, seen, dropped, person=person), work())
 
-    asyncio.run(asyncio.wait_for(both(), 40))
+    asyncio.run(asyncio.wait_for(both(), 120))
     assert sentence in seen[-1][1]
     (job,) = front.world.ask("GET", "/v1/jobs?kind=portraits").json()["data"]
     assert job["state"] == State.FAILED

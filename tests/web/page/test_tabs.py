@@ -231,7 +231,7 @@ def test_portraits_are_followed_step_by_step_to_their_pictures(front: Front, liv
     async def both() -> None:
         await asyncio.gather(made(front, seen), work())
 
-    asyncio.run(asyncio.wait_for(both(), 40))
+    asyncio.run(asyncio.wait_for(both(), 120))
     assert "Next in the queue" in seen[0][0]
     assert (seen[0][3].interactive, seen[0][4].interactive) == (False, True)
     live_html, results, job_id, make, stop, earlier = seen[-1]
@@ -251,7 +251,7 @@ def test_an_order_that_is_stopped_says_so(front: Front) -> None:
     async def both() -> None:
         await asyncio.gather(made(front, seen), stop())
 
-    asyncio.run(asyncio.wait_for(both(), 40))
+    asyncio.run(asyncio.wait_for(both(), 120))
     assert "It was cancelled." in seen[-1][1]
 
 
@@ -290,7 +290,7 @@ def test_why_nothing_was_good_enough_is_shown_and_found_again(front: Front) -> N
     async def both() -> None:
         await asyncio.gather(made(front, seen, person=identity_id), reject())
 
-    asyncio.run(asyncio.wait_for(both(), 40))
+    asyncio.run(asyncio.wait_for(both(), 120))
     _, results, *_, earlier = seen[-1]
     ((called, job_id),) = earlier.choices
     assert "Studio, Anna (none good enough)" in called
