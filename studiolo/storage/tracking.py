@@ -46,6 +46,7 @@ _METRICS_PER_BATCH = 1000  # the service's limits for one call
 _PARAMS_PER_BATCH = 100
 _PATIENCE_S = 60.0  # with others who read or write the database
 _TRIES = 100
+"""At deleting a run's files: more than files that others delete at the same moment."""
 
 Curve = Sequence[tuple[int, float]]
 """(step, value) pairs."""

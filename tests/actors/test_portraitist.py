@@ -109,17 +109,22 @@ def test_another_crop_makes_other_portraits_even_if_all_else_stays(tmp_path: Pat
 
 
 class Counted(Portraitist):
-    """Begins the rounds of `together` orders at the same time, and counts the steps of the engine's lanes."""
+    """Begins the rounds of `together` orders at the same time, all inside before the first step, and counts the steps
+    of the engine's lanes.
+    """
 
     def __init__(self, store: Store, together: int) -> None:
         settings = GenerationSettings(steps=3, slots=4, candidates_per_portrait=1, retries=1, accept_similarity=1.0)
         super().__init__(store, "embedded", "embedded-base", settings, unsafe_above=0.8)
-        self.together = threading.Barrier(together, timeout=120)
+        self.all_inside = threading.Event()
+        self.together = threading.Barrier(together, action=self.all_inside.clear, timeout=120)
+        self.inside = threading.Barrier(together, action=self.all_inside.set, timeout=120)
         self.steps = 0
         self.open()
         turn = self.sampler.engine._batcher.turn
 
         def counted(requests: Any) -> None:
+            self.all_inside.wait(120)
             self.steps += 1
             turn(requests)
 
@@ -127,7 +132,9 @@ class Counted(Portraitist):
 
     def _draw(self, draft: Any) -> Any:
         self.together.wait()
-        return super()._draw(draft)
+        drawing = super()._draw(draft)
+        self.inside.wait()
+        return drawing
 
 
 def put_people(store: Store, people: Path) -> list[pa.Table]:
@@ -162,4 +169,4 @@ def test_orders_in_flight_give_the_same_bytes_in_fewer_steps(tmp_path: Path, peo
     assert len({row["image_sha256"] for rows in at_once for row in rows}) == 6
     first, second = ({path: store.read_bytes(path) for path in store.list()} for store in stores)
     assert first == second
-    assert 6 <= together.steps < alone.steps == 18  # 6 when none is late
+    assert (alone.steps, alone.steps > 2 * together.steps) == (18, True)
